@@ -1,0 +1,3 @@
+"""mlcheck: a conformance test suite for machine-learning container images."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,150 @@
+"""What every engine gives: a root file system to read and a channel for commands.
+
+Nothing outside this package knows which engine is at work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import BinaryIO, Literal, Protocol
+
+from mlcheck.facts import Environment, File, ResolvedFile
+from mlcheck.image import ImageRef
+
+DEFAULT_LIMIT_S = 120.0
+"""Wall-clock seconds that a command may take when the caller says nothing."""
+
+DEFAULT_OUTPUT_LIMIT = 64 * 1024 * 1024
+"""Bytes that a command may print on each stream when the caller says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A command that ended.
+
+    Args:
+        exit_code: 128+n when signal n ended it, as a shell says; None when a limit ended it.
+            127: the program does not exist; 126: it cannot be executed.
+        stdout, stderr: exactly the bytes printed, up to the output limit.
+        ended: "exited"; "timeout" or "output-limit" when its whole process group was killed.
+        seconds: wall time.
+    """
+
+    argv: tuple[str, ...]
+    exit_code: int | None
+    stdout: bytes
+    stderr: bytes
+    ended: Literal["exited", "timeout", "output-limit"]
+    seconds: float
+
+
+class RootFS(Protocol):
+    """The files of an image. Every link resolves inside the image, never on the host.
+
+    Paths are absolute inside the image. Nothing here writes, and nothing but regular files is
+    ever opened for reading.
+    """
+
+    def lstat(self, path: str) -> File | None:
+        """What is at `path`, a final symlink not followed; None when nothing is."""
+
+    def resolve(self, path: str) -> ResolvedFile:
+        """Follow all symlinks from `path`, inside the image."""
+
+    def read(self, path: str, limit: int) -> bytes:
+        """Content of the regular file that `path` leads to.
+
+        Raises:
+            Unreadable: there is no such file, it is no regular file, or it is larger than
+                `limit` bytes. Nothing of it was kept.
+            ProbeError: this machine's permissions forbid it.
+        """
+
+    def open(self, path: str) -> BinaryIO:
+        """The same, opened for reading (unbuffered by the caller's choice), seekable."""
+
+    def listdir(self, path: str) -> list[str]:
+        """Names in the directory that `path` leads to, sorted; [] when there is none."""
+
+    def walk(self, top: str) -> Iterator[File]:
+        """Every file below `top` (followed if it is a symlink), in sorted order, depth first.
+
+        Directories reached through symlinks are not entered. Directories that cannot be read
+        raise ProbeError.
+        """
+
+
+class Unreadable(Exception):
+    """A file of the image is not what can be read: `what` follows a path in a sentence."""
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(f"{path} {what}")
+        self.path = path
+        self.what = what
+
+
+class OpenImage(Protocol):
+    """An image that an engine opened; it can be read and, where the engine can, run.
+
+    Attributes:
+        ref: what was asked for.
+        engine: name of the engine ("sandbox").
+        rootfs: its files.
+        environment: its configuration.
+        digest: what pins the content of this image in reports, or None.
+    """
+
+    @property
+    def ref(self) -> ImageRef: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def rootfs(self) -> RootFS: ...
+    @property
+    def environment(self) -> Environment: ...
+    @property
+    def digest(self) -> str | None: ...
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        stdin: bytes = b"",
+        limit_s: float = DEFAULT_LIMIT_S,
+        output_limit: int = DEFAULT_OUTPUT_LIMIT,
+    ) -> Completed:
+        """Run `argv` inside with the image's environment, changed by `env`.
+
+        argv[0] is searched on the PATH of that environment. May be called from several threads;
+        the commands then run side by side.
+
+        Raises:
+            EngineError: the engine could not do its part. A command that fails is no error.
+        """
+
+    def show_run(self, argv: Sequence[str]) -> str:
+        """The shell command by which a person runs `argv` in this image by hand."""
+
+    def show_file(self, tool: str, path: str) -> str:
+        """The shell command by which a person looks at a file of this image with `tool`."""
+
+
+class Engine(Protocol):
+    """One way of opening images."""
+
+    name: str
+
+    def unusable(self) -> str | None:
+        """Why this engine cannot run commands on this machine and what helps; None: it can."""
+
+    def open(self, ref: ImageRef, *, network: bool = False) -> AbstractContextManager[OpenImage]:
+        """Open an image; on leaving the context nothing of it is left behind.
+
+        Raises:
+            UsageError: there is no such image, or it is none that this engine can open.
+            EngineError: the engine or the machine failed.
+        """

@@ -1,0 +1,1 @@
+"""Probes: each reads and parses one thing and judges nothing."""

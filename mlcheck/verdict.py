@@ -1,0 +1,104 @@
+"""What a check answers. Checks are pure: facts and profile in, a verdict out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an expectation is written down: a file and its line from 1."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShowRun:
+    """A person sees the fact by running `argv` in the image."""
+
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShowFile:
+    """A person sees the fact by looking at the image's file `path` with `tool`."""
+
+    tool: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One way in which the image is not what was promised.
+
+    Args:
+        subject: what it is about, by which a waiver names it: a path, package, kernel, variable.
+        found: what is there.
+        expected: what should be there.
+        source: the line that says so, when a profile or list does.
+        show: how a person sees it.
+    """
+
+    subject: str
+    found: str
+    expected: str
+    source: Source | None = None
+    show: ShowRun | ShowFile | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer of one check.
+
+    Args:
+        check: its name, by which waivers and reports know it ("rpath-hard-coded").
+        rule: what must hold, one sentence.
+        remedy: how to mend the image when it does not hold.
+        findings: every breach; none: the image conforms.
+        notes: what a reader may want to know although it breaks no rule.
+        checked: how many things were compared. Zero without a finding proves nothing and never
+            passes.
+        not_applicable: the reason why the rule says nothing about this image.
+    """
+
+    check: str
+    rule: str
+    remedy: str
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    checked: int = 0
+    not_applicable: str | None = None
+
+    @property
+    def outcome(self) -> Literal["passed", "failed", "skipped"]:
+        if self.findings:
+            return "failed"
+        return "skipped" if self.not_applicable is not None else "passed"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A check's name, rule and remedy, written once, from which its verdicts are made."""
+
+    check: str
+    rule: str
+    remedy: str
+
+    def judged(
+        self, checked: int, findings: Iterable[Finding] = (), notes: Iterable[str] = ()
+    ) -> Verdict:
+        """A verdict over `checked` things. Nothing compared and nothing found is a finding."""
+        found = tuple(findings)
+        if not checked and not found:
+            found = (Finding(self.check, "nothing to compare", "at least one thing to judge"),)
+        return Verdict(self.check, self.rule, self.remedy, found, tuple(notes), checked)
+
+    def skipped(self, reason: str) -> Verdict:
+        """A verdict for an image to which the rule does not apply."""
+        return Verdict(self.check, self.rule, self.remedy, not_applicable=reason)
