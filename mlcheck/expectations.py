@@ -77,6 +77,14 @@ class Packages(Table):
     required: dict[str, Package] = {}
     """The promised packages of conda or pip."""
 
+    def modules(self) -> dict[str, str]:
+        """Package name to the module that it must let import."""
+        return {
+            name: package.module or name.replace("-", "_")
+            for name, package in self.required.items()
+            if package.module is not False
+        }
+
 
 class PromisedFile(Table):
     """One promised path."""

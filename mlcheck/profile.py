@@ -104,6 +104,13 @@ class Catalog:
                 filled = _fill(layer, groups)
                 _merge(data, filled, document, above, (), sources)
         expect = _expectations(data, sources, name, tag)
+        kernels = expect.kernelspecs
+        if kernels is not None and tag and kernels.generation not in kernels.generations:
+            raise UsageError(
+                f"{sources['kernelspecs', 'generation']}: kernelspecs.generation: there is no "
+                f"generation {kernels.generation!r}.",
+                f"Defined are: {', '.join(kernels.generations)}.",
+            )
         lineage = tuple(document.name for document in chain)
         return Profile(name, tag, lineage, chain[0].file.parent, expect, sources)
 
@@ -351,7 +358,10 @@ def _allowed(path: KeyPath) -> list[str]:
 def _model(annotation: Any) -> type[BaseModel] | None:
     """The model that an annotation means, also as `Model | None`."""
     for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            if candidate is annotation or type(None) in get_args(annotation):
-                return candidate
+        if (
+            isinstance(candidate, type)
+            and issubclass(candidate, BaseModel)
+            and (candidate is annotation or type(None) in get_args(annotation))
+        ):
+            return candidate
     return None

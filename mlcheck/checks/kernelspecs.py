@@ -1,0 +1,116 @@
+"""The Jupyter kernels."""
+
+from __future__ import annotations
+
+from mlcheck.expectations import Kernelspec as Promised
+from mlcheck.facts import Kernelspec, Kernelspecs
+from mlcheck.profile import Profile
+from mlcheck.verdict import Finding, Rule, ShowFile, ShowRun, Verdict
+
+VALID = Rule(
+    "kernelspecs-valid",
+    "Every kernel.json is JSON of the shape that jupyter_client documents.",
+    "Correct the kernel.json; `argv` is a list of strings, `display_name` and `language` are "
+    "strings.",
+)
+PROMISED = Rule(
+    "kernelspecs-promised",
+    "The kernel list has exactly the image's own kernels: none is missing, none comes from the "
+    "host or a user.",
+    "Remove the other kernels in the image's build, and set JUPYTER_PATH to the image's own "
+    "directory.",
+)
+ARGV = Rule(
+    "kernelspecs-argv",
+    "Every kernel starts the image's own Python as its generation says.",
+    "Write the kernel.json as the profile's generation has it.",
+)
+
+_LIST = ShowRun(("jupyter", "kernelspec", "list"))
+
+
+def valid(fact: Kernelspecs) -> Verdict:
+    """No kernel.json is malformed."""
+    findings = [
+        Finding(p.path, p.what, "a kernel.json", show=ShowFile("cat", p.path.partition(":")[0]))
+        for p in fact.problems
+    ]
+    return VALID.judged(len(fact.specs), findings)
+
+
+def promised(fact: Kernelspecs, profile: Profile) -> Verdict:
+    """The kernels are those of the profile's generation, in the prefix."""
+    expected = _expected(profile)
+    if expected is None:
+        return PROMISED.skipped("the profile promises no kernels")
+    source = profile.source("kernelspecs", "generation")
+    findings = []
+    there = {spec.name: spec for spec in fact.specs}
+    broken = {p.path.partition(":")[0].rpartition("/")[0].rpartition("/")[2] for p in fact.problems}
+    for name in sorted(expected):
+        if name not in there and name not in broken:
+            found = f"not in {', '.join(fact.searched) or 'any directory'}"
+            findings.append(Finding(name, found, "a kernel of this name", source, _LIST))
+    home = f"{profile.expect.prefix}/share/jupyter/kernels/"
+    for spec in fact.specs:
+        if spec.name not in expected:
+            findings.append(Finding(spec.name, spec.path, "no such kernel", source, _LIST))
+        elif profile.expect.prefix and not spec.path.startswith(home):
+            findings.append(Finding(spec.name, spec.path, f"a kernel in {home}", source, _LIST))
+    if fact.listed is not None:
+        for name in sorted(set(fact.listed) ^ set(expected)):
+            if name in (finding.subject for finding in findings) or name in broken:
+                continue
+            found = fact.listed.get(name, "`jupyter kernelspec list` does not show it")
+            wanted = "shown" if name in expected else "no such kernel"
+            findings.append(Finding(name, found, wanted, source, _LIST))
+    return PROMISED.judged(len(expected), findings, [fact.note] if fact.note else [])
+
+
+def argv(fact: Kernelspecs, profile: Profile) -> Verdict:
+    """argv, names and metadata of each promised kernel; argv[0] exists on the image's PATH."""
+    expected = _expected(profile)
+    if expected is None:
+        return ARGV.skipped("the profile promises no kernels")
+    findings = []
+    compared = 0
+    for spec in fact.specs:
+        if spec.name in expected:
+            compared += 1
+            findings += _deviations(spec, expected[spec.name], profile)
+    if not compared and not findings:
+        return ARGV.skipped("none of the promised kernels is there (see kernelspecs-promised)")
+    return ARGV.judged(compared, findings)
+
+
+def _deviations(spec: Kernelspec, expected: Promised, profile: Profile) -> list[Finding]:
+    where = ("kernelspecs", "generations", _generation(profile), spec.name)
+    show = ShowFile("cat", spec.path)
+    findings = []
+    for key, found, wanted in (
+        ("argv", " ".join(spec.argv), " ".join(expected.argv)),
+        ("display_name", spec.display_name, expected.display_name),
+        ("language", spec.language, expected.language),
+    ):
+        if found != wanted:
+            text = f"{key}: {found}"
+            findings.append(Finding(spec.name, text, wanted, profile.source(*where, key), show))
+    for key, value in expected.metadata.items():
+        actual = spec.metadata.get(key)
+        if actual != value or type(actual) is not type(value):
+            text = f"metadata.{key}: {actual!r}"
+            source = profile.source(*where, "metadata", key)
+            findings.append(Finding(spec.name, text, repr(value), source, show))
+    if spec.argv0 is None and spec.argv[0] == expected.argv[0]:
+        text = f"{spec.argv[0]} is not on the image's PATH"
+        findings.append(Finding(spec.name, text, "a program", profile.source(*where), show))
+    return findings
+
+
+def _generation(profile: Profile) -> str:
+    return profile.expect.kernelspecs.generation if profile.expect.kernelspecs else ""
+
+
+def _expected(profile: Profile) -> dict[str, Promised] | None:
+    kernelspecs = profile.expect.kernelspecs
+    return kernelspecs.generations.get(kernelspecs.generation) if kernelspecs else None
