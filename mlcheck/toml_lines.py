@@ -27,12 +27,13 @@ def line_numbers(text: str) -> dict[Path, int]:
             _pair(node, (), lines)
         elif node.type in ("table", "table_array_element"):
             header, *rest = [child for child in node.named_children if child.type != "comment"]
+            *parents, last = _key(header)
             path: Path = ()
-            for key in _key(header):
+            for key in parents:
                 path = (*path, key)
-                # [[a]] then [a.b]: b belongs to the newest element of a.
-                if path in arrays and (key is not _key(header)[-1] or node.type == "table"):
+                if path in arrays:  # [[a]] then [a.b]: b belongs to the newest element of a
                     path = (*path, arrays[path])
+            path = (*path, last)
             if node.type == "table_array_element":
                 arrays[path] = arrays.get(path, -1) + 1
                 path = (*path, arrays[path])

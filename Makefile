@@ -1,0 +1,28 @@
+# make demo [DEFECT=NAME]   judge the reference image ml-pyroot, with a planted fault if you like
+# make selftest             run mlcheck's own tests
+# make lint                 ruff and mypy
+PYTHON ?= python3
+DEFECT ?=
+
+.PHONY: demo selftest lint venv-reference venv-dev clean
+
+demo: venv-reference
+	@image="$$(.venv/bin/mlcheck reference build ml-pyroot $(addprefix --defect ,$(DEFECT)))" \
+	&& .venv/bin/pytest --image "$$image"
+
+selftest: venv-dev
+	.venv/bin/pytest selftests
+
+lint: venv-dev
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+venv-reference:
+	@$(PYTHON) scripts/set_up_venv.py reference
+
+venv-dev:
+	@$(PYTHON) scripts/set_up_venv.py dev
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

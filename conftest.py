@@ -1,0 +1,3 @@
+"""Loads the plugin; everything else is in mlcheck/."""
+
+pytest_plugins = ["mlcheck.plugin"]

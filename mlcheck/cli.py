@@ -1,0 +1,144 @@
+"""The `mlcheck` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+import mlcheck
+from mlcheck import opening
+from mlcheck.errors import MlcheckError, UsageError
+from mlcheck.image import FORMS, ImageRef
+from mlcheck.probes import PROBES, Questions, to_json
+from mlcheck.reference import cli as reference_cli
+from mlcheck.report import text
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code is 2 for a user's mistake and 3 for an engine's trouble."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except UsageError as error:
+        print(f"mlcheck: {text.printable(str(error))}", file=sys.stderr)
+        return 2
+    except MlcheckError as error:
+        print(f"mlcheck: {text.printable(str(error))}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has gone; Python must not complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mlcheck",
+        description="A conformance test suite for machine-learning container images. The suite "
+        "itself is run by pytest: pytest --image IMAGE",
+        epilog=f"An IMAGE is one of:\n{FORMS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=mlcheck.__version__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    facts = commands.add_parser(
+        "facts",
+        help="print what the probes find in an image, without judging it",
+        description="Print what the probes find in an image, without judging it.",
+    )
+    facts.add_argument("image", metavar="IMAGE")
+    facts.add_argument(
+        "--probe",
+        action="append",
+        choices=sorted(PROBES),
+        metavar="NAME",
+        help=f"only this one; repeatable. One of: {', '.join(sorted(PROBES))}",
+    )
+    facts.add_argument("--json", action="store_true", help="as JSON")
+    facts.set_defaults(run=_facts)
+
+    execute = commands.add_parser(
+        "exec",
+        help="run a command in an image as the suite does, and show what it prints",
+        description="Run a command in an image exactly as the suite does. The exit code is the "
+        "command's own; 124 when it did not end within its limit.",
+    )
+    execute.add_argument("image", metavar="IMAGE")
+    execute.add_argument("--limit", type=float, default=600.0, metavar="SECONDS")
+    execute.add_argument("argv", nargs="+", metavar="ARG")
+    execute.set_defaults(run=_exec)
+
+    reference_cli.add_arguments(commands)
+    return parser
+
+
+def _progress(line: str) -> None:
+    print(f"mlcheck: {line}", file=sys.stderr, flush=True)
+
+
+def _open(written: str) -> tuple[ImageRef, opening.Engine]:
+    ref = opening.with_default_tag(ImageRef.parse(written))
+    engine, _ = opening.choose_engine(ref)
+    opening.check_exists(ref)
+    return ref, engine
+
+
+def _facts(arguments: argparse.Namespace) -> int:
+    ref, engine = _open(arguments.image)
+    names = arguments.probe or list(PROBES)
+    with opening.open_image(ref, engine, progress=_progress) as image:
+        found = {name: to_json(PROBES[name](image, Questions())) for name in names}
+    if arguments.json:
+        print(json.dumps(found, indent=1, ensure_ascii=True))
+    else:
+        for name in names:
+            print(f"{name}:")
+            _print_fact(found[name], 1)
+    return 0
+
+
+def _print_fact(value: object, depth: int) -> None:
+    """JSON data as indented text, one fact a line."""
+    indent = "  " * depth
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(item, dict | list) and item:
+                print(text.printable(f"{indent}{key}:"))
+                _print_fact(item, depth + 1)
+            else:
+                print(text.printable(f"{indent}{key}: {_scalar(item)}"))
+    elif isinstance(value, list):
+        for item in value:
+            if isinstance(item, dict):
+                line = ", ".join(f"{key}={_scalar(inner)}" for key, inner in item.items())
+                print(text.printable(f"{indent}{line}"))
+            else:
+                print(text.printable(f"{indent}{_scalar(item)}"))
+
+
+def _scalar(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _exec(arguments: argparse.Namespace) -> int:
+    ref, engine = _open(arguments.image)
+    with opening.open_image(ref, engine, progress=_progress) as image:
+        stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
+        done = image.run(arguments.argv, limit_s=arguments.limit, stdin=stdin)
+    sys.stdout.buffer.write(done.stdout)
+    sys.stdout.buffer.flush()
+    sys.stderr.buffer.write(done.stderr)
+    if done.exit_code is None:
+        _progress(f"the command was ended by a limit ({done.ended}) after {done.seconds:.0f} s")
+        return 124
+    return done.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main([*sys.argv[1:]] or ["--help"]))

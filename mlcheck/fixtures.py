@@ -1,0 +1,181 @@
+"""Fixtures: the images of a run, their profiles, and the facts that probes found in them.
+
+Every fixture is made once per image. An engine's or a probe's trouble is raised here, so that it
+makes the tests that need the fact end as ERROR, not as FAILED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from mlcheck import facts, opening
+from mlcheck.engines.base import OpenImage
+from mlcheck.plugin import RUN, Judge, Target, show_with
+from mlcheck.probes import (
+    elf,
+    imports,
+    installed,
+    kernelspecs,
+    libraries,
+    package_list,
+    root_config,
+    system,
+)
+from mlcheck.profile import Profile
+
+
+@pytest.fixture(scope="session")
+def target(request: pytest.FixtureRequest) -> Target:
+    """The image and engine that this test is about."""
+    chosen = request.param
+    assert isinstance(chosen, Target)
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def profile(target: Target) -> Profile:
+    """What the image is expected to be."""
+    return target.profile
+
+
+@pytest.fixture(scope="session")
+def image(target: Target, request: pytest.FixtureRequest) -> Iterator[OpenImage]:
+    """The image, opened by its engine."""
+    config = request.config
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    capture = config.pluginmanager.get_plugin("capturemanager")
+
+    def progress(line: str) -> None:
+        if terminal is not None and capture is not None:
+            with capture.global_and_fixture_disabled():
+                terminal.ensure_newline()
+                terminal.write_line(f"mlcheck: {target.ref.text}: {line}")
+
+    engine, _ = opening.choose_engine(target.ref, config.getoption("--engine"))
+    network = config.getoption("--network")
+    with opening.open_image(target.ref, engine, network=network, progress=progress) as opened:
+        config.stash[RUN].digests[target.id] = opened.digest
+        yield opened
+
+
+@pytest.fixture
+def judge(request: pytest.FixtureRequest, target: Target, image: OpenImage) -> Judge:
+    """Turns a verdict into the outcome of the test."""
+    return Judge(request.node, target, show_with(image))
+
+
+@pytest.fixture(scope="session")
+def prefix(profile: Profile) -> str:
+    """Root of the conda environment in the image."""
+    if profile.expect.prefix is None:
+        pytest.skip("the profile names no prefix")
+    return profile.expect.prefix
+
+
+@pytest.fixture(scope="session")
+def listed_packages(image: OpenImage, profile: Profile) -> facts.PackageList:
+    """The package list in the image."""
+    if profile.expect.packages.list is None:
+        pytest.skip("the profile promises no package list")
+    return package_list.read(image.rootfs, profile.expect.packages.list)
+
+
+@pytest.fixture(scope="session")
+def checked_in_packages(target: Target, request: pytest.FixtureRequest) -> facts.PackageList:
+    """The checked-in copy of the package list: --package-list, or the profile's."""
+    given = request.config.stash[RUN].package_list
+    if given is not None:
+        return package_list.read_host_file(given)
+    named = target.profile.expect.packages.checked_in
+    if named is None:
+        pytest.skip("no checked-in copy given (--package-list FILE, or packages.checked_in)")
+    return package_list.read_host_file(target.profile.folder / named)
+
+
+@pytest.fixture(scope="session")
+def installed_packages(image: OpenImage, prefix: str) -> facts.InstalledPackages:
+    """What conda, pip, the system and micromamba have installed."""
+    return installed.probe(image, prefix)
+
+
+@pytest.fixture(scope="session")
+def elf_files(image: OpenImage, prefix: str) -> facts.ElfFiles:
+    """Every ELF file of the prefix."""
+    return elf.probe(image.rootfs, prefix)
+
+
+@pytest.fixture(scope="session")
+def needed_libraries(
+    image: OpenImage, prefix: str, profile: Profile, elf_files: facts.ElfFiles
+) -> facts.Libraries:
+    """How the loader resolves the promised libraries and those of the programs in bin/."""
+    programs = [path for path in elf_files.files if path.rpartition("/")[0] == f"{prefix}/bin"]
+    return libraries.probe(image, profile.expect.libraries.system, programs)
+
+
+@pytest.fixture(scope="session")
+def os_release(image: OpenImage) -> facts.OsRelease:
+    """/etc/os-release."""
+    return system.os_release(image.rootfs)
+
+
+@pytest.fixture(scope="session")
+def python(image: OpenImage) -> facts.PythonProbe:
+    """What python3 says of itself."""
+    return system.python(image)
+
+
+@pytest.fixture(scope="session")
+def promised_files(image: OpenImage, profile: Profile) -> facts.Files:
+    """What is at the paths that the profile names."""
+    expect = profile.expect
+    paths = [*expect.files, *(expect.entrypoint.argv[:1] if expect.entrypoint else ())]
+    if expect.micromamba:
+        paths += [p for p in (expect.micromamba.path, expect.micromamba.link) if p]
+    return system.files(image.rootfs, paths)
+
+
+@pytest.fixture(scope="session")
+def micromamba_elf(image: OpenImage, profile: Profile) -> facts.ElfFiles:
+    """The names of micromamba as ELF files."""
+    expected = profile.expect.micromamba
+    paths = [p for p in (expected.path, expected.link) if p] if expected else []
+    return elf.probe_files(image.rootfs, paths)
+
+
+@pytest.fixture(scope="session")
+def tools(image: OpenImage, profile: Profile) -> facts.Tools:
+    """The promised shells and commands, each started once."""
+    return system.tools(image, profile.expect.shells, profile.expect.commands)
+
+
+@pytest.fixture(scope="session")
+def environment(image: OpenImage) -> facts.Environment:
+    """The configuration of the image."""
+    return image.environment
+
+
+@pytest.fixture(scope="session")
+def scripts(image: OpenImage, prefix: str) -> facts.Scripts:
+    """The scripts in the prefix's bin/."""
+    return system.scripts(image.rootfs, prefix, image.environment.env.get("PATH", ""))
+
+
+@pytest.fixture(scope="session")
+def jupyter_kernels(image: OpenImage) -> facts.Kernelspecs:
+    """The kernelspecs that Jupyter finds in the image."""
+    return kernelspecs.probe(image)
+
+
+@pytest.fixture(scope="session")
+def module_imports(image: OpenImage, profile: Profile) -> facts.Imports:
+    """The promised modules, each imported in a fresh interpreter."""
+    return imports.probe(image, list(profile.expect.packages.modules().values()))
+
+
+@pytest.fixture(scope="session")
+def root_config_libs(image: OpenImage) -> facts.RootConfig:
+    """`root-config --libs`."""
+    return root_config.probe(image)

@@ -1,0 +1,93 @@
+"""The JSON report: one definition for writing it and for its JSON schema.
+
+The schema's version is part of every report. A new key with a default is a new minor version;
+anything that could break a reader is a new major version.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = "1.0"
+
+Outcome = Literal["passed", "failed", "error", "skipped", "waived"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class FindingModel(_Model):
+    """One way in which the image is not what was promised."""
+
+    subject: str
+    """What it is about: a path, a package, a kernel, a variable."""
+    found: str
+    expected: str
+    source: str | None = None
+    """FILE:LINE that states the expectation."""
+    by_hand: str | None = None
+    """A shell command that shows the fact."""
+    waived: bool = False
+
+
+class WaiverModel(_Model):
+    """A waiver that touched a result."""
+
+    source: str
+    """FILE:LINE of the waiver."""
+    reason: str
+    until: str
+    """ISO date."""
+    expired: bool
+
+
+class ResultModel(_Model):
+    """One test on one image."""
+
+    test: str
+    """The test's id for pytest."""
+    image: str
+    """An `id` of `images`."""
+    outcome: Outcome
+    check: str | None = None
+    rule: str | None = None
+    remedy: str | None = None
+    checked: int = 0
+    """How many things were compared."""
+    findings: tuple[FindingModel, ...] = ()
+    waivers: tuple[WaiverModel, ...] = ()
+    notes: tuple[str, ...] = ()
+    message: str | None = None
+    """Reason of a skip, or what went wrong in an error."""
+    seconds: float
+
+
+class ImageModel(_Model):
+    """One image on one engine."""
+
+    id: str
+    """As in the tests' ids."""
+    reference: str
+    """As the user wrote it."""
+    profile: str
+    lineage: tuple[str, ...]
+    tag: str | None = None
+    engine: str
+    digest: str | None = None
+
+
+class Report(_Model):
+    """What one run of the suite found."""
+
+    schema_version: str = SCHEMA_VERSION
+    mlcheck_version: str
+    started: str
+    """ISO 8601 with time zone."""
+    seconds: float
+    exit_code: int
+    images: tuple[ImageModel, ...]
+    results: tuple[ResultModel, ...]
+    counts: dict[Outcome, int]

@@ -1,0 +1,24 @@
+"""The Jupyter kernels that the image offers."""
+
+from __future__ import annotations
+
+from mlcheck.checks import kernelspecs
+from mlcheck.facts import Kernelspecs
+from mlcheck.plugin import Judge
+from mlcheck.profile import Profile
+
+
+def test_kernelspecs_are_valid(jupyter_kernels: Kernelspecs, judge: Judge) -> None:
+    judge(kernelspecs.valid(jupyter_kernels))
+
+
+def test_kernels_are_exactly_the_promised(
+    jupyter_kernels: Kernelspecs, profile: Profile, judge: Judge
+) -> None:
+    judge(kernelspecs.promised(jupyter_kernels, profile))
+
+
+def test_kernels_start_the_promised_program(
+    jupyter_kernels: Kernelspecs, profile: Profile, judge: Judge
+) -> None:
+    judge(kernelspecs.argv(jupyter_kernels, profile))
