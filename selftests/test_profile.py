@@ -234,5 +234,10 @@ def test_the_schema_accepts_the_suite_s_profiles(file: Path) -> None:
 
 def test_the_schema_rejects_what_loading_rejects() -> None:
     validator = jsonschema.Draft202012Validator(image_schema())
-    for bad in ({"rpth": {}}, {"shells": ["bash"]}, {"waivers": [{"check": "c"}]}):
+    documents: list[dict[str, object]] = [
+        {"rpth": {}},
+        {"shells": ["bash"]},
+        {"waivers": [{"check": "c"}]},
+    ]
+    for bad in documents:
         assert list(validator.iter_errors(bad)), bad

@@ -123,17 +123,15 @@ def shebangs(fact: Scripts, profile: Profile) -> Verdict:
         line = "#!" + " ".join(script.interpreter)
         show = ShowFile("head -1", script.path)
         name = posixpath.basename(script.path)
-        source = None
-        for index, pattern in enumerate(portable):
-            if fnmatch.fnmatchcase(name, pattern):
-                source = profile.source("scripts", "portable", index)
+        must = [i for i, glob in enumerate(portable) if fnmatch.fnmatchcase(name, glob)]
         if script.resolved is None:
             findings.append(Finding(script.path, line, "an interpreter in the image", None, show))
         elif not script.mode & 0o111:
             found = f"mode {script.mode:04o}"
             findings.append(Finding(script.path, found, "executable", None, show))
         elif script.interpreter[0].startswith(prefix + "/"):
-            if source is not None:
+            if must:
+                source = profile.source("scripts", "portable", must[0])
                 wanted = f"no {prefix} in the first line"
                 findings.append(Finding(script.path, line, wanted, source, show))
             else:
