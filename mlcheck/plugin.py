@@ -169,6 +169,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
+    if not _runs_suite(config):
+        return []
     lines = []
     for target in config.stash[RUN].targets:
         _, why = opening.choose_engine(target.ref, config.getoption("--engine"))
@@ -182,7 +184,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     if _is_worker(config) or config.option.collectonly:
         return
-    if config.args_source is pytest.Config.ArgsSource.ARGS and not _asks_for_suite(config):
+    if not _runs_suite(config):
         return
     try:
         config.stash[RUN].check_options()
@@ -190,9 +192,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         raise pytest.UsageError(str(error)) from None
 
 
-def _asks_for_suite(config: pytest.Config) -> bool:
-    """Whether images were named; a run of other tests needs none of them."""
-    return bool(config.getoption("--image"))
+def _runs_suite(config: pytest.Config) -> bool:
+    """Whether this run collects tests of images at all, and not only other tests."""
+    suites = [directory.resolve() for directory in config.stash[RUN].catalog.directories]
+    for argument in config.args:
+        path = (config.invocation_params.dir / argument.partition("::")[0]).resolve()
+        if any(path in (s, *s.parents) or s in path.parents for s in suites):
+            return True
+    return False
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

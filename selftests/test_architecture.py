@@ -1,0 +1,100 @@
+"""The data goes one way, and the places that may touch something are the only ones."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "mlcheck"
+
+# Who may import what of mlcheck. A name stands for itself and everything below it. The order is
+# the data's: image reference -> engine -> probes -> facts -> checks -> plugin and reports.
+ALLOWED = {
+    "errors": set(),
+    "facts": set(),
+    "verdict": set(),
+    "toml_lines": set(),
+    "expectations": set(),
+    "image": {"errors"},
+    "profile": {"errors", "expectations", "toml_lines", "verdict"},
+    "rootfs": {"errors", "facts", "engines.base"},
+    "engines": {"errors", "facts", "image", "rootfs", "engines"},
+    "probes": {"errors", "facts", "engines.base", "probes"},
+    "checks": {"expectations", "facts", "profile", "verdict", "checks"},
+    "reference": {"errors", "reference"},
+    "report": {"verdict", "report"},
+    "opening": {"engines", "errors", "image", "reference"},
+}
+GLUE = {"plugin", "fixtures", "cli", "schemas", "__init__"}
+
+
+def modules() -> list[tuple[str, Path]]:
+    return [
+        (".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"), file)
+        for file in sorted(PACKAGE.rglob("*.py"))
+        # What lies in an image's root file system is part of that image.
+        if "rootfs" not in file.relative_to(PACKAGE).parts
+    ]
+
+
+def imports(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+            names.add(node.module)
+    return names
+
+
+def below(name: str, tops: set[str]) -> bool:
+    return any(name == top or name.startswith(top + ".") for top in tops)
+
+
+@pytest.mark.parametrize(("name", "file"), modules(), ids=lambda value: str(value))
+def test_imports_go_one_way(name: str, file: Path) -> None:
+    top = name.partition(".")[0]
+    if top in GLUE:
+        return
+    assert top in ALLOWED, f"{name}: say in ALLOWED what it may import"
+    for imported in imports(file):
+        package, _, rest = imported.partition(".")
+        # `from mlcheck.x import Thing` is seen as mlcheck.x and as mlcheck.x.Thing.
+        if package == "mlcheck" and rest and rest != "engines":
+            assert below(rest, ALLOWED[top]), f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize(
+    ("library", "only"),
+    [
+        ("lief", {"probes.elf"}),
+        ("subprocess", {"engines.sandbox", "engines.sandbox_process", "reference"}),
+        ("pydantic", {"expectations", "profile", "report.model"}),
+        ("pytest", {"plugin", "fixtures", "report.summary"}),
+        ("tree_sitter", {"toml_lines"}),
+    ],
+)
+def test_a_library_is_used_in_one_place(library: str, only: set[str]) -> None:
+    users = {
+        name
+        for name, file in modules()
+        if any(below(imported, {library}) for imported in imports(file))
+    }
+    assert users, f"nothing uses {library}: take it out of the dependencies"
+    assert all(below(name, only) for name in users), users
+
+
+def test_checks_do_no_input_or_output() -> None:
+    for name, file in modules():
+        if name.startswith("checks"):
+            forbidden = {"os", "pathlib", "io", "subprocess", "socket", "shutil", "tempfile"}
+            assert not imports(file) & forbidden, name
+            calls = {
+                node.func.id
+                for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+            }
+            assert not calls & {"open", "exec", "eval", "print"}, name
