@@ -11,7 +11,7 @@ demo: venv-reference
 	&& .venv/bin/pytest --image "$$image"
 
 selftest: venv-dev
-	.venv/bin/pytest selftests
+	.venv/bin/pytest -rfEs selftests
 
 lint: venv-dev
 	.venv/bin/ruff check

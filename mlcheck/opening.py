@@ -55,7 +55,8 @@ def check_exists(ref: ImageRef) -> None:
                 f"There are: {', '.join(reference.NAMES)}.",
             )
     elif ref.kind == "directory":
-        Sandbox().check(ref)
+        with Sandbox().open(ref):
+            pass
 
 
 @contextmanager

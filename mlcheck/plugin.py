@@ -164,6 +164,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[RUN] = Run(config)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
+    if not _is_worker(config):
+        config.pluginmanager.register(Recorder(config.stash[RUN]), "mlcheck-recorder")
     if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
         config.args += config.getoption("--profiles")
 
@@ -369,12 +371,6 @@ class Recorder:
     ) -> None:
         if self.run.results:
             summary.write(terminalreporter, self.run.report(int(exitstatus)))
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    config = session.config
-    if not _is_worker(config) and not config.pluginmanager.has_plugin("mlcheck-recorder"):
-        config.pluginmanager.register(Recorder(config.stash[RUN]), "mlcheck-recorder")
 
 
 def _outcome(report: pytest.TestReport, extra: dict[str, Any]) -> Any:

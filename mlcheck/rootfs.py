@@ -187,7 +187,7 @@ class DirectoryRootFS:
             ProbeError: this machine's permissions forbid it.
         """
         directory = self._directory_at(self._locate(path))
-        return [] if directory is None else sorted(entry.name for entry in _scan(directory))
+        return [] if directory is None else _names(directory)
 
     def walk(self, top: str) -> Iterator[File]:
         """Every file below `top`, in sorted order, a directory before what it holds.
@@ -218,8 +218,8 @@ class DirectoryRootFS:
         """The entries of one directory, whose path for people is `shown`, sorted."""
         found = []
         prefix = shown.rstrip("/")
-        for entry in _scan(directory):
-            path = f"{prefix}/{entry.name}"
+        for name in _names(directory):
+            path = f"{prefix}/{name}"
             if len(path) > PATH_LIMIT:
                 raise ProbeError(
                     f"{path[:60]}... in {self.root} is a path of more than {PATH_LIMIT} bytes, "
@@ -227,15 +227,15 @@ class DirectoryRootFS:
                     "Remove the nested directories from the image.",
                 )
             try:
-                status = entry.stat(follow_symlinks=False)
+                status = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
                 link = stat.S_ISLNK(status.st_mode)
-                target = os.readlink(entry.name, dir_fd=directory.fd) if link else None
+                target = os.readlink(name, dir_fd=directory.fd) if link else None
             except FileNotFoundError:
                 continue  # removed since the directory was read
             except OSError as error:
                 _fail(path, error)
             found.append(_fact(path, status, target))
-        found.sort(key=lambda file: file.path)
+        # All at once: a generator would keep the directory open while others are walked.
         return iter(found)
 
     def _locate(self, path: str, *, follow: bool = True) -> _Place:
@@ -267,7 +267,10 @@ class DirectoryRootFS:
                     todo += _components(target)
                     continue
             except FileNotFoundError:
-                return _Place(at, name, here, None, "does not exist in the image")
+                rest = [] if ".." in todo else todo[::-1]
+                return _Place(
+                    at, name, "/".join((here, *rest)), None, "does not exist in the image"
+                )
             except OSError as error:
                 if error.errno == errno.ENAMETOOLONG:
                     return _Place(at, name, here, None, "does not exist: its name is too long")
@@ -330,14 +333,13 @@ def _normal(path: str) -> str:
     return "/" + "/".join(reversed(_components(path)))
 
 
-def _scan(directory: _Directory) -> list[os.DirEntry[str]]:
+def _names(directory: _Directory) -> list[str]:
     try:
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory.fd)
     except OSError as error:
         _fail(directory.path, error)
     try:
-        with os.scandir(fd) as entries:
-            return list(entries)
+        return sorted(os.listdir(fd))  # noqa: PTH208 -- Path cannot list a descriptor
     except OSError as error:
         _fail(directory.path, error)
     finally:

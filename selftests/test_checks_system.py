@@ -296,7 +296,7 @@ def test_kernels_as_promised() -> None:
     good = kernels(SPEC, listed={"python3": "/opt/conda/share/jupyter/kernels/python3"})
     assert kernelspecs.promised(good, KERNELS).outcome == "passed"
     assert kernelspecs.argv(good, KERNELS).outcome == "passed"
-    assert kernelspecs.valid(good).outcome == "passed"
+    assert kernelspecs.valid(good, KERNELS).outcome == "passed"
 
 
 def test_missing_extra_and_foreign_kernels() -> None:
@@ -330,7 +330,7 @@ def test_a_kernel_that_deviates(change: dict[str, Any]) -> None:
 def test_a_malformed_kernel_fails_one_check_only() -> None:
     problem = Problem(f"{SPEC.path}:3", "is no JSON")
     broken = replace(kernels(), problems=(problem,))
-    assert kernelspecs.valid(broken).outcome == "failed"
+    assert kernelspecs.valid(broken, KERNELS).outcome == "failed"
     assert kernelspecs.promised(broken, KERNELS).outcome == "passed"
     assert kernelspecs.argv(broken, KERNELS).outcome == "skipped"
 

@@ -36,23 +36,23 @@ def _write_image(
     parts = [f"{counts[name]} {name}" for name in _ORDER if counts[name]]
     terminal.write(f"{image.id}  ")
     terminal.write(verdict, **{colour: True, "bold": True})
-    terminal.write_line(f"  ({', '.join(parts)})")
+    terminal.write(f"  ({', '.join(parts)})\n")
     for result in results:
         if result.outcome == "failed":
             _write_failure(terminal, result)
     for message, tests in _grouped(results, "error"):
         first, *rest = message.splitlines() or [""]
         terminal.write("  ERROR   ", red=True)
-        terminal.write_line(f"{first}   [{tests}]")
+        terminal.write(f"{first}   [{tests}]\n")
         for line in rest:
-            terminal.write_line(f"          {line}")
+            terminal.write(f"          {line}\n")
     for result in results:
         if result.outcome == "waived":
             waiver = result.waivers[0]
             terminal.write("  waived  ", yellow=True)
-            terminal.write_line(f"{result.check}: {waiver.reason} (until {waiver.until})")
+            terminal.write(f"{result.check}: {waiver.reason} (until {waiver.until})\n")
     for message, tests in _grouped(results, "skipped"):
-        terminal.write_line(f"  skipped {message}   [{tests}]")
+        terminal.write(f"  skipped {message}   [{tests}]\n")
 
 
 _ORDER: tuple[Outcome, ...] = ("failed", "error", "passed", "waived", "skipped")
@@ -62,13 +62,13 @@ def _write_failure(terminal: pytest.TerminalReporter, result: ResultModel) -> No
     open_findings = [finding for finding in result.findings if not finding.waived]
     if not open_findings:
         terminal.write("  FAILED  ", red=True)
-        terminal.write_line(result.test)
+        terminal.write(f"{result.test}\n")
         return
     first = open_findings[0]
     more = f"   (and {len(open_findings) - 1} more)" if len(open_findings) > 1 else ""
     terminal.write("  FAILED  ", red=True)
-    terminal.write_line(f"{result.check}: {first.subject}: {first.found}{more}")
-    terminal.write_line(f"          mend: {result.remedy}")
+    terminal.write(f"{result.check}: {first.subject}: {first.found}{more}\n")
+    terminal.write(f"          mend: {result.remedy}\n")
 
 
 def _grouped(results: Iterable[ResultModel], outcome: str) -> list[tuple[str, str]]:

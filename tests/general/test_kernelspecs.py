@@ -8,8 +8,10 @@ from mlcheck.plugin import Judge
 from mlcheck.profile import Profile
 
 
-def test_kernelspecs_are_valid(jupyter_kernels: Kernelspecs, judge: Judge) -> None:
-    judge(kernelspecs.valid(jupyter_kernels))
+def test_kernelspecs_are_valid(
+    jupyter_kernels: Kernelspecs, profile: Profile, judge: Judge
+) -> None:
+    judge(kernelspecs.valid(jupyter_kernels, profile))
 
 
 def test_kernels_are_exactly_the_promised(

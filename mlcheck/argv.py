@@ -1,0 +1,33 @@
+"""Keep pytest from taking an image for a directory of tests.
+
+Before pytest knows our options, it takes DIR in `--image DIR` for a place where tests are: it
+looks there for its configuration, which can name Python code to load, and so an image with a
+`pytest.ini` would run code on the host. `--image=DIR` is one word and has no such effect. pytest
+reads its configuration before it loads any plugin, so `mlcheck.pth` runs this when Python starts.
+https://docs.pytest.org/en/stable/reference/customize.html#finding-the-rootdir
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+PATH_OPTIONS = ("--image", "--profiles", "--package-list", "--mlcheck-json")
+
+
+def joined(argv: Sequence[str]) -> Iterator[str]:
+    """The arguments with each of our path options and its value as one word."""
+    words = iter(argv)
+    for word in words:
+        value = next(words, None) if word in PATH_OPTIONS else None
+        yield word if value is None else f"{word}={value}"
+
+
+def _starts_pytest() -> bool:
+    name = os.path.basename(sys.argv[0])  # noqa: PTH119 - runs at every start of Python
+    return name in ("pytest", "py.test") or sys.orig_argv[1:3] == ["-m", "pytest"]
+
+
+if len(sys.argv) > 2 and _starts_pytest():
+    sys.argv[1:] = joined(sys.argv[1:])

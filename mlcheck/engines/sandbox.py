@@ -1,0 +1,176 @@
+"""The engine "sandbox": runs commands in an image directory, with no container engine.
+
+The kernel's namespaces do the work, made by util-linux' unshare(1) or by bubblewrap, as root or
+as an ordinary user. A command sees the image read-only, a `/proc`, `/dev` and `/tmp` of its own,
+no process and no file of the host, and no network unless asked. When the caller ends, even by
+kill -9, everything that it started ends too.
+
+Differences from a container: only one user is mapped, so that files of other users appear as
+`nobody`'s and `su` cannot work; `/sys` is the image's own (empty) directory; a command cannot
+leave anything running in its process group. With the network of the host, commands reach the
+host's own servers too, on localhost and on abstract sockets.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlcheck.engines.base import DEFAULT_LIMIT_S, DEFAULT_OUTPUT_LIMIT, Completed
+from mlcheck.engines.sandbox_process import SandboxProcess, launcher
+from mlcheck.engines.sandbox_server import DEFAULT_PATH
+from mlcheck.engines.singularity_d import DIRECTORY as SINGULARITY_D
+from mlcheck.engines.singularity_d import read_environment
+from mlcheck.errors import EngineError, UsageError
+from mlcheck.facts import Environment
+from mlcheck.image import ImageRef
+from mlcheck.rootfs import DirectoryRootFS
+
+_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
+_MARKS = ("bin", "usr", "etc", "opt", SINGULARITY_D.strip("/"))
+
+
+class Sandbox:
+    """See `mlcheck.engines.base.Engine`."""
+
+    name = "sandbox"
+
+    def unusable(self) -> str | None:
+        """Why commands cannot run on this machine and what helps; None: they can.
+
+        Starts a sandbox once to find out.
+        """
+        found = launcher()
+        return found if isinstance(found, str) else None
+
+    @contextmanager
+    def open(self, ref: ImageRef, *, network: bool = False) -> Iterator[OpenDirectory]:
+        """Open an image directory. Nothing is started before the first command.
+
+        Raises:
+            UsageError: there is no such directory, or it holds no image.
+        """
+        image = OpenDirectory(ref, Path(ref.location).expanduser(), network=network)
+        try:
+            yield image
+        finally:
+            image.close()
+
+
+class OpenDirectory:
+    """An open image; see `mlcheck.engines.base.OpenImage`.
+
+    Commands get the variables of the image's configuration, a PATH when it sets none, and
+    HOME=/tmp; with `network`, the host's proxy variables too. Nothing else of the host's.
+    """
+
+    engine = Sandbox.name
+    digest = None
+
+    def __init__(self, ref: ImageRef, directory: Path, *, network: bool) -> None:
+        _check(ref, directory)
+        self.ref = ref
+        # A later change of the working directory must not change which image is meant.
+        self.directory = directory.absolute()
+        self.rootfs = DirectoryRootFS(self.directory)
+        self._network = network
+        self._process: SandboxProcess | None = None
+        self._lock = threading.Lock()
+
+    @functools.cached_property
+    def environment(self) -> Environment:
+        """The image's configuration, from its `/.singularity.d`."""
+        return read_environment(self.rootfs)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        stdin: bytes = b"",
+        limit_s: float = DEFAULT_LIMIT_S,
+        output_limit: int = DEFAULT_OUTPUT_LIMIT,
+    ) -> Completed:
+        """Run `argv` in the sandbox; see `mlcheck.engines.base.OpenImage.run`.
+
+        When the command's first process has ended, what is left of its process group gets one
+        second to finish its output and is then killed.
+
+        Raises:
+            EngineError: no sandbox can be started here, or it ended in mid-run.
+        """
+        variables = {"PATH": DEFAULT_PATH} | dict(self.environment.env) | {"HOME": "/tmp"}  # noqa: S108
+        if self._network:
+            names = {variant for name in _PROXIES for variant in (name, name.upper())}
+            variables |= {name: os.environ[name] for name in names & os.environ.keys()}
+        variables |= env or {}
+        return self._started().run(argv, variables, cwd, stdin, limit_s, output_limit)
+
+    def show_run(self, argv: Sequence[str]) -> str:
+        """The shell command by which a person runs `argv` in this image by hand."""
+        return shlex.join(["mlcheck", "exec", self.ref.text, "--", *argv])
+
+    def show_file(self, tool: str, path: str) -> str:
+        """The shell command by which a person looks at the image's file `path` with `tool`.
+
+        The path in it has no symlink left, which the host would follow out of the image.
+        """
+        final = self.rootfs.resolve(path).final_path
+        return f"{tool} {shlex.quote(f'{self.directory}{final}')}"
+
+    def close(self) -> None:
+        """End the sandbox with everything in it."""
+        with self._lock:
+            if self._process is not None:
+                self._process.close()
+                self._process = None
+
+    def _started(self) -> SandboxProcess:
+        with self._lock:
+            if self._process is not None and not self._process.alive:
+                self._process.close()
+                self._process = None
+            if self._process is None:
+                found = launcher()
+                if isinstance(found, str):
+                    what, _, remedy = found.partition("\n")
+                    raise EngineError(what, remedy)
+                if os.statvfs(self.directory).f_flag & os.ST_NOEXEC:
+                    raise EngineError(
+                        f"Nothing in {self.directory} can run: its file system is mounted noexec.",
+                        "Copy the image to another file system.",
+                    )
+                self._process = SandboxProcess(found, self.directory, network=self._network)
+            return self._process
+
+
+def _check(ref: ImageRef, directory: Path) -> None:
+    """Raise a UsageError unless the directory looks like an image."""
+    try:
+        names = {entry.name for entry in os.scandir(directory)}
+    except FileNotFoundError:
+        raise UsageError(
+            f"{ref.text}: there is no directory {directory.absolute()}.",
+            "Give the directory that holds the image's root file system.",
+        ) from None
+    except NotADirectoryError:
+        raise UsageError(
+            f"{ref.text}: {directory} is a file, not a directory.",
+            "An archive is written docker-archive:FILE or oci-archive:FILE, a SIF file FILE.sif.",
+        ) from None
+    except OSError as error:
+        raise UsageError(
+            f"{ref.text}: {directory} cannot be read: {error.strerror}.",
+            "Run mlcheck as a user who may read the whole image.",
+        ) from None
+    if not names.intersection(_MARKS):
+        raise UsageError(
+            f"{ref.text}: {directory} holds no image: it has none of {', '.join(_MARKS)}.",
+            "Give the directory that holds the image's root file system.",
+        )

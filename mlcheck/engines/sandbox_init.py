@@ -1,0 +1,259 @@
+"""The first process of a sandbox: makes the image its root, then serves commands.
+
+Started by `mlcheck.engines.sandbox` as PID 1 of new user, mount, PID, IPC, UTS and (unless it
+may use the network) network namespaces. Its arguments are the image's directory, "network" or
+"no-network", and a PID file descriptor of the caller where the kernel has those; its standard
+input is a socket, on which `mlcheck.engines.sandbox_server` speaks.
+
+Only the standard library is used, and all of it is imported before the image becomes the root:
+from then on no file of the host can be reached.
+"""
+
+# pathlib knows no file descriptors, and imports parts of itself late.
+# ruff: noqa: PTH102, PTH123, PTH208, PTH211
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import platform
+import re
+import resource
+import signal
+import socket
+import stat
+import struct
+import sys
+
+from mlcheck.engines.sandbox_server import Server
+
+_NEW_ROOT = "/tmp"  # noqa: S108 -- only a mount point, in a mount namespace of our own
+_TMP_SIZE = "1g"
+_SHM_SIZE = "256m"
+_MOST_ENTRIES = 1000
+
+# linux/mount.h
+_RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND = 1, 2, 4, 8, 32, 4096
+_REC, _PRIVATE, _DETACH = 16384, 1 << 18, 2
+_KEPT_FLAGS = {"ro": _RDONLY, "nosuid": _NOSUID, "nodev": _NODEV, "noexec": _NOEXEC}
+
+# linux/prctl.h
+_SET_PDEATHSIG, _SET_DUMPABLE, _CAPBSET_DROP, _SET_NO_NEW_PRIVS, _CAP_AMBIENT = 1, 4, 24, 38, 47
+_CAP_AMBIENT_CLEAR_ALL = 4
+
+# linux/capability.h. Those of an ordinary container that mean something with one mapped user:
+# CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, NET_BIND_SERVICE, SYS_CHROOT.
+_KEPT_CAPABILITIES = (0, 1, 3, 4, 5, 6, 7, 10, 18)
+
+# Files of /proc about the whole machine, which an ordinary container does not show either.
+_MASKED = "kcore keys key-users kmsg kpagecgroup kpagecount kpageflags sched_debug timer_list"
+
+_JOIN_SESSION_KEYRING = 1
+_KEYCTL = {"x86_64": 250, "aarch64": 219, "ppc64le": 271, "s390x": 280, "riscv64": 219}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(what: str, name: str, *arguments: object) -> None:
+    if getattr(_libc, name)(*arguments) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {os.strerror(code)}")
+
+
+def _mount(source: str, target: str, fstype: str | None, flags: int, data: str = "") -> None:
+    _call(
+        f"mounting {target}",
+        "mount",
+        os.fsencode(source),
+        os.fsencode(target),
+        fstype and fstype.encode(),
+        ctypes.c_ulong(flags),
+        data.encode(),
+    )
+
+
+def _prctl(option: int, *values: int) -> None:
+    _call(f"prctl {option}", "prctl", option, *(ctypes.c_ulong(value) for value in values))
+
+
+def _bind(fd: int, target: str) -> None:
+    """Bind what `fd` stands for, with all mounts below it, on `target`."""
+    _mount(f"/proc/self/fd/{fd}", target, None, _BIND | _REC)
+
+
+def _remount(target: str, flags: int) -> None:
+    _mount("none", target, None, _REMOUNT | _BIND | flags)
+
+
+def _lock_down_binds() -> None:
+    """Make every mount below the new root read-only, nosuid, nodev.
+
+    A mount that comes from outside the user namespace keeps the flags it has: the kernel
+    refuses a remount that leaves one out.
+    """
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        mounts = [line.split(" ") for line in file]
+    # The new root is the last mount there; the list has every mount after its parent.
+    below = {next(fields[0] for fields in reversed(mounts) if fields[4] == _NEW_ROOT)}
+    for number, parent, _, _, path, options, *_ in mounts:
+        if parent in below:
+            below.add(number)
+            target = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), path)
+            kept = sum(_KEPT_FLAGS.get(option, 0) for option in options.split(","))
+            _remount(target, kept | _RDONLY | _NOSUID | _NODEV)
+
+
+def _bind_image(image: str) -> None:
+    """Put the top-level entries of the image into the new root."""
+    root = os.open(image, os.O_RDONLY | os.O_DIRECTORY)
+    # From here on the path of the image may be hidden: it can lie below /tmp.
+    _mount("tmpfs", _NEW_ROOT, "tmpfs", _NOSUID | _NODEV, "size=1m,mode=755")
+    names = sorted(set(os.listdir(root)) - {"proc", "dev", "tmp"})
+    if len(names) > _MOST_ENTRIES:
+        raise OSError(errno.E2BIG, f"the image has more than {_MOST_ENTRIES} entries at its root")
+    for name in names:
+        target = f"{_NEW_ROOT}/{name}"
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=root)
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISLNK(mode):
+            os.symlink(os.readlink(name, dir_fd=root), target)
+        elif stat.S_ISDIR(mode):
+            os.mkdir(target)
+            _bind(fd, target)
+        elif stat.S_ISREG(mode):
+            os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o600))
+            _bind(fd, target)
+        os.close(fd)
+    os.close(root)
+    _lock_down_binds()
+
+
+def _make_dev() -> None:
+    dev = f"{_NEW_ROOT}/dev"
+    os.mkdir(dev)
+    _mount("tmpfs", dev, "tmpfs", _NOSUID | _NOEXEC, "size=64k,mode=755")
+    for name in ("null", "zero", "full", "random", "urandom", "tty"):
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(f"/dev/{name}", os.O_PATH | os.O_NOFOLLOW)
+            os.close(os.open(f"{dev}/{name}", os.O_CREAT | os.O_WRONLY, 0o600))
+            _bind(fd, f"{dev}/{name}")
+            os.close(fd)
+    for name in ("pts", "shm"):
+        os.mkdir(f"{dev}/{name}")
+    quiet = _NOSUID | _NOEXEC
+    _mount("devpts", f"{dev}/pts", "devpts", quiet, "newinstance,ptmxmode=0666,mode=620")
+    _mount("tmpfs", f"{dev}/shm", "tmpfs", quiet | _NODEV, f"size={_SHM_SIZE},mode=1777")
+    links = {"ptmx": "pts/ptmx", "fd": "/proc/self/fd"}
+    links |= {name: f"/proc/self/fd/{n}" for n, name in enumerate(("stdin", "stdout", "stderr"))}
+    for name, target in links.items():
+        os.symlink(target, f"{dev}/{name}")
+    _remount(dev, _RDONLY | quiet)
+
+
+def _make_proc() -> None:
+    proc = f"{_NEW_ROOT}/proc"
+    os.mkdir(proc)
+    quiet = _NOSUID | _NODEV | _NOEXEC
+    _mount("proc", proc, "proc", quiet)
+    # No user namespace below this one: no command can get capabilities back there. Not every
+    # kernel has this; then the flags locked by the kernel alone protect the mounts.
+    with contextlib.suppress(OSError), open(f"{proc}/sys/user/max_user_namespaces", "w") as file:
+        file.write("0")
+    null = os.open("/dev/null", os.O_PATH)
+    for name in _MASKED.split():
+        with contextlib.suppress(FileNotFoundError):
+            _bind(null, f"{proc}/{name}")
+    os.close(null)
+    # When root started the sandbox, root of the host is who commands run as, and files such as
+    # /proc/sys/kernel/core_pattern go by the user alone: read-only is what protects them.
+    _remount(proc, _RDONLY | quiet)
+
+
+def _resolv_conf() -> int | None:
+    """The host's name servers, for a sandbox with network."""
+    with contextlib.suppress(OSError):
+        return os.open(os.path.realpath("/etc/resolv.conf"), os.O_PATH | os.O_NOFOLLOW)
+    return None
+
+
+def _enter(resolv_conf: int | None) -> None:
+    """Make the new root the only one."""
+    os.chdir(_NEW_ROOT)
+    _call("pivot_root", "pivot_root", b".", b".")
+    if resolv_conf is not None:
+        # Now the image's own links cannot lead this mount to a place outside.
+        with contextlib.suppress(FileNotFoundError):
+            _bind(resolv_conf, "/etc/resolv.conf")
+            _remount("/etc/resolv.conf", _RDONLY | _NOSUID | _NODEV | _NOEXEC)
+    _call("detaching the old root", "umount2", b".", _DETACH)
+    os.chdir("/")
+
+
+def _lo_up() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as lo:
+        set_flags, up_and_running = 0x8914, 0x1 | 0x40  # SIOCSIFFLAGS, linux/if.h
+        fcntl.ioctl(lo, set_flags, struct.pack("16sH22x", b"lo", up_and_running))
+
+
+def _drop_privileges() -> None:
+    # A keyring of the session can hold the caller's Kerberos tickets.
+    if (number := _KEYCTL.get(platform.machine())) is not None:
+        _libc.syscall(number, _JOIN_SESSION_KEYRING, None)
+    # One byte, not zero: it stops core_pattern's programs on the host too (core(5)).
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    _prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    with contextlib.suppress(OSError):  # not in Linux < 4.3
+        _prctl(_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    with contextlib.suppress(OSError):  # EINVAL after the last capability
+        for capability in range(64):
+            if capability not in _KEPT_CAPABILITIES:
+                _prctl(_CAPBSET_DROP, capability, 0, 0, 0)
+    kept = sum(1 << capability for capability in _KEPT_CAPABILITIES)
+    header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
+    _call("capset", "capset", header, struct.pack("=6I", kept, kept, 0, 0, 0, 0))
+    # Commands run as the same user: none may look into this process or trace it.
+    _prctl(_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _set_up(image: str, network: bool) -> None:
+    os.umask(0o022)
+    _prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    for number in signal.valid_signals():
+        # As PID 1, a process gets only the signals that it handles: Python's SIGINT is one.
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    _mount("none", "/", None, _REC | _PRIVATE)
+    resolv_conf = _resolv_conf() if network else None
+    _bind_image(image)
+    _make_dev()
+    _make_proc()
+    tmp = f"{_NEW_ROOT}/tmp"  # noqa: S108
+    os.mkdir(tmp)
+    _mount("tmpfs", tmp, "tmpfs", _NOSUID | _NODEV, f"size={_TMP_SIZE},mode=1777")
+    _remount(_NEW_ROOT, _RDONLY | _NOSUID | _NODEV)
+    _enter(resolv_conf)
+    socket.sethostname("localhost")
+    if not network:
+        _lo_up()
+
+
+def main() -> None:
+    image, network, *pidfd = sys.argv[1:]
+    control = socket.socket(fileno=os.dup(0))
+    caller = None
+    if pidfd:
+        caller = os.dup(int(pidfd[0]))
+        os.close(int(pidfd[0]))
+    try:
+        _set_up(image, network == "network")
+        null = os.open("/dev/null", os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        _drop_privileges()
+    except OSError as error:
+        sys.exit(f"{error.strerror}" + (f": {error.filename}" if error.filename else ""))
+    Server(control, caller).serve()

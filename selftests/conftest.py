@@ -1,0 +1,35 @@
+"""Fixtures that several self-tests share."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+_PROGRAMS = ["sh", "bash", "true", "cat", "echo", "sleep", "ls", "id", "env", "head", "yes"]
+_PROGRAMS += ["mkdir", "touch", "mount", "unshare", "setsid", "seq", "readlink"]
+
+
+@pytest.fixture(scope="session")
+def tiny_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small root file system whose commands run, copied from this machine. Do not change it."""
+    root = tmp_path_factory.mktemp("rootfs") / "tiny"
+    for name in ("usr/bin", "usr/lib", "usr/lib64", "etc", "opt", "proc", "dev", "tmp", "sys"):
+        (root / name).mkdir(parents=True)
+    for name in ("bin", "lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+    (root / "etc/os-release").write_text('NAME="Tiny"\n')
+    for name in _PROGRAMS:
+        program = shutil.which(name)
+        assert program is not None, f"{name} is needed for this test"
+        shutil.copy(program, root / "usr/bin" / name)
+        needs = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
+        for library in re.findall(r"(/\S+) \(0x", needs.stdout):
+            target = root / library.removeprefix("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                shutil.copy(library, target)
+    return root

@@ -1,0 +1,259 @@
+"""The suite as a user runs it: options, outcomes, exit codes, messages and reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from mlcheck.schemas import report_schema
+
+ROOT = Path(__file__).parents[1]
+
+
+class Suite:
+    """A small image, its profile, and pytest to run on them."""
+
+    def __init__(self, directory: Path, tiny_rootfs: Path) -> None:
+        self.image = directory / "images" / "mini:v9"
+        shutil.copytree(tiny_rootfs, self.image, symlinks=True)
+        self.profiles = directory / "profiles"
+        (self.profiles / "mini").mkdir(parents=True)
+        self.os_release("mini", "9.1")
+        self.profile('[os]\nid = "mini"\nversion = "9"\n')
+        self.directory = directory
+
+    def os_release(self, os_id: str, version: str) -> None:
+        text = f'ID="{os_id}"\nVERSION_ID="{version}"\n'
+        (self.image / "etc" / "os-release").write_text(text)
+
+    def profile(self, text: str) -> None:
+        (self.profiles / "mini" / "image.toml").write_text(text)
+
+    def run(
+        self, *arguments: str, image: str | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
+                *("--profiles", str(self.profiles), "--image", image or str(self.image)),
+                *arguments,
+            ],
+            cwd=ROOT,
+            env={**os.environ, "COLUMNS": "200", **(env or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+
+@pytest.fixture
+def suite(tmp_path: Path, tiny_rootfs: Path) -> Suite:
+    return Suite(tmp_path, tiny_rootfs)
+
+
+def test_an_image_that_conforms(suite: Suite) -> None:
+    done = suite.run()
+    assert done.returncode == 0, done.stdout
+    assert "mini:v9@sandbox  CONFORMS  (1 passed" in done.stdout
+
+
+def test_an_image_that_does_not_conform(suite: Suite) -> None:
+    suite.os_release("mini", "10")
+    done = suite.run("-k", "os_is")
+    assert done.returncode == 1
+    for words in (
+        "mini:v9@sandbox  DOES NOT CONFORM",
+        "os-release: VERSION_ID: 10",
+        "found     10",
+        "expected  9 or 9.x",
+        "profiles/mini/image.toml:3",
+        f"by hand   cat {suite.image}/etc/os-release",
+        "mend: Build from the base image",
+    ):
+        assert words in done.stdout, words
+    assert "Traceback" not in done.stdout
+
+
+WAIVER = """
+[[waivers]]
+check = "os-release"
+match = "VERSION_ID"
+reason = "upgrade planned"
+until = {until}
+"""
+
+
+def test_a_waiver_until_its_last_day_and_after_it(suite: Suite) -> None:
+    suite.os_release("mini", "10")
+    promise = '[os]\nid = "mini"\nversion = "9"\n'
+    suite.profile(promise + WAIVER.format(until="2999-12-31"))
+    done = suite.run("-k", "os_is")
+    assert done.returncode == 0, done.stdout
+    assert "waived  os-release: upgrade planned (until 2999-12-31)" in done.stdout
+    suite.profile(promise + WAIVER.format(until="2020-02-02"))
+    done = suite.run("-k", "os_is")
+    assert done.returncode == 1
+    assert "waived until 2020-02-02: upgrade planned" in done.stdout
+    assert "which is over: the check fails again" in done.stdout
+
+
+def test_a_waiver_covers_only_what_it_names(suite: Suite) -> None:
+    suite.os_release("other", "10")
+    suite.profile('[os]\nid = "mini"\nversion = "9"\n' + WAIVER.format(until="2999-12-31"))
+    done = suite.run("-k", "os_is")
+    assert done.returncode == 1
+    assert "os-release: ID: other" in done.stdout
+
+
+def test_nothing_checked_is_not_green(suite: Suite) -> None:
+    suite.profile("")
+    done = suite.run()
+    assert done.returncode == 5
+    assert "mini:v9@sandbox  NOTHING WAS CHECKED" in done.stdout
+
+
+def test_every_skip_has_its_reason_in_the_summary(suite: Suite) -> None:
+    done = suite.run("-k", "shells_run or os_is")
+    assert "skipped the profile promises no shell   [test_shells_run]" in done.stdout
+
+
+def test_an_engine_that_cannot_start_is_an_error_and_no_failure(suite: Suite) -> None:
+    suite.profile('shells = ["/bin/sh"]\n[os]\nid = "mini"\nversion = "9"\n')
+    done = suite.run("-k", "shells_run or os_is", env={"PATH": "/nowhere"})
+    assert done.returncode == 1
+    assert "NOT JUDGED  (1 error, 1 passed)" in done.stdout
+    assert "FAILED" not in done.stdout
+    assert "Traceback" not in done.stdout
+    assert "unshare" in done.stdout
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]])
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ("./no-such-directory:v1", "there is no directory"),
+        ("/dev", "Known profiles: mini"),
+        ("BAD NAME", "is no image reference"),
+        ("oci:/nowhere/mini:v9", "this version judges directories"),
+        ("mini:v9", "this version judges directories"),
+        ("reference:nothing", "Known profiles"),
+    ],
+)
+def test_a_mistake_is_one_message_and_ends_with_4(
+    suite: Suite, image: str, words: str, workers: list[str]
+) -> None:
+    if image.startswith("./no-such"):
+        done = suite.run(*workers, "--profile", "mini", image=image)
+    else:
+        done = suite.run(*workers, image=image)
+    said = done.stdout + done.stderr
+    assert done.returncode == 4, said
+    assert words in said
+    assert said.count(words) == 1
+    assert "Traceback" not in said
+    assert "INTERNALERROR" not in said
+
+
+def test_collect_only_needs_no_image(suite: Suite) -> None:
+    done = suite.run("--collect-only", "-q", "--profile", "mini", image="./not/there:v1")
+    assert done.returncode == 0, done.stdout
+    assert "test_os_is_as_promised[there:v1@sandbox]" in done.stdout
+
+
+def test_tests_of_other_images_are_not_collected(suite: Suite) -> None:
+    done = suite.run("--collect-only", "-q")
+    assert "tests/general/" in done.stdout
+    assert "tests/ml-pyroot/" not in done.stdout
+
+
+def test_a_profile_s_own_tests_run_on_its_images(suite: Suite) -> None:
+    (suite.profiles / "mini" / "test_own.py").write_text(
+        "def test_own(image):\n    assert image.rootfs.lstat('/etc/os-release') is not None\n"
+    )
+    done = suite.run("-k", "own or os_is")
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
+def test_several_images_are_judged_side_by_side(suite: Suite) -> None:
+    other = suite.directory / "images" / "mini:v10"
+    other.mkdir()
+    (other / "etc").mkdir()
+    (other / "etc" / "os-release").write_text("ID=mini\nVERSION_ID=10\n")
+    done = suite.run("--image", str(other), "-k", "os_is", "-n", "2")
+    assert done.returncode == 1
+    assert "mini:v9@sandbox  CONFORMS" in done.stdout
+    assert "mini:v10@sandbox  DOES NOT CONFORM" in done.stdout
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]])
+def test_the_json_report_follows_its_schema(suite: Suite, workers: list[str]) -> None:
+    suite.os_release("mini", "10")
+    file = suite.directory / "report.json"
+    suite.run("--mlcheck-json", str(file), *workers)
+    report = json.loads(file.read_text())
+    jsonschema.Draft202012Validator(report_schema()).validate(report)
+    assert report["exit_code"] == 1
+    assert report["counts"]["failed"] == 1
+    assert [image["id"] for image in report["images"]] == ["mini:v9@sandbox"]
+    (failed,) = [result for result in report["results"] if result["outcome"] == "failed"]
+    assert failed["check"] == "os-release"
+    assert failed["findings"][0]["subject"] == "VERSION_ID"
+    assert failed["findings"][0]["source"].endswith("mini/image.toml:3")
+
+
+def test_the_report_s_directory_must_exist(suite: Suite) -> None:
+    done = suite.run("--mlcheck-json", "/no/such/dir/report.json")
+    assert done.returncode == 4
+    assert "its directory does not exist" in done.stdout + done.stderr
+
+
+def test_junit_says_which_image(suite: Suite) -> None:
+    suite.os_release("mini", "10")
+    file = suite.directory / "junit.xml"
+    suite.run("--junitxml", str(file), "-k", "os_is or shells")
+    cases = list(ET.parse(file).getroot().iter("testcase"))
+    assert len(cases) == 2
+    assert all("[mini:v9@sandbox]" in case.attrib["name"] for case in cases)
+    assert [len(case.findall("failure")) for case in cases] == [1, 0]
+    assert [len(case.findall("skipped")) for case in cases] == [0, 1]
+
+
+def test_what_an_image_prints_cannot_steer_the_terminal(suite: Suite) -> None:
+    suite.os_release("mini\x1b[2J\x07\u202e", "9")
+    done = suite.run("-k", "os_is", "--color=no")
+    assert done.returncode == 1
+    assert "mini\\x1b[2J\\x07\\u202e" in done.stdout
+    assert not {"\x1b", "\x07", "\u202e"} & set(done.stdout)
+
+
+@pytest.mark.parametrize("form", ["--image={}", "--image {}"])
+def test_an_image_cannot_configure_pytest(suite: Suite, form: str) -> None:
+    """pytest would take the directory behind an option that it does not know yet for tests."""
+    planted = suite.directory / "planted"
+    evil = f"from pathlib import Path\nPath({str(planted)!r}).write_text('run')\n"
+    (suite.image / "conftest.py").write_text(evil)
+    (suite.image / "evil_plugin.py").write_text(evil)
+    (suite.image / "pytest.ini").write_text("[pytest]\npythonpath = .\naddopts = -p evil_plugin\n")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", *form.format(suite.image).split()),
+            *("--profiles", str(suite.profiles), "-k", "os_is"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not planted.exists()
