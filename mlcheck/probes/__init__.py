@@ -1,1 +1,110 @@
-"""Probes: each reads and parses one thing and judges nothing."""
+"""Probes: each reads and parses one thing and judges nothing.
+
+What an image holds may be broken or hostile: a probe then records a `Problem` in its fact. Only
+what this machine or the engine cannot do is raised (`ProbeError`, `EngineError`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from mlcheck.engines.base import OpenImage
+from mlcheck.facts import ElfFiles, Libraries
+from mlcheck.probes import (
+    elf,
+    imports,
+    installed,
+    kernelspecs,
+    libraries,
+    package_list,
+    root_config,
+    system,
+)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What to ask an image for which no profile says it.
+
+    Args:
+        prefix: root of the conda environment.
+        package_list: path of the package list.
+        files: paths to look at.
+        libraries: sonames to resolve, besides what the programs in `bin/` need.
+        modules: Python modules to import.
+        shells: paths of shells to start.
+        tools: name to the argv that prints its version.
+    """
+
+    prefix: str = "/opt/conda"
+    package_list: str = "/list-of-pkgs-inside.txt"
+    files: tuple[str, ...] = (
+        "/entrypoint.sh",
+        "/bin/micromamba",
+        "/list-of-pkgs-inside.txt",
+        "/setupMe-on-host.sh",
+        "/setup-UserEnv-in-container.sh",
+        "/create-newEnv-on-base.sh",
+        "/create-py_newEnv-on-base.sh",
+    )
+    libraries: tuple[str, ...] = ("libGL.so.1", "libstdc++.so.6", "libz.so.1")
+    modules: tuple[str, ...] = ("ssl", "sqlite3", "numpy", "pandas", "ROOT")
+    shells: tuple[str, ...] = ("/bin/sh", "/bin/bash", "/bin/zsh", "/bin/tcsh")
+    tools: Mapping[str, tuple[str, ...]] = field(
+        default_factory=lambda: {
+            "micromamba": ("micromamba", "--version"),
+            "pipenv": ("pipenv", "--version"),
+            "jupyter-lab": ("jupyter-lab", "--version"),
+        }
+    )
+
+
+def _libraries(image: OpenImage, questions: Questions) -> Libraries:
+    programs: ElfFiles = elf.probe(image.rootfs, f"{questions.prefix}/bin")
+    return libraries.probe(image, questions.libraries, list(programs.files))
+
+
+PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyType(
+    {
+        "os-release": lambda image, _: system.os_release(image.rootfs),
+        "environment": lambda image, _: image.environment,
+        "files": lambda image, ask: system.files(image.rootfs, ask.files),
+        "package-list": lambda image, ask: package_list.read(image.rootfs, ask.package_list),
+        "installed": lambda image, ask: installed.probe(image, ask.prefix),
+        "elf": lambda image, ask: elf.probe(image.rootfs, ask.prefix),
+        "libraries": _libraries,
+        "scripts": lambda image, ask: system.scripts(
+            image.rootfs, ask.prefix, image.environment.env.get("PATH", "")
+        ),
+        "kernelspecs": lambda image, _: kernelspecs.probe(image),
+        "root-config": lambda image, _: root_config.probe(image),
+        "python": lambda image, _: system.python(image),
+        "tools": lambda image, ask: system.tools(image, ask.shells, ask.tools),
+        "imports": lambda image, ask: imports.probe(image, ask.modules),
+    }
+)
+"""Every probe by the name that `mlcheck facts --probe` takes; cheap and static ones first."""
+
+
+def to_json(fact: object) -> object:
+    """A fact as plain JSON data: the same fact always gives the same data.
+
+    Mappings are sorted by key and sets by value; text that is not Unicode (names of files) has
+    its odd bytes as `\\udcXX` escapes.
+    """
+    if dataclasses.is_dataclass(fact) and not isinstance(fact, type):
+        return {item.name: to_json(getattr(fact, item.name)) for item in dataclasses.fields(fact)}
+    if isinstance(fact, Mapping):
+        return {_text(str(key)): to_json(fact[key]) for key in sorted(fact)}
+    if isinstance(fact, (set, frozenset)):
+        return sorted((to_json(item) for item in fact), key=str)
+    if isinstance(fact, (list, tuple)):
+        return [to_json(item) for item in fact]
+    return _text(fact) if isinstance(fact, str) else fact
+
+
+def _text(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,275 @@
+"""What is installed in an image, as each package manager's own records say."""
+
+from __future__ import annotations
+
+import email.parser
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from mlcheck.engines.base import OpenImage, RootFS, Unreadable
+from mlcheck.facts import InstalledPackage, InstalledPackages, PackageSource, Problem
+from mlcheck.probes import rpm_database
+from mlcheck.probes.reading import (
+    command_result,
+    how_it_ended,
+    load_json,
+    on_path,
+    path_of,
+    shortened,
+)
+
+RECORD_LIMIT = 32 * 1024 * 1024
+"""Bytes of one record; conda's largest, with tens of thousands of files, have a few MB."""
+
+DPKG_LIMIT = 64 * 1024 * 1024
+"""Bytes of dpkg's status file; a full desktop's has 5 MB."""
+
+COMMAND_LIMIT_S = 60.0
+
+_HEADER_LIMIT = 1024 * 1024
+
+_RPM_DIRECTORIES = ("/var/lib/rpm", "/usr/lib/sysimage/rpm")
+_RPM_FORMAT = "%{NAME}\\t%{VERSION}-%{RELEASE}\\t%{ARCH}\\n"
+_DPKG_STATUS = "/var/lib/dpkg/status"
+_DPKG_STATUS_D = "/var/lib/dpkg/status.d"
+
+
+@dataclass
+class _Found:
+    packages: list[InstalledPackage] = field(default_factory=list)
+    sources: set[PackageSource] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def problem(self, unreadable: Unreadable) -> None:
+        self.problems.append(Problem(unreadable.path, unreadable.what))
+
+
+def probe(image: OpenImage, prefix: str = "/opt/conda") -> InstalledPackages:
+    """Read every package database of the image.
+
+    Args:
+        prefix: conda's.
+
+    Raises:
+        ProbeError: this machine forbids reading a record.
+        EngineError: rpm or micromamba had to be asked and the engine failed.
+    """
+    found = _Found()
+    owners = _conda(image.rootfs, prefix, found)
+    _python(image.rootfs, prefix, owners, found)
+    _rpm(image, found)
+    _dpkg(image.rootfs, found)
+    _micromamba(image, found)
+    return InstalledPackages(
+        packages=tuple(
+            sorted(found.packages, key=lambda p: (p.source, p.name, p.version, p.record))
+        ),
+        sources=frozenset(found.sources),
+        problems=tuple(found.problems),
+        notes=tuple(found.notes),
+    )
+
+
+def _order(package: InstalledPackage) -> tuple[str, str, str, str]:
+    return package.source, package.name, package.version, package.record
+
+
+def _conda(rootfs: RootFS, prefix: str, found: _Found) -> dict[str, str]:
+    """conda-meta/*.json; returns the Python metadata files they list, to the record's name."""
+    owners: dict[str, str] = {}
+    directory = f"{prefix}/conda-meta"
+    if not _is_directory(rootfs, directory):
+        found.notes.append(f"There are no conda records: {directory} is no directory.")
+        return owners
+    found.sources.add("conda")
+    for name in rootfs.listdir(directory):
+        if not name.endswith(".json"):
+            continue
+        try:
+            package, files = _conda_record(rootfs, f"{directory}/{name}")
+        except Unreadable as unreadable:
+            found.problem(unreadable)
+            continue
+        found.packages.append(package)
+        for file in files:
+            if file.endswith((".dist-info/METADATA", ".egg-info/PKG-INFO", ".egg-info")):
+                owners[f"{prefix}/{file}"] = package.name
+    return owners
+
+
+def _conda_record(rootfs: RootFS, path: str) -> tuple[InstalledPackage, list[str]]:
+    """One record and its files."""
+    record = load_json(rootfs.read(path, RECORD_LIMIT), path)
+    if not isinstance(record, dict):
+        raise Unreadable(path, "is no conda record: no JSON object")
+    name, version, files = record.get("name"), record.get("version"), record.get("files", [])
+    if not (isinstance(name, str) and name and isinstance(version, str) and version):
+        raise Unreadable(path, "is no conda record: $.name and $.version must be text")
+    if not (isinstance(files, list) and all(isinstance(file, str) for file in files)):
+        raise Unreadable(path, "is no conda record: $.files must be a list of text")
+    return InstalledPackage(name, version, "conda", path), files
+
+
+def _python(rootfs: RootFS, prefix: str, owners: dict[str, str], found: _Found) -> None:
+    """`*.dist-info` and `*.egg-info` in site-packages (PyPA's core metadata)."""
+    for directory in _site_packages(rootfs, prefix):
+        found.sources.add("dist-info")
+        for name in rootfs.listdir(directory):
+            path = f"{directory}/{name}"
+            if name.endswith(".dist-info"):
+                path += "/METADATA"
+            elif not name.endswith(".egg-info"):
+                continue
+            elif _is_directory(rootfs, path):
+                # distutils wrote one file, setuptools a directory.
+                path += "/PKG-INFO"
+            try:
+                found.packages.append(_python_package(rootfs, path, owners.get(path, "")))
+            except Unreadable as unreadable:
+                found.problem(unreadable)
+    if "dist-info" not in found.sources:
+        found.notes.append(f"There are no Python packages: no {prefix}/lib/python3*/site-packages.")
+
+
+def _site_packages(rootfs: RootFS, prefix: str) -> Iterator[str]:
+    seen: set[str] = set()
+    # A plain directory first: conda adds lib/python3.1 as a symlink to lib/python3.11.
+    names = [name for name in rootfs.listdir(f"{prefix}/lib") if name.startswith("python3")]
+    for name in sorted(names, key=lambda name: _is_symlink(rootfs, f"{prefix}/lib/{name}")):
+        directory = f"{prefix}/lib/{name}/site-packages"
+        resolved = rootfs.resolve(directory)
+        if resolved.final is None or resolved.final.type != "directory":
+            continue
+        if resolved.final_path not in seen:
+            seen.add(resolved.final_path)
+            yield directory
+
+
+def _python_package(rootfs: RootFS, path: str, owner: str) -> InstalledPackage:
+    content = rootfs.read(path, RECORD_LIMIT)
+    # Only the header: the long description behind the first empty line is not ours to parse.
+    header = re.split(rb"\r?\n\r?\n", content, maxsplit=1)[0]
+    if len(header) > _HEADER_LIMIT:
+        raise Unreadable(path, f"has a header of more than {_HEADER_LIMIT} bytes")
+    message = email.parser.BytesHeaderParser().parsebytes(header)
+    name, version = str(message.get("Name", "")).strip(), str(message.get("Version", "")).strip()
+    if not name or not version:
+        raise Unreadable(path, "has no Name and Version of a Python package")
+    return InstalledPackage(name, version, "dist-info", path, owner=owner)
+
+
+def _rpm(image: OpenImage, found: _Found) -> None:
+    rootfs = image.rootfs
+    for name in ("rpmdb.sqlite", "Packages", "Packages.db"):
+        for directory in _RPM_DIRECTORIES:
+            path = f"{directory}/{name}"
+            if rootfs.resolve(path).file is None:
+                continue
+            if name != "rpmdb.sqlite":
+                _ask_rpm(image, path, found)
+                return
+            try:
+                found.packages += rpm_database.read_sqlite(rootfs, path)
+                found.sources.add("rpm")
+            except Unreadable as unreadable:
+                found.problem(unreadable)
+            return
+    found.notes.append("There is no rpm database.")
+
+
+def _ask_rpm(image: OpenImage, path: str, found: _Found) -> None:
+    """Berkeley DB (CentOS 7) and ndb (SUSE) are left to the image's own rpm."""
+    if on_path(image.rootfs, "rpm", path_of(image.environment.env)) is None:
+        found.notes.append(f"{path} was not read: its format needs rpm, which the image has not.")
+        return
+    argv = ["rpm", "-qa", "--qf", _RPM_FORMAT]
+    result = command_result(image.run(argv, limit_s=COMMAND_LIMIT_S))
+    if result.ended != "exited" or result.exit_code != 0:
+        found.notes.append(f"{path} was not read: rpm {how_it_ended(result, COMMAND_LIMIT_S)}.")
+        return
+    found.sources.add("rpm")
+    for line in result.stdout.splitlines():
+        words = line.split("\t")
+        if len(words) != 3 or not all(words):
+            found.problems.append(Problem(path, f"gives through rpm the line {shortened(line)}"))
+            continue
+        arch = "" if words[2] == "(none)" else words[2]
+        found.packages.append(InstalledPackage(words[0], words[1], "rpm", path, arch))
+
+
+def _dpkg(rootfs: RootFS, found: _Found) -> None:
+    # status.d is what distroless images have; it also holds lists of checksums.
+    names = (name for name in rootfs.listdir(_DPKG_STATUS_D) if not name.endswith(".md5sums"))
+    paths = [f"{_DPKG_STATUS_D}/{name}" for name in names]
+    if rootfs.resolve(_DPKG_STATUS).file is not None:
+        paths.append(_DPKG_STATUS)
+    if not paths:
+        found.notes.append("There is no dpkg database.")
+    for path in paths:
+        try:
+            content = rootfs.read(path, DPKG_LIMIT).decode("utf-8", "replace")
+        except Unreadable as unreadable:
+            found.problem(unreadable)
+            continue
+        found.sources.add("dpkg")
+        for fields in _stanzas(content):
+            # "install ok installed"; without Status, as in status.d, all that is there is.
+            if fields.get("Status", "installed").split()[-1:] != ["installed"]:
+                continue
+            name, version = fields.get("Package", ""), fields.get("Version", "")
+            if not name or not version:
+                what = f"has an entry without Package or Version: {shortened(str(fields))}"
+                found.problems.append(Problem(path, what))
+                continue
+            version = version.partition(":")[2] or version
+            arch = fields.get("Architecture", "")
+            found.packages.append(InstalledPackage(name, version, "dpkg", path, arch))
+
+
+def _stanzas(content: str) -> Iterator[dict[str, str]]:
+    """The stanzas of deb822(5), without continuation lines."""
+    fields: dict[str, str] = {}
+    for line in io.StringIO(content):
+        if not line.strip():
+            if fields:
+                yield fields
+            fields = {}
+        elif not line[0].isspace():
+            key, _, value = line.partition(":")
+            fields[key] = value.strip()
+    if fields:
+        yield fields
+
+
+def _micromamba(image: OpenImage, found: _Found) -> None:
+    env = image.environment.env
+    program = env.get("MAMBA_EXE") or "/bin/micromamba"
+    path = on_path(image.rootfs, program, path_of(env))
+    if path is None:
+        found.notes.append(f"There is no micromamba: {program} is no program in the image.")
+        return
+    result = command_result(image.run([path, "--version"], limit_s=COMMAND_LIMIT_S))
+    if result.ended != "exited" or result.exit_code != 0:
+        how = how_it_ended(result, COMMAND_LIMIT_S)
+        found.problems.append(Problem(path, f"--version {how}"))
+        return
+    lines = result.stdout.split()
+    if not lines or not re.fullmatch(r"[0-9][0-9A-Za-z.+-]*", lines[-1]):
+        what = f"--version gives no version but {shortened(result.stdout)}"
+        found.problems.append(Problem(path, what))
+        return
+    found.sources.add("micromamba")
+    found.packages.append(InstalledPackage("micromamba", lines[-1], "micromamba", path))
+
+
+def _is_directory(rootfs: RootFS, path: str) -> bool:
+    final = rootfs.resolve(path).final
+    return final is not None and final.type == "directory"
+
+
+def _is_symlink(rootfs: RootFS, path: str) -> bool:
+    file = rootfs.lstat(path)
+    return file is not None and file.type == "symlink"

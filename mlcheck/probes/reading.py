@@ -1,0 +1,155 @@
+"""What several probes need: bounded JSON, the image's PATH, and answers of commands."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import BinaryIO, NoReturn
+
+from mlcheck.engines.base import Completed, RootFS, Unreadable
+from mlcheck.errors import ProbeError
+from mlcheck.facts import CommandResult
+
+TOKEN_BYTES = 16
+"""Random bytes of the token that frames an answer, so that no output can be taken for one."""
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+DEPTH_LIMIT = 64
+"""Levels of lists and objects in JSON; real files have five."""
+
+
+def load_json(data: bytes, path: str) -> object:
+    """Strict JSON (RFC 8259) of the image's file `path`.
+
+    Duplicate keys, NaN, a byte order mark and halves of surrogate pairs are refused, because
+    readers differ about them.
+
+    Raises:
+        Unreadable: it is no such JSON, or is nested deeper than DEPTH_LIMIT.
+    """
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_no_constant
+        )
+    except UnicodeDecodeError as error:
+        raise Unreadable(path, f"is no JSON: not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise Unreadable(path, "is nested too deep to be read") from None
+    except ValueError as error:
+        raise Unreadable(path, f"is no JSON: {error}") from None
+    level = [value]
+    for _ in range(DEPTH_LIMIT):
+        level = [item for holder in level for item in _held(holder, path)]
+    if level:
+        raise Unreadable(path, f"is nested more than {DEPTH_LIMIT} levels deep")
+    return value
+
+
+def _held(value: object, path: str) -> list[object]:
+    """What a JSON value directly holds."""
+    if isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
+        raise Unreadable(path, f"is no JSON: half of a surrogate pair in {shortened(value)}")
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return value if isinstance(value, list) else []
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {shortened(key)} stands twice in one object")
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+@contextmanager
+def opened(rootfs: RootFS, path: str) -> Iterator[BinaryIO]:
+    """The image's regular file `path`, open for reading.
+
+    Raises:
+        Unreadable: there is no such file.
+        ProbeError: this machine forbids reading it, or fails while it is read.
+    """
+    with rootfs.open(path) as file:
+        try:
+            yield file
+        except OSError as error:
+            raise ProbeError(
+                f"{path}: cannot be read on this machine: {error.strerror or error}."
+            ) from error
+
+
+def shortened(text: str, length: int = 80) -> str:
+    """`text` quoted in one line of printable characters, cut to about `length`."""
+    return ascii(text if len(text) <= length else text[: length - 3] + "...")
+
+
+def on_path(rootfs: RootFS, program: str, path_env: str) -> str | None:
+    """Where execvp(3) would find `program` inside the image; symlinks are not resolved away.
+
+    A relative entry of `path_env`, and a relative `program` with a slash, depend on the working
+    directory and count as nothing.
+    """
+    if "/" in program:
+        candidates = [program]
+    else:
+        candidates = [f"{entry.rstrip('/')}/{program}" for entry in path_env.split(":") if entry]
+    for path in candidates:
+        if path.startswith("/"):
+            final = rootfs.resolve(path).final
+            if final is not None and final.type == "file" and final.mode & 0o111:
+                return path
+    return None
+
+
+def path_of(env: Mapping[str, str]) -> str:
+    """PATH of an image's environment, with the default of container engines."""
+    return env.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+
+
+def command_result(completed: Completed) -> CommandResult:
+    """The engine's bytes as text."""
+    return CommandResult(
+        argv=completed.argv,
+        exit_code=completed.exit_code,
+        stdout=completed.stdout.decode("utf-8", "replace"),
+        stderr=completed.stderr.decode("utf-8", "replace"),
+        ended=completed.ended,
+        seconds=completed.seconds,
+    )
+
+
+def how_it_ended(result: CommandResult, limit_s: float) -> str:
+    """How a command that gave no answer ended, in words that follow its name."""
+    if result.ended == "timeout":
+        return f"did not finish in {limit_s:.0f} s"
+    if result.ended == "output-limit":
+        return "printed without end and was stopped"
+    code = result.exit_code or 0
+    # 128+n is a signal; the first real-time signal ends the named ones.
+    if 128 < code < 128 + 32:
+        return f"was killed by {_SIGNALS.get(code - 128, f'signal {code - 128}')}"
+    lines = result.stderr.strip().splitlines()
+    return f"ended with exit code {code}" + (f": {lines[-1].strip()[:500]}" if lines else "")
+
+
+# Linux' numbers, the same on every machine that runs these images.
+_SIGNALS = {
+    4: "SIGILL (an instruction that this CPU does not have)",
+    6: "SIGABRT",
+    7: "SIGBUS",
+    8: "SIGFPE",
+    9: "SIGKILL (out of memory?)",
+    11: "SIGSEGV",
+    15: "SIGTERM",
+    31: "SIGSYS",
+}

@@ -1,0 +1,122 @@
+"""The rpm database of an image, read without rpm.
+
+Fedora and EL 9 keep it in SQLite: one row per package, holding the package's header. Tags and
+layout are those of rpm's `rpmtag.h` and "RPM v4 header format" (docs/manual/hregions and format_v4
+of rpm.org). The file comes from the image and may be hostile: it is opened as a private copy,
+with SQLite's own defences for such files (https://www.sqlite.org/security.html).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+import struct
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlcheck.engines.base import RootFS, Unreadable
+from mlcheck.errors import ProbeError
+from mlcheck.facts import InstalledPackage
+
+SIZE_LIMIT = 512 * 1024 * 1024
+"""Bytes of a database; EL 9 with a desktop has about 50 MB."""
+
+TIME_LIMIT_S = 30.0
+"""Seconds of work in SQLite."""
+
+PACKAGE_LIMIT = 100_000
+
+_HEADER_LIMIT = 64 * 1024 * 1024
+_TEXT_LIMIT = 4096
+_TABLE = re.compile(
+    r"""CREATE TABLE ['"]?Packages['"]? \(hnum INTEGER PRIMARY KEY AUTOINCREMENT, ?"""
+    r"""blob BLOB NOT NULL\)"""
+)
+_NAME, _VERSION, _RELEASE, _ARCH = 1000, 1001, 1002, 1022
+_STRING = 6
+_INTRO = struct.Struct(">II")
+_ENTRY = struct.Struct(">IIII")
+
+
+def read_sqlite(rootfs: RootFS, path: str) -> list[InstalledPackage]:
+    """Every package in the image's `rpmdb.sqlite`.
+
+    Raises:
+        Unreadable: it is no rpm database, is damaged, or takes too long to read.
+        ProbeError: this machine forbids reading it.
+    """
+    with tempfile.TemporaryDirectory(prefix="mlcheck-rpm-") as directory:
+        copy = Path(directory, "rpmdb.sqlite")
+        _copy(rootfs, path, copy)
+        # Changes that were not yet written back lie in the log.
+        log = f"{path}-wal"
+        if rootfs.resolve(log).file is not None:
+            _copy(rootfs, log, Path(directory, "rpmdb.sqlite-wal"))
+        try:
+            with contextlib.closing(sqlite3.connect(copy)) as connection:
+                return [_package(blob, path) for blob in _blobs(connection, path)]
+        except sqlite3.Error as error:
+            raise Unreadable(path, f"cannot be read as an SQLite database: {error}") from None
+
+
+def _copy(rootfs: RootFS, path: str, target: Path) -> None:
+    content = rootfs.read(path, SIZE_LIMIT)
+    try:
+        target.write_bytes(content)
+    except OSError as error:
+        raise ProbeError(
+            f"{path}: cannot be copied to {target.parent}, where it is to be read: "
+            f"{error.strerror}.",
+            "Set TMPDIR to a directory with enough space.",
+        ) from error
+
+
+def _blobs(connection: sqlite3.Connection, path: str) -> Iterator[bytes]:
+    deadline = time.monotonic() + TIME_LIMIT_S
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _HEADER_LIMIT)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "query_only = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    shape = connection.execute(
+        "SELECT sql FROM sqlite_master WHERE name = 'Packages' AND type = 'table'"
+    ).fetchone()
+    # A view or a virtual table of this name would run what the image wants.
+    if shape is None or not isinstance(shape[0], str) or not _TABLE.fullmatch(shape[0]):
+        raise Unreadable(path, "has no table Packages as rpm makes it")
+    for count, (blob,) in enumerate(connection.execute("SELECT blob FROM Packages")):
+        if not isinstance(blob, bytes):
+            raise Unreadable(path, "holds a package header that is no blob")
+        if count == PACKAGE_LIMIT:
+            raise Unreadable(path, f"holds more than {PACKAGE_LIMIT} packages")
+        yield blob
+
+
+def _package(blob: bytes, path: str) -> InstalledPackage:
+    tags = _strings(blob, path)
+    name, version, release = (tags.get(tag, "") for tag in (_NAME, _VERSION, _RELEASE))
+    if not (name and version and release):
+        raise Unreadable(path, f"holds a package without name, version or release ({name!r})")
+    return InstalledPackage(name, f"{version}-{release}", "rpm", path, tags.get(_ARCH, ""))
+
+
+def _strings(blob: bytes, path: str) -> dict[int, str]:
+    """The tags of type string that are asked for, from one header."""
+    try:
+        entries, size = _INTRO.unpack_from(blob)
+        store = _INTRO.size + entries * _ENTRY.size
+        if store + size != len(blob):
+            raise ValueError("its length is not what it says")
+        found: dict[int, str] = {}
+        for index in range(entries):
+            tag, kind, offset, _ = _ENTRY.unpack_from(blob, _INTRO.size + index * _ENTRY.size)
+            if kind == _STRING and tag in (_NAME, _VERSION, _RELEASE, _ARCH):
+                start = store + offset
+                end = blob.index(b"\0", start, start + _TEXT_LIMIT)
+                found[tag] = blob[start:end].decode("utf-8", "replace")
+    except (struct.error, ValueError) as error:
+        raise Unreadable(path, f"holds a damaged package header: {error}") from None
+    return found

@@ -1,0 +1,320 @@
+"""ELF files: real ones against binutils' and patchelf's view, and broken ones."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mlcheck.engines.base import Unreadable
+from mlcheck.errors import ProbeError
+from mlcheck.facts import ElfFile
+from mlcheck.probes import elf
+from mlcheck.rootfs import DirectoryRootFS
+
+PATCHELF = Path(sys.executable).parent / "patchelf"
+TRUE = Path(shutil.which("true") or "/bin/true")
+
+
+def patched(target: Path, *arguments: str) -> Path:
+    """A copy of true(1), changed by patchelf."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(TRUE, target)
+    subprocess.run([PATCHELF, *arguments, target], check=True)
+    return target
+
+
+def parsed(path: Path) -> ElfFile:
+    with path.open("rb") as file:
+        return elf.parse(file, str(path))
+
+
+def what(content: bytes) -> str:
+    with pytest.raises(Unreadable) as raised:
+        elf.parse(content, "/x")
+    assert raised.value.path == "/x"
+    return raised.value.what
+
+
+def test_a_program_of_this_machine_as_patchelf_sees_it() -> None:
+    found = parsed(TRUE)
+
+    def says(option: str) -> list[str]:
+        command = [str(PATCHELF), option, str(TRUE)]
+        return subprocess.check_output(command, text=True).splitlines()
+
+    assert list(found.needed) == says("--print-needed")
+    assert [found.interpreter] == says("--print-interpreter")
+    assert found.bits == struct.calcsize("P") * 8
+    assert found.machine.lower() == os.uname().machine
+    assert found.dynamic
+    assert found.type in ("DYN", "EXEC")
+    assert found.rpath is None
+    assert found.runpath is None
+
+
+@pytest.mark.parametrize("path", ["/opt/conda/lib:$ORIGIN/../lib", ":", "lib", "/é"])
+def test_rpath_and_runpath_are_told_apart(tmp_path: Path, path: str) -> None:
+    runpath = parsed(patched(tmp_path / "a", "--set-rpath", path))
+    assert (runpath.rpath, runpath.runpath) == (None, path)
+    rpath = parsed(patched(tmp_path / "b", "--force-rpath", "--set-rpath", path))
+    assert (rpath.rpath, rpath.runpath) == (path, None)
+
+
+def test_empty_runpath_is_not_none(tmp_path: Path) -> None:
+    content = patched(tmp_path / "a", "--set-rpath", "/only-here").read_bytes()
+    assert content.count(b"/only-here\0") == 1
+    found = elf.parse(content.replace(b"/only-here\0", bytes(11)), "/x")
+    assert found.runpath == ""
+
+
+@pytest.mark.parametrize("option", ["--add-needed", "--set-rpath", "--set-soname"])
+def test_names_that_are_not_utf_8(tmp_path: Path, option: str) -> None:
+    content = patched(tmp_path / "a", option, "only-here").read_bytes()
+    assert "not UTF-8" in what(content.replace(b"only-here", b"only\xffhere"))
+
+
+def test_interpreter_that_is_not_utf_8() -> None:
+    content = TRUE.read_bytes()
+    found = elf.parse(content, "/x").interpreter
+    assert found is not None
+    odd = b"\xff" + found.encode()[1:]
+    assert "not UTF-8" in what(content.replace(found.encode(), odd, 1))
+
+
+def test_soname_and_needs(tmp_path: Path) -> None:
+    found = parsed(patched(tmp_path / "a", "--set-soname", "liba.so.7", "--add-needed", "libb.so"))
+    assert found.soname == "liba.so.7"
+    assert "libb.so" in found.needed
+
+
+def test_every_file_once(tmp_path: Path) -> None:
+    top = tmp_path / "opt/conda"
+    patched(top / "bin/root.exe", "--set-rpath", "/opt/conda/lib")
+    patched(top / "lib/deep/down/libx.so", "--set-soname", "libx.so")
+    (top / "bin/hard").hardlink_to(top / "bin/root.exe")
+    (top / "bin/soft").symlink_to("root.exe")
+    (top / "bin/script").write_text("#!/bin/sh\n")
+    (top / "bin/empty").touch()
+    os.mkfifo(top / "bin/fifo")
+    (tmp_path / "outside").write_bytes(TRUE.read_bytes())
+    found = elf.probe(DirectoryRootFS(tmp_path))
+    assert sorted(found.files) == ["/opt/conda/bin/hard", "/opt/conda/lib/deep/down/libx.so"]
+    assert found.files["/opt/conda/bin/hard"].runpath == "/opt/conda/lib"
+    assert found.scanned == 5
+    assert not found.problems
+
+
+def test_broken_files_are_problems_and_the_rest_is_read(tmp_path: Path) -> None:
+    content = TRUE.read_bytes()
+    (tmp_path / "cut.so").write_bytes(content[: len(content) // 2])
+    (tmp_path / "magic.so").write_bytes(b"\x7fELF")
+    (tmp_path / "whole.so").write_bytes(content)
+    found = elf.probe(DirectoryRootFS(tmp_path), "/")
+    assert list(found.files) == ["/whole.so"]
+    assert sorted(problem.path for problem in found.problems) == ["/cut.so", "/magic.so"]
+
+
+def test_named_files(tmp_path: Path) -> None:
+    patched(tmp_path / "bin/a")
+    (tmp_path / "b").symlink_to("/bin/a")
+    found = elf.probe_files(DirectoryRootFS(tmp_path), ["/bin/a", "/b", "/c"])
+    assert sorted(found.files) == ["/b", "/bin/a"]
+    assert [problem.path for problem in found.problems] == ["/c"]
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", "empty"),
+        (b"#!/bin/sh\n", "no ELF"),
+        (b"\x7fELF", "header"),
+        (b"\x7fELF\x03\x01" + bytes(60), "header"),
+        (b"\x7fELF\x02\x09" + bytes(60), "header"),
+    ],
+)
+def test_what_is_no_elf_file(content: bytes, word: str) -> None:
+    assert word in what(content)
+
+
+def segments(content: bytes | bytearray) -> dict[int, int]:
+    """Offset of the (last) program header of each type, of a 64-bit little-endian file."""
+    (at,) = struct.unpack_from("<Q", content, 32)
+    (count,) = struct.unpack_from("<H", content, 56)
+    offsets = range(at, at + 56 * count, 56)
+    return {struct.unpack_from("<I", content, offset)[0]: offset for offset in offsets}
+
+
+only_64_bit = pytest.mark.skipif(
+    TRUE.read_bytes()[4:6] != b"\x02\x01", reason="writes 64-bit little-endian headers"
+)
+
+
+@only_64_bit
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.9])
+def test_truncated(keep: float) -> None:
+    content = TRUE.read_bytes()
+    assert what(content[: int(len(content) * keep)])
+
+
+@only_64_bit
+@pytest.mark.parametrize(("at", "form", "value"), [(32, "<Q", (1 << 64) - 1), (54, "<H", 0)])
+def test_program_headers_elsewhere_or_of_another_size(at: int, form: str, value: int) -> None:
+    content = bytearray(TRUE.read_bytes())
+    struct.pack_into(form, content, at, value)
+    assert "program headers" in what(bytes(content))
+
+
+@only_64_bit
+def test_dynamic_section_outside_the_file() -> None:
+    content = bytearray(TRUE.read_bytes())
+    struct.pack_into("<Q", content, segments(content)[2] + 8, 1 << 40)
+    assert "truncated" in what(bytes(content))
+
+
+@only_64_bit
+def test_dynamic_section_that_the_loader_takes_from_elsewhere() -> None:
+    content = bytearray(TRUE.read_bytes())
+    header = segments(content)[2]
+    (address,) = struct.unpack_from("<Q", content, header + 16)
+    struct.pack_into("<Q", content, header + 16, address - 64)
+    assert "elsewhere" in what(bytes(content))
+
+
+@only_64_bit
+def test_two_dynamic_sections() -> None:
+    content = bytearray(TRUE.read_bytes())
+    headers = segments(content)
+    note = headers[4]
+    content[note : note + 56] = content[headers[2] : headers[2] + 56]
+    assert "more than one" in what(bytes(content))
+
+
+def with_dynamic(tag: int, value: int) -> bytes:
+    """true(1) with the value of one dynamic entry replaced."""
+    content = bytearray(TRUE.read_bytes())
+    offset, _, _, size = struct.unpack_from("<QQQQ", content, segments(content)[2] + 8)
+    for at in range(offset, offset + size, 16):
+        if struct.unpack_from("<q", content, at)[0] == tag:
+            struct.pack_into("<Q", content, at + 8, value)
+            return bytes(content)
+    raise AssertionError(tag)
+
+
+@only_64_bit
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [(5, 1 << 40), (10, 1 << 40), (10, 1), (1, 1 << 30)],
+    ids=["table elsewhere", "table too long", "table too short", "name outside"],
+)
+def test_strings_outside_the_file_or_table(tag: int, value: int) -> None:
+    assert "string table" in what(with_dynamic(tag, value))
+
+
+@only_64_bit
+def test_dynamic_section_that_lief_gives_up_on(tmp_path: Path) -> None:
+    """lief stops after 1,000 entries; a loader would go on to the DT_RPATH behind them."""
+    entries = struct.pack("<qQ", 0x6FFFFFFB, 0) * 2000 + struct.pack("<qQ", 0, 0)
+    content = bytearray(TRUE.read_bytes())
+    headers = segments(content)
+    start = len(content) + -len(content) % 4096
+    content += bytes(start - len(content)) + entries
+    address = 1 << 24
+    struct.pack_into(
+        "<IIQQQQQQ", content, headers[4], 1, 6, start, address, 0, len(entries), len(entries), 4096
+    )
+    struct.pack_into("<QQQQQ", content, headers[2] + 8, start, address, 0, len(entries), 0)
+    assert "without an end" in what(bytes(content))
+
+
+@only_64_bit
+def test_sparse_file_beyond_the_limit(tmp_path: Path) -> None:
+    with (tmp_path / "big.so").open("wb") as file:
+        file.write(TRUE.read_bytes())
+        file.truncate(elf.SIZE_LIMIT + 1)
+    began = time.monotonic()
+    found = elf.probe(DirectoryRootFS(tmp_path), "/")
+    assert time.monotonic() - began < 5
+    assert ["GiB" in problem.what for problem in found.problems] == [True]
+
+
+@only_64_bit
+def test_unknown_machine_and_type_keep_their_numbers() -> None:
+    content = bytearray(TRUE.read_bytes())
+    struct.pack_into("<HH", content, 16, 0xFE99, 60000)
+    found = elf.parse(bytes(content), "/x")
+    assert (found.type, found.machine) == (str(0xFE99), "60000")
+
+
+@only_64_bit
+def test_mutated_files_never_raise_anything_else() -> None:
+    """A few hundred crafted files; lief's part alone was tried with 150,000."""
+    original = TRUE.read_bytes()
+    dynamic = struct.unpack_from("<Q", original, segments(original)[2] + 8)[0]
+    places = [(4, 64), (64, 64 + 56 * 13), (dynamic, dynamic + 400), (0, len(original) - 8)]
+    extremes = [0, 1, 0xFFFF, 0xFFFFFFFF, (1 << 63) - 1, (1 << 64) - 1]
+    chance = random.Random(2)
+    for _ in range(600):
+        content = bytearray(original)
+        for _ in range(chance.choice([1, 2, 5])):
+            start, end = chance.choice(places)
+            at = chance.randrange(start, end)
+            value = chance.choice([*extremes, chance.randrange(len(original))])
+            struct.pack_into("<Q", content, at, value)
+        if chance.random() < 0.2:
+            del content[chance.randrange(len(content)) :]
+        try:
+            found = elf.parse(bytes(content), "/x")
+        except Unreadable:
+            continue
+        assert found.bits in (32, 64)
+
+
+class Trickle(io.RawIOBase):
+    """A file that gives few bytes at once, and at `broken` an error of the disk."""
+
+    def __init__(self, content: bytes, broken: int) -> None:
+        self._file = io.BytesIO(content)
+        self._broken = broken
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if self._file.tell() >= self._broken:
+            raise OSError(5, "Input/output error")
+        return self._file.readinto(buffer[:7])
+
+
+def test_slow_streams_are_read_to_the_end() -> None:
+    content = TRUE.read_bytes()
+    slow = io.BufferedReader(Trickle(content, len(content) + 1))
+    assert elf.parse(slow, "/x") == elf.parse(content, "/x")
+
+
+def test_disk_errors_are_the_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(TRUE, tmp_path / "a")
+    rootfs = DirectoryRootFS(tmp_path)
+    broken = io.BufferedReader(Trickle(TRUE.read_bytes(), 4096))
+    monkeypatch.setattr(rootfs, "open", lambda path: broken)
+    with pytest.raises(ProbeError, match="Input/output error"):
+        elf.probe_files(rootfs, ["/a"])
+
+
+def test_from_a_stream_and_from_bytes_the_same() -> None:
+    content = TRUE.read_bytes()
+    assert elf.parse(content, "/x") == elf.parse(io.BytesIO(content), "/x")
