@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import mlcheck
 from mlcheck import opening
+from mlcheck.engines.base import Engine
 from mlcheck.errors import MlcheckError, UsageError
 from mlcheck.image import FORMS, ImageRef
 from mlcheck.probes import PROBES, Questions, to_json
@@ -82,7 +83,7 @@ def _progress(line: str) -> None:
     print(f"mlcheck: {line}", file=sys.stderr, flush=True)
 
 
-def _open(written: str) -> tuple[ImageRef, opening.Engine]:
+def _open(written: str) -> tuple[ImageRef, Engine]:
     ref = opening.with_default_tag(ImageRef.parse(written))
     engine, _ = opening.choose_engine(ref)
     opening.check_exists(ref)

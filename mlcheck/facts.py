@@ -394,14 +394,12 @@ class Script:
         resolved: what the first word (or, behind /usr/bin/env, the second on PATH) resolves to
             inside the image; None when nothing is there.
         mode: permission bits.
-        reexec: for a shell script, the words `exec`s a Python with; () when none was recognised.
     """
 
     path: str
     interpreter: tuple[str, ...]
     resolved: str | None
     mode: int
-    reexec: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

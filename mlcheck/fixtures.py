@@ -27,7 +27,7 @@ from mlcheck.profile import Profile
 
 
 @pytest.fixture(scope="session")
-def target(request: pytest.FixtureRequest) -> Target:
+def mlcheck_target(request: pytest.FixtureRequest) -> Target:
     """The image and engine that this test is about."""
     chosen = request.param
     assert isinstance(chosen, Target)
@@ -35,13 +35,13 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 
 @pytest.fixture(scope="session")
-def profile(target: Target) -> Profile:
+def profile(mlcheck_target: Target) -> Profile:
     """What the image is expected to be."""
-    return target.profile
+    return mlcheck_target.profile
 
 
 @pytest.fixture(scope="session")
-def image(target: Target, request: pytest.FixtureRequest) -> Iterator[OpenImage]:
+def image(mlcheck_target: Target, request: pytest.FixtureRequest) -> Iterator[OpenImage]:
     """The image, opened by its engine."""
     config = request.config
     terminal = config.pluginmanager.get_plugin("terminalreporter")
@@ -51,19 +51,21 @@ def image(target: Target, request: pytest.FixtureRequest) -> Iterator[OpenImage]
         if terminal is not None and capture is not None:
             with capture.global_and_fixture_disabled():
                 terminal.ensure_newline()
-                terminal.write_line(f"mlcheck: {target.ref.text}: {line}")
+                terminal.write_line(f"mlcheck: {mlcheck_target.ref.text}: {line}")
 
-    engine, _ = opening.choose_engine(target.ref, config.getoption("--engine"))
+    engine, _ = opening.choose_engine(mlcheck_target.ref, config.getoption("--engine"))
     network = config.getoption("--network")
-    with opening.open_image(target.ref, engine, network=network, progress=progress) as opened:
-        config.stash[RUN].digests[target.id] = opened.digest
+    with opening.open_image(
+        mlcheck_target.ref, engine, network=network, progress=progress
+    ) as opened:
+        config.stash[RUN].digests[mlcheck_target.id] = opened.digest
         yield opened
 
 
 @pytest.fixture
-def judge(request: pytest.FixtureRequest, target: Target, image: OpenImage) -> Judge:
+def judge(request: pytest.FixtureRequest, mlcheck_target: Target, image: OpenImage) -> Judge:
     """Turns a verdict into the outcome of the test."""
-    return Judge(request.node, target, show_with(image))
+    return Judge(request.node, mlcheck_target, show_with(image))
 
 
 @pytest.fixture(scope="session")
@@ -83,15 +85,17 @@ def listed_packages(image: OpenImage, profile: Profile) -> facts.PackageList:
 
 
 @pytest.fixture(scope="session")
-def checked_in_packages(target: Target, request: pytest.FixtureRequest) -> facts.PackageList:
+def checked_in_packages(
+    mlcheck_target: Target, request: pytest.FixtureRequest
+) -> facts.PackageList:
     """The checked-in copy of the package list: --package-list, or the profile's."""
     given = request.config.stash[RUN].package_list
     if given is not None:
         return package_list.read_host_file(given)
-    named = target.profile.expect.packages.checked_in
+    named = mlcheck_target.profile.expect.packages.checked_in
     if named is None:
         pytest.skip("no checked-in copy given (--package-list FILE, or packages.checked_in)")
-    return package_list.read_host_file(target.profile.folder / named)
+    return package_list.read_host_file(mlcheck_target.profile.folder / named)
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ class Target:
     def id(self) -> str:
         return f"{self.ref.label}@{self.engine}"
 
-    def model(self) -> ImageModel:
+    def model(self, digest: str | None, unused_waivers: Sequence[str]) -> ImageModel:
         return ImageModel(
             id=self.id,
             reference=self.ref.text,
@@ -48,6 +48,8 @@ class Target:
             lineage=self.profile.lineage,
             tag=self.profile.tag,
             engine=self.engine,
+            digest=digest,
+            unused_waivers=tuple(unused_waivers),
         )
 
 
@@ -120,7 +122,7 @@ class Run:
         value = self.config.getoption(option)
         if value is None:
             return None
-        path = self.config.invocation_params.dir / value
+        path: Path = self.config.invocation_params.dir / str(value)
         if not path.is_file():
             raise UsageError(f"{option} {value}: there is no such file.")
         return path
@@ -146,13 +148,21 @@ class Run:
             started=self.started.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - self.clock, 3),
             exit_code=exit_code,
-            images=tuple(
-                target.model().model_copy(update={"digest": self.digests.get(target.id)})
-                for target in self.targets
-            ),
+            images=tuple(self._image(target) for target in self.targets),
             results=tuple(self.results),
             counts=counts,
         )
+
+    def _image(self, target: Target) -> ImageModel:
+        results = [result for result in self.results if result.image == target.id]
+        judged = {result.check for result in results if result.outcome != "skipped"}
+        used = {waiver.source for result in results for waiver in result.waivers}
+        unused = []
+        for index, waiver in enumerate(target.profile.expect.waivers):
+            source = str(target.profile.source("waivers", index))
+            if waiver.check in judged and source not in used:
+                unused.append(f"{source}: {waiver.check}")
+        return target.model(self.digests.get(target.id), unused)
 
 
 RUN = pytest.StashKey[Run]()
@@ -214,7 +224,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test that uses an image on every image that it is about."""
-    if "target" not in metafunc.fixturenames:
+    if "mlcheck_target" not in metafunc.fixturenames:
         return
     folder = metafunc.definition.path.parent
     targets = [
@@ -223,7 +233,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if not (folder / FILE_NAME).is_file() or folder.name in target.profile.lineage
     ]
     metafunc.parametrize(
-        "target", targets, ids=[target.id for target in targets], indirect=True, scope="session"
+        "mlcheck_target",
+        targets,
+        ids=[target.id for target in targets],
+        indirect=True,
+        scope="session",
     )
 
 
@@ -303,12 +317,12 @@ def pytest_runtest_makereport(
     """Show our own errors without a traceback, and send the verdict with the report."""
     report = yield
     target = (
-        item.callspec.params.get("target")
+        item.callspec.params.get("mlcheck_target")
         if isinstance(item, pytest.Function) and hasattr(item, "callspec")
         else None
     )
     error = call.excinfo.value if call.excinfo else None
-    extra: dict[str, Any] = dict(item.stash.get(RESULT, {})) if call.when == "call" else {}
+    extra = item.stash.get(RESULT, {}).copy() if call.when == "call" else {}
     if isinstance(error, MlcheckError):
         report.longrepr = text.printable(str(error))
         extra["error"] = text.printable(str(error))

@@ -106,6 +106,13 @@ def test_a_waiver_until_its_last_day_and_after_it(suite: Suite) -> None:
     assert "which is over: the check fails again" in done.stdout
 
 
+def test_a_waiver_that_fits_nothing_any_more_is_named(suite: Suite) -> None:
+    suite.profile('[os]\nid = "mini"\nversion = "9"\n' + WAIVER.format(until="2999-12-31"))
+    done = suite.run("-k", "os_is")
+    assert done.returncode == 0, done.stdout
+    assert "mini/image.toml:5: os-release: this waiver fits no finding any more" in done.stdout
+
+
 def test_a_waiver_covers_only_what_it_names(suite: Suite) -> None:
     suite.os_release("other", "10")
     suite.profile('[os]\nid = "mini"\nversion = "9"\n' + WAIVER.format(until="2999-12-31"))

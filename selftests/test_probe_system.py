@@ -231,32 +231,6 @@ def test_env_as_linux_reads_it(root: Path) -> None:
         assert image.run(["/opt/crlf"]).exit_code == 127
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (
-            "#!/bin/bash\n'''exec' \"$(dirname \"$0\")\"/python3 -I \"$0\" \"$@\"\n' '''\n",
-            ("$(dirname $0)/python3", "-I", "$0", "$@"),
-        ),
-        (
-            '#!/usr/bin/env bash\nhere=$(dirname "$0")\nexec "$here/python3" -I -m jupyter "$@"\n',
-            ("$here/python3", "-I", "-m", "jupyter", "$@"),
-        ),
-        (
-            '#!/bin/sh\nexec env PYTHONHOME= python3 "$0"\n',
-            ("env", "PYTHONHOME=", "python3", "$0"),
-        ),
-        ('#!/bin/sh\nexec ls "$@"\n', ()),
-        ("#!/bin/sh\necho python3\n", ()),
-        ("#!/opt/conda/bin/python3\nexec python3\n", ()),
-        ("#!/bin/sh\nexec python3 'open\n", ("python3", "'open")),
-    ],
-)
-def test_shell_scripts_that_start_python(root: Path, text: str, words: tuple[str, ...]) -> None:
-    found, _ = scripts(root, tool=text)
-    assert found["tool"].reexec == words
-
-
 def test_only_scripts_and_each_once(root: Path) -> None:
     write(root, "opt/elsewhere/far", "#!/bin/sh\n", 0o755)
     directory = root / "opt/conda/bin"
@@ -352,7 +326,6 @@ def test_json_of_odd_names_and_orders() -> None:
                 "interpreter": ["/bin/sh"],
                 "resolved": None,
                 "mode": 0o755,
-                "reexec": [],
             }
         ],
         "problems": [{"path": "/\\udcff", "what": "x"}],

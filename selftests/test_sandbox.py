@@ -515,13 +515,6 @@ def test_what_is_no_image(tmp_path: Path) -> None:
         assert caught.value.remedy
 
 
-def test_a_reference_with_its_directory(other_rootfs: Path) -> None:
-    ref = ImageRef.parse("reference:ml-pyroot")
-    with Sandbox().open(ref, directory=other_rootfs) as image:
-        assert image.ref is ref
-        assert image.run(["true"]).exit_code == 0
-
-
 def test_commands_that_are_shown(tiny_rootfs: Path, tmp_path: Path) -> None:
     root = tmp_path / "it's"
     (root / "etc").mkdir(parents=True)

@@ -33,7 +33,7 @@ SHELLS = Rule(
 )
 
 SHELL_ANSWER = "mlcheck-42"
-"""What a shell must print for `echo mlcheck-42`."""
+"""What a shell prints when it has worked out the answer."""
 
 
 def os_release(fact: OsRelease, profile: Profile) -> Verdict:
@@ -151,7 +151,7 @@ def shells(tools: Tools, profile: Profile) -> Verdict:
         else:
             continue
         source = profile.source("shells", index)
-        show = ShowRun((path, "-c", f"echo {SHELL_ANSWER}"))
+        show = ShowRun(shell.result.argv if shell.result else (path, "-c", "exit"))
         findings.append(Finding(path, found, f"prints {SHELL_ANSWER}", source, show))
     return SHELLS.judged(len(promised), findings)
 

@@ -76,7 +76,7 @@ class RootFS(Protocol):
         """
 
 
-class Unreadable(Exception):
+class Unreadable(Exception):  # noqa: N818 - a finding about the image, not an error
     """A file of the image is not what can be read: `what` follows a path in a sentence."""
 
     def __init__(self, path: str, what: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from mlcheck.engines.base import OpenImage, RootFS, Unreadable
 from mlcheck.facts import (
@@ -40,11 +42,7 @@ _KERNEL_LIMIT = 255
 """Bytes of the first line that Linux reads (execve(2))."""
 
 _HEAD = 4096
-"""Bytes in which a wrapper starts its Python."""
-
-_SHELLS = ("sh", "bash", "dash", "ksh", "zsh")
-# Plainly, or hidden from Python in a string: '''exec' python3 "$0" "$@"
-_EXEC = re.compile(r"^\s*(?:'''|\"\"\"|['\"])?exec['\"]?\s+(.+)$", re.MULTILINE)
+"""Bytes of a script that are read to find the end of its first line."""
 
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 _PYTHON = """\
@@ -106,7 +104,7 @@ def files(rootfs: RootFS, paths: Sequence[str]) -> Files:
 
 
 def tools(image: OpenImage, shells: Sequence[str], versions: Mapping[str, Sequence[str]]) -> Tools:
-    """Start each shell that is there, and each command.
+    """Start each shell that is there, and each command, side by side.
 
     Args:
         shells: absolute paths.
@@ -115,13 +113,14 @@ def tools(image: OpenImage, shells: Sequence[str], versions: Mapping[str, Sequen
     Raises:
         EngineError: the engine could not run them.
     """
-    return Tools(
-        shells=tuple(_shell(image, path) for path in shells),
-        versions={
-            name: command_result(image.run(argv, limit_s=LIMIT_S, output_limit=OUTPUT_LIMIT))
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        asked = {
+            name: pool.submit(image.run, argv, limit_s=LIMIT_S, output_limit=OUTPUT_LIMIT)
             for name, argv in versions.items()
-        },
-    )
+        }
+        started = tuple(pool.map(lambda path: _shell(image, path), shells))
+        answers = {name: command_result(future.result()) for name, future in asked.items()}
+    return Tools(started, answers)
 
 
 def _shell(image: OpenImage, path: str) -> Shell:
@@ -178,7 +177,7 @@ def scripts(rootfs: RootFS, prefix: str, path_env: str) -> Scripts:
             continue
         if not head.startswith(b"#!"):
             continue
-        first, _, rest = head.partition(b"\n")
+        first = head.partition(b"\n")[0]
         # A carriage return stays: to Linux it is a part of the interpreter's name.
         line = first[2:].decode("utf-8", "replace").strip(" \t")
         if len(first) > _KERNEL_LIMIT:
@@ -191,10 +190,7 @@ def scripts(rootfs: RootFS, prefix: str, path_env: str) -> Scripts:
         resolved = None
         if program and words[0].startswith("/") and on_path(rootfs, words[0], path_env):
             resolved = on_path(rootfs, program, path_env)
-        reexec: tuple[str, ...] = ()
-        if program.rpartition("/")[2] in _SHELLS:
-            reexec = _reexec(rest.decode("utf-8", "replace"))
-        found.append(Script(path, words, resolved, mode, reexec))
+        found.append(Script(path, words, resolved, mode))
     return Scripts(tuple(found), tuple(problems))
 
 
@@ -225,15 +221,3 @@ def _program(interpreter: str, line: str) -> str:
             rest = [word for word in words if not word.startswith("-") and "=" not in word]
             return rest[0] if rest else interpreter
     return argument
-
-
-def _reexec(text: str) -> tuple[str, ...]:
-    """The words with which a shell script replaces itself by a Python."""
-    for match in _EXEC.finditer(text):
-        try:
-            words = shlex.split(match[1])
-        except ValueError:
-            words = match[1].split()
-        if any("python" in word for word in words):
-            return tuple(words)
-    return ()

@@ -77,6 +77,8 @@ class ImageModel(_Model):
     tag: str | None = None
     engine: str
     digest: str | None = None
+    unused_waivers: tuple[str, ...] = ()
+    """Waivers that fit no finding of this run: FILE:LINE and the check."""
 
 
 class Report(_Model):

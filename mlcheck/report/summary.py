@@ -51,6 +51,9 @@ def _write_image(
             waiver = result.waivers[0]
             terminal.write("  waived  ", yellow=True)
             terminal.write(f"{result.check}: {waiver.reason} (until {waiver.until})\n")
+    for waiver_line in image.unused_waivers:
+        terminal.write("  note    ", yellow=True)
+        terminal.write(f"{waiver_line}: this waiver fits no finding any more, take it out\n")
     for message, tests in _grouped(results, "skipped"):
         terminal.write(f"  skipped {message}   [{tests}]\n")
 
