@@ -92,7 +92,8 @@ class PromisedFile(Table):
     type: Literal["file", "directory", "symlink"] = "file"
     """What is there; a symlink is not followed if "symlink" is asked, else it may lead there."""
     mode: Annotated[str, Field(pattern=r"^0[0-7]{3,4}$")] | None = None
-    """Permission bits in octal, of what a symlink leads to."""
+    """Permission bits in octal, of what a symlink leads to. Left out: everybody can read it, and
+    only its owner and group can write."""
     target: Glob | None = None
     """Where a symlink points, as it is written; `*` stands for any text."""
 

@@ -408,3 +408,16 @@ class Scripts:
 
     scripts: tuple[Script, ...]
     problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EntrypointRuns:
+    """The entrypoint started with a command behind it, as `docker run IMAGE COMMAND` does.
+
+    Args:
+        exit_code: the answer to `bash -c "exit 7"`.
+        words: the answer to `bash -c "echo two words"`.
+    """
+
+    exit_code: CommandResult
+    words: CommandResult

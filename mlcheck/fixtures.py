@@ -162,6 +162,12 @@ def environment(image: OpenImage) -> facts.Environment:
 
 
 @pytest.fixture(scope="session")
+def entrypoint_runs(image: OpenImage) -> facts.EntrypointRuns | None:
+    """The entrypoint, started with commands behind it."""
+    return system.entrypoint(image)
+
+
+@pytest.fixture(scope="session")
 def scripts(image: OpenImage, prefix: str) -> facts.Scripts:
     """The scripts in the prefix's bin/."""
     return system.scripts(image.rootfs, prefix, image.environment.env.get("PATH", ""))

@@ -12,6 +12,7 @@ from mlcheck.facts import (
     CommandResult,
     ElfFile,
     ElfFiles,
+    EntrypointRuns,
     Environment,
     File,
     Files,
@@ -174,6 +175,9 @@ def test_shells(shell: Shell, good: bool) -> None:
         ({"mode": "0755"}, entry("/f"), None),
         ({"mode": "0755"}, entry("/f", mode=0o644), "mode 0644"),
         ({"mode": "0755"}, entry("/f", mode=0o4755), "mode 4755"),
+        ({}, entry("/f", mode=0o600), "mode 0600"),
+        ({}, entry("/f", mode=0o646), "mode 0646"),
+        ({}, entry("/f", mode=0o664), None),
         ({}, ResolvedFile("/f", None, None, "/f", "is not there"), "is not there"),
         ({"type": "symlink"}, entry("/f"), "a file"),
     ],
@@ -235,6 +239,21 @@ ENTRYPOINT = Profile.of({"entrypoint": {"argv": ["/entrypoint.sh"], "cmd": ["/bi
 )
 def test_entrypoint(config: Environment, script: ResolvedFile | None, wrong: list[str]) -> None:
     assert subjects(files.entrypoint(config, script, ENTRYPOINT)) == wrong
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "words", "wrong"),
+    [
+        (7, "a banner\ntwo words\n", []),
+        (0, "two words\n", ["exit code"]),
+        (7, "\n", ["words"]),
+        (0, "", ["exit code", "words"]),
+        (7, "two words\nan afterword\n", ["words"]),
+    ],
+)
+def test_entrypoint_command(exit_code: int, words: str, wrong: list[str]) -> None:
+    runs = EntrypointRuns(answer("", exit_code), answer(words))
+    assert subjects(files.entrypoint_command(runs, ENTRYPOINT)) == wrong
 
 
 # --- scripts ------------------------------------------------------------------------------

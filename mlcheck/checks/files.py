@@ -5,9 +5,10 @@ from __future__ import annotations
 import fnmatch
 import posixpath
 
-from mlcheck.facts import Environment, Files, ResolvedFile, Scripts
+from mlcheck.checks.system import how_it_ended
+from mlcheck.facts import EntrypointRuns, Environment, Files, ResolvedFile, Scripts
 from mlcheck.profile import Profile
-from mlcheck.verdict import Finding, Rule, ShowFile, Verdict
+from mlcheck.verdict import Finding, Rule, ShowFile, ShowRun, Verdict
 
 FILES = Rule(
     "files",
@@ -23,6 +24,12 @@ ENTRYPOINT = Rule(
     "entrypoint",
     "The image starts by the promised entrypoint, and the engine can execute it.",
     "Correct ENTRYPOINT and CMD, and make the script executable, in the image's build.",
+)
+ENTRYPOINT_COMMAND = Rule(
+    "entrypoint-command",
+    "The entrypoint runs the command behind it with all its words, and ends with its exit code: "
+    "otherwise `docker run IMAGE bash -c ...` in somebody's CI is green whatever happens.",
+    'End the entrypoint with `exec "$@"`, with the quotes.',
 )
 SHEBANGS = Rule(
     "script-shebangs",
@@ -57,11 +64,12 @@ def files(fact: Files, profile: Profile) -> Verdict:
             source = profile.source("files", path, "target")
             found = f"points to {there.file.target}"
             findings.append(Finding(path, found, expected.target, source, show))
-        if expected.mode is not None and there.final.mode != int(expected.mode, 8):
+        mode = there.final.mode
+        wanted = expected.mode or "readable by everybody, writable by its owner and group alone"
+        good = mode == int(expected.mode, 8) if expected.mode else mode & 0o006 == 0o004
+        if not good:
             source = profile.source("files", path, "mode")
-            findings.append(
-                Finding(path, f"mode {there.final.mode:04o}", expected.mode, source, show)
-            )
+            findings.append(Finding(path, f"mode {mode:04o}", wanted, source, show))
     return FILES.judged(len(promised), findings)
 
 
@@ -109,6 +117,25 @@ def entrypoint(config: Environment, script: ResolvedFile | None, profile: Profil
         found_mode = f"{script.final.type}, mode {script.final.mode:04o}"
         findings.append(Finding(expected.argv[0], found_mode, "an executable file", show=show))
     return ENTRYPOINT.judged(1, findings)
+
+
+def entrypoint_command(runs: EntrypointRuns | None, profile: Profile) -> Verdict:
+    """Exit code and words of a command survive the entrypoint; a banner may stand before them."""
+    if profile.expect.entrypoint is None:
+        return ENTRYPOINT_COMMAND.skipped("the profile promises no entrypoint")
+    if runs is None:
+        return ENTRYPOINT_COMMAND.skipped("the image has no entrypoint (see the check entrypoint)")
+    findings = []
+    if runs.exit_code.ended != "exited" or runs.exit_code.exit_code != 7:
+        found = how_it_ended(runs.exit_code)
+        show = ShowRun(runs.exit_code.argv)
+        findings.append(Finding("exit code", found, "exit code 7", show=show))
+    last = runs.words.stdout.splitlines()[-1:]
+    if last != ["two words"]:
+        found = f"prints {last[0]!r}" if last else how_it_ended(runs.words)
+        show = ShowRun(runs.words.argv)
+        findings.append(Finding("words", found, "prints 'two words'", show=show))
+    return ENTRYPOINT_COMMAND.judged(2, findings)
 
 
 def shebangs(fact: Scripts, profile: Profile) -> Verdict:

@@ -82,6 +82,7 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
         "kernelspecs": lambda image, _: kernelspecs.probe(image),
         "root-config": lambda image, _: root_config.probe(image),
         "python": lambda image, _: system.python(image),
+        "entrypoint": lambda image, _: system.entrypoint(image),
         "tools": lambda image, ask: system.tools(image, ask.shells, ask.tools),
         "imports": lambda image, ask: imports.probe(image, ask.modules),
     }

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mlcheck.engines.base import OpenImage, RootFS, Unreadable
 from mlcheck.facts import (
+    CommandResult,
+    EntrypointRuns,
     Files,
     OsRelease,
     Problem,
@@ -155,6 +157,23 @@ def python(image: OpenImage) -> PythonProbe:
             case [str(executable), str(prefix), str(version)]:
                 info = PythonInfo(executable, prefix, version)
     return PythonProbe(info, result)
+
+
+def entrypoint(image: OpenImage) -> EntrypointRuns | None:
+    """Start the image's entrypoint with commands behind it; None when the image tells none.
+
+    Raises:
+        EngineError: the engine could not run it.
+    """
+    argv = image.environment.entrypoint
+    if not argv:
+        return None
+
+    def answer(script: str) -> CommandResult:
+        command = [*argv, "bash", "-c", script]
+        return command_result(image.run(command, limit_s=LIMIT_S, output_limit=OUTPUT_LIMIT))
+
+    return EntrypointRuns(answer("exit 7"), answer("echo two words"))
 
 
 def scripts(rootfs: RootFS, prefix: str, path_env: str) -> Scripts:

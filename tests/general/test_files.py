@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlcheck.checks import files
-from mlcheck.facts import Environment, Files, Scripts
+from mlcheck.facts import EntrypointRuns, Environment, Files, Scripts
 from mlcheck.plugin import Judge
 from mlcheck.profile import Profile
 
@@ -22,6 +22,12 @@ def test_entrypoint_can_start(
     expected = profile.expect.entrypoint
     script = promised_files.files.get(expected.argv[0]) if expected else None
     judge(files.entrypoint(environment, script, profile))
+
+
+def test_entrypoint_runs_its_command(
+    entrypoint_runs: EntrypointRuns | None, profile: Profile, judge: Judge
+) -> None:
+    judge(files.entrypoint_command(entrypoint_runs, profile))
 
 
 def test_scripts_have_their_interpreter(scripts: Scripts, profile: Profile, judge: Judge) -> None:

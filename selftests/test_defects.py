@@ -1,0 +1,108 @@
+"""Every defect is caught by the checks that it names and by no other, and every check is proven
+by a defect. On a developer's machine the slow checks run only for defects that can reach them;
+in CI (CI=true) the whole suite runs for every defect."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlcheck import checks, reference
+from mlcheck.reference import DEFECTS
+from mlcheck.verdict import Rule
+
+ROOT = Path(__file__).parents[1]
+SLOW = {"commands", "imports"}
+
+
+def rules() -> dict[str, Rule]:
+    """All rules of all check modules, by name."""
+    found = {}
+    for module in pkgutil.iter_modules(checks.__path__):
+        namespace = vars(importlib.import_module(f"mlcheck.checks.{module.name}"))
+        rules = [value for value in namespace.values() if isinstance(value, Rule)]
+        found.update({rule.check: rule for rule in rules})
+    return found
+
+
+def judge(image: Path, checked_in: Path, report: Path, *arguments: str) -> dict[str, object]:
+    """Run the suite on an image and read its report."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *(f"--image={image}", f"--package-list={checked_in}", f"--mlcheck-json={report}"),
+            *arguments,
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert report.is_file(), done.stdout + done.stderr
+    found: dict[str, object] = json.loads(report.read_text())
+    assert "Traceback" not in done.stdout, done.stdout
+    assert done.returncode == found["exit_code"]
+    return found
+
+
+def by_outcome(report: dict[str, object]) -> dict[str, set[str]]:
+    """Names of checks by their outcome; a test that got no verdict stands with its own name."""
+    outcomes: dict[str, set[str]] = {}
+    results = report["results"]
+    assert isinstance(results, list)
+    for result in results:
+        outcomes.setdefault(result["outcome"], set()).add(result["check"] or result["test"])
+    return outcomes
+
+
+@pytest.fixture(scope="session")
+def checked_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package list of the good image."""
+    copy = tmp_path_factory.mktemp("checked-in") / "list-of-pkgs-inside.txt"
+    copy.write_bytes((reference.build("ml-pyroot") / "list-of-pkgs-inside.txt").read_bytes())
+    return copy
+
+
+def test_every_check_is_proven_by_a_defect() -> None:
+    proven = {check for defect in DEFECTS.values() for check in defect.caught_by}
+    assert proven == set(rules())
+
+
+@pytest.mark.parametrize("name", reference.NAMES)
+def test_the_good_image_conforms_and_nothing_is_skipped_by_mistake(
+    name: str, checked_in: Path, tmp_path: Path
+) -> None:
+    image = reference.build(name)
+    own_list = tmp_path / "list.txt"
+    own_list.write_bytes((image / "list-of-pkgs-inside.txt").read_bytes())
+    outcomes = by_outcome(judge(image, own_list, tmp_path / "report.json"))
+    # ml-base promises no ROOT: no RPATH entry, no libGL.
+    skipped = {"ml-base": {"rpath-required", "libraries-system"}, "ml-pyroot": set[str]()}
+    assert outcomes.pop("skipped", set()) == skipped[name]
+    assert set(outcomes) == {"passed"}, outcomes
+    expected = set(rules()) - skipped[name] - ({"root-config"} if name == "ml-base" else set())
+    assert outcomes["passed"] == expected
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_defect_is_caught_by_its_checks_alone(
+    name: str, checked_in: Path, tmp_path: Path
+) -> None:
+    defect = DEFECTS[name]
+    image = reference.build("ml-pyroot", defects=[name])
+    arguments = []
+    if not os.environ.get("CI") and not defect.caught_by & SLOW:
+        arguments = ["-m", "not slow"]
+    outcomes = by_outcome(judge(image, checked_in, tmp_path / "report.json", *arguments))
+    assert outcomes.get("failed", set()) == defect.caught_by, outcomes
+    assert "error" not in outcomes
+    # A broken kernel.json leaves nothing to compare with the promise.
+    assert outcomes.get("skipped", set()) <= {"kernelspecs-argv", "entrypoint-command"}
