@@ -1,0 +1,322 @@
+"""Build reference images, layer upon layer: packages, ml-base, ml-pyroot, defects."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from mlcheck.errors import EngineError, UsageError
+from mlcheck.reference import (
+    cache,
+    condameta,
+    config,
+    debian,
+    elf,
+    listing,
+    newenv,
+    python,
+    root,
+    rpmdb,
+    system,
+    tree,
+)
+from mlcheck.reference.cache import Job, Progress
+from mlcheck.reference.condameta import CondaPackage, build_string
+from mlcheck.reference.defects import Defect, find
+from mlcheck.reference.python import PREFIX, SITE, VERSION
+
+NAMES = ("ml-base", "ml-pyroot")
+MICROMAMBA = "2.1.0"
+_HERE = Path(__file__).parent
+# What changes nothing in a good image does not make the cached ones stale.
+_NOT_IN_KEY = ("defects", "cli.py", "export.py", "__init__.py")
+_PACKAGE_SOURCES = ("python.py", "system.py", "elf.py", "rootfs/kernels")
+
+_LISTED_SYSTEM_PACKAGES = ("which", "file", "git", "bzip2")
+
+_REQUESTED = """
+    catboost ipykernel jupyterlab lightgbm pip pipenv plotly_express scikit-hep scikit-learn
+    seaborn tcsh uproot xgboost zsh
+"""
+
+
+def default_tag() -> str:
+    """The tag whose Python is the one that runs this: "alma9-python311"."""
+    return f"alma9-python{sys.version_info.major}{sys.version_info.minor}"
+
+
+def build(
+    name: str,
+    *,
+    tag: str | None = None,
+    defects: Iterable[str] = (),
+    full: bool = False,
+    progress: Progress = lambda line: None,
+) -> Path:
+    """Build a reference image, or take it from the cache.
+
+    Args:
+        name: one of `NAMES`.
+        tag: `default_tag()` or None.
+        defects: names of `DEFECTS` to plant, each once, in the order of their names.
+        full: real packages in place of the larger stand-ins.
+        progress: is told each finished step, one line.
+
+    Returns: the image's root directory, called `NAME:TAG`. It is shared by everyone who uses the
+    cache: nobody may write into it.
+
+    Raises:
+        UsageError: no such image, tag or defect, or this machine lacks what a build needs.
+        EngineError: the build failed; nothing half-made is left.
+    """
+    if name not in NAMES:
+        raise UsageError(
+            f"There is no reference image {name!r}.", f"There are: {', '.join(NAMES)}."
+        )
+    tag = tag or default_tag()
+    if tag != default_tag():
+        raise UsageError(
+            f"The reference image {name}:{tag} cannot be built here: its Python is a copy of the "
+            f"one that runs mlcheck, {python.full_version()}.",
+            f"Ask for {name}:{default_tag()}, or run mlcheck with the Python of that tag.",
+        )
+    planted = [find(defect, name) for defect in sorted(set(defects))]
+    _require_linux()
+    steps = _Steps(progress, name, tag, full, planted)
+    return steps.with_defects() if planted else steps.good(name)
+
+
+class _Steps:
+    """The layers of one image; each knows the one below it."""
+
+    def __init__(
+        self, progress: Progress, name: str, tag: str, full: bool, planted: Sequence[Defect]
+    ) -> None:
+        self.progress, self.name, self.tag, self.full = progress, name, tag, full
+        self.planted = planted
+        self.key = _hash(_sources(), _machine(), full, tag)
+
+    def good(self, name: str) -> Path:
+        label = f"{name}:{self.tag}"
+        make: Callable[[Path, Job], None] = self._pyroot if name == "ml-pyroot" else self._base
+        return cache.layer(_hash(self.key, name), label, make, self.progress)
+
+    def with_defects(self) -> Path:
+        label = f"{self.name}:{self.tag}"
+        names = [defect.name for defect in self.planted]
+        key = _hash(self.key, self.name, names, _content(_HERE / "defects"))
+
+        def make(directory: Path, job: Job) -> None:
+            cache.clone(self.good(self.name), directory)
+            for defect in self.planted:
+                defect.apply(directory)
+                job.progress(f"defect planted: {defect.name}: {defect.plants}")
+
+        return cache.layer(key, label, make, self.progress)
+
+    def _packages(self) -> Path:
+        files = (*python.LOCKS[self.full], *_PACKAGE_SOURCES)
+        key = _hash("packages", *(_content(_HERE / name) for name in files), _machine(), self.full)
+
+        def make(directory: Path, job: Job) -> None:
+            elf.require_tools()
+            _require_space()
+            with _step(job, 1, "Python") as step:
+                python.lay_out(directory, job)
+                step(f"{python.full_version()} of this machine, moved to {PREFIX}")
+            with _step(job, 2, "packages") as step:
+                count = python.install_packages(directory, job, full=self.full)
+                python.arrange(directory)
+                step(f"{count} from PyPI")
+            with _step(job, 3, "byte code") as step:
+                python.compile_bytecode(directory, job)
+                step("compiled")
+            tree.tidy_modes(directory)
+
+        return cache.layer(key, "packages", make, self.progress)
+
+    def _base(self, directory: Path, job: Job) -> None:
+        elf.require_tools()
+        cache.clone(self._packages(), directory)
+        with _step(job, 4, "system") as step:
+            system.lay_out(directory, job)
+            _overlay(directory, "ml-base")
+            system.add_old_host_libraries(directory, job)
+            _micromamba(directory, job)
+            shells = {"zsh": "5.9", "tcsh": "6.24.15"}
+            if self.full:
+                shells = debian.add_shells(directory, job)
+            _links_of_system(directory)
+            config.write_singularity(directory, self.tag)
+            rpmdb.write(
+                tree.at(directory, "/var/lib/rpm/rpmdb.sqlite"),
+                system.PACKAGES,
+                int(condameta.INSTALLED.timestamp()),
+            )
+            system.write_loader_cache(directory, job)
+            step("commands, libraries and scripts")
+        with _step(job, 5, "records") as step:
+            count = _conda_packages(directory, shells)
+            step(f"{count} in conda-meta, and the package list")
+        _finish(directory)
+
+    def _pyroot(self, directory: Path, job: Job) -> None:
+        elf.require_tools()
+        cache.clone(self.good("ml-base"), directory)
+        with _step(job, 6, "ROOT") as step:
+            add_lib_gl = debian.add_lib_gl if self.full else system.add_lib_gl
+            add_lib_gl(directory, job)
+            system.write_loader_cache(directory, job)
+            condameta.write(directory, root.add(directory, job))
+            step("programs, libraries and records")
+        _finish(directory)
+
+
+def _finish(directory: Path) -> None:
+    listed = [package for package in system.PACKAGES if package.name in _LISTED_SYSTEM_PACKAGES]
+    listing.write(directory, listed, MICROMAMBA)
+    newenv.write(directory)
+    tree.tidy_modes(directory)
+
+
+def _overlay(directory: Path, name: str) -> None:
+    top = _HERE / "rootfs" / name
+    for source in sorted(top.rglob("*")):
+        if source.is_file():
+            content = source.read_bytes()
+            # A wheel does not keep modes: what begins as a script is one.
+            mode = 0o755 if content.startswith(b"#!") else 0o644
+            tree.write(directory, f"/{source.relative_to(top)}", content, mode)
+
+
+def _micromamba(directory: Path, job: Job) -> None:
+    program = tree.at(directory, "/usr/bin/micromamba")
+    defines = {"VERSION": f'"{MICROMAMBA}"'}
+    elf.compile_c(job, "micromamba.c", program, defines, ["-static"])
+    os.link(program, tree.at(directory, f"{PREFIX}/bin/micromamba"))
+
+
+def _links_of_system(directory: Path) -> None:
+    for path, to in (
+        ("/etc/os-release", "../usr/lib/os-release"),
+        ("/etc/redhat-release", "almalinux-release"),
+        ("/etc/system-release", "almalinux-release"),
+        ("/usr/bin/zsh", "/opt/conda/bin/zsh"),
+        ("/usr/bin/tcsh", "/opt/conda/bin/tcsh"),
+    ):
+        tree.symlink(directory, path, to)
+
+
+def _conda_packages(directory: Path, shells: dict[str, str]) -> int:
+    """Write the records of the prefix as far as ml-base has them; returns how many."""
+    certificates = tree.at(directory, f"{SITE}/certifi/cacert.pem").read_bytes()
+    tree.write(directory, f"{PREFIX}/ssl/cacert.pem", certificates)
+    tree.symlink(directory, f"{PREFIX}/ssl/cert.pem", "cacert.pem")
+    shutil.copytree(
+        tree.at(directory, f"{SITE}/tzdata/zoneinfo"),
+        tree.at(directory, f"{PREFIX}/share/zoneinfo"),
+        ignore=shutil.ignore_patterns("*.py", "__pycache__"),
+    )
+    packages = condameta.python_packages(directory, _REQUESTED.split())
+    owned = {path for package in packages for path in package.files}
+    interpreter = condameta.files_below(
+        directory, f"{PREFIX}/lib", *(f"{PREFIX}/bin/{name}" for name in
+        ("python", "python3", f"python{VERSION}"))
+    )  # fmt: skip
+    packages += [
+        CondaPackage(
+            "python", python.full_version(), build_string("python", python=False) + "_cpython",
+            "Python-2.0", ("tzdata", "ca-certificates"),
+            tuple(path for path in interpreter if path not in owned),
+            requested=f"python={VERSION}",
+        ),
+        CondaPackage("python_abi", VERSION, f"8_cp{VERSION.replace('.', '')}", "BSD-3-Clause"),
+        CondaPackage(
+            "ca-certificates", "2025.1.31", build_string("ca-certificates", python=False), "ISC",
+            files=("ssl/cacert.pem", "ssl/cert.pem"),
+        ),
+        CondaPackage(
+            "tzdata", "2025b", build_string("tzdata", python=False), "LicenseRef-Public-Domain",
+            files=condameta.files_below(directory, f"{PREFIX}/share/zoneinfo"), noarch=True,
+        ),
+        *(
+            CondaPackage(
+                name, version, build_string(name, python=False), licence,
+                files=(f"bin/{name}",), requested=name,
+            )
+            for name, version, licence in (
+                ("zsh", shells["zsh"], "MIT"), ("tcsh", shells["tcsh"], "BSD-3-Clause"),
+            )
+        ),
+    ]  # fmt: skip
+    condameta.write(directory, packages)
+    return len(packages)
+
+
+@contextlib.contextmanager
+def _step(job: Job, number: int, title: str) -> Iterator[Callable[[str], None]]:
+    """Tells what a step did and how long it took, when it calls what it is given."""
+    start = time.monotonic()
+
+    def done(what: str) -> None:
+        job.progress(f"[{number}/6] {title}: {what} ({time.monotonic() - start:.1f} s)")
+
+    yield done
+
+
+def _require_linux() -> None:
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise UsageError(
+            "Reference images are made of this machine's own programs, for x86-64 Linux; this is "
+            f"{platform.system()} on {platform.machine()}.",
+            "Give an image with --image, or work on an x86-64 Linux machine.",
+        )
+
+
+def _require_space() -> None:
+    free, needed = shutil.disk_usage(cache.cache_root()).free, 1_500_000_000
+    if free < needed:
+        raise EngineError(
+            f"A reference image needs about {needed / 1e9:.1f} GB below {cache.cache_root()}, "
+            f"where {free / 1e9:.1f} GB are free.",
+            "Free some, or set MLCHECK_CACHE_DIR to a directory on another file system.",
+        )
+
+
+def _machine() -> list[object]:
+    """What tells this machine's Python and programs from others."""
+    parts: list[object] = [sys.version]
+    for path in (cache.base_interpreter(), Path("/bin/bash"), Path("/lib64/ld-linux-x86-64.so.2")):
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            parts.append((str(path), status.st_size, status.st_mtime_ns))
+    return parts
+
+
+def _sources() -> str:
+    return _hash(*(
+        _content(entry)
+        for entry in sorted(_HERE.iterdir())
+        if entry.name not in _NOT_IN_KEY and entry.name != "__pycache__"
+    ))  # fmt: skip
+
+
+def _content(path: Path) -> str:
+    """Hash of a file, or of the names and content of all files below a directory."""
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    return _hash(*(
+        (str(file.relative_to(path)), hashlib.sha256(file.read_bytes()).hexdigest())
+        for file in files
+        if file.is_file() and "__pycache__" not in file.parts
+    ))  # fmt: skip
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:20]

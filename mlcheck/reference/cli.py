@@ -1,0 +1,95 @@
+"""`mlcheck reference`: build reference images by hand, and list the defects."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mlcheck.errors import UsageError
+from mlcheck.reference import DEFECTS, NAMES, build, default_tag, export
+
+
+def add_arguments(
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    """Add the command `reference`. Its namespace has `run`, which returns the exit code."""
+    parser = subparsers.add_parser("reference", help="build reference images, list defects")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    building = commands.add_parser(
+        "build",
+        help="build a reference image",
+        description="Build a reference image, or take it from the cache, and print its path.",
+    )
+    building.add_argument(
+        "image", metavar="NAME[:TAG]", help=f"{' or '.join(NAMES)}; TAG is {default_tag()}"
+    )
+    building.add_argument(
+        "--defect", action="append", default=[], metavar="D", help="plant this fault (repeats)"
+    )
+    building.add_argument(
+        "--full", action="store_true", help="real packages in place of the larger stand-ins"
+    )
+    building.add_argument(
+        "--output", type=Path, metavar="PATH", help="where to write a copy that is your own"
+    )
+    building.add_argument(
+        "--format",
+        choices=("dir", "tar", "docker-archive"),
+        default="dir",
+        help="what to write there: a directory, a tar for `docker import`, or one for "
+        "`docker load` (default: %(default)s)",
+    )
+    building.set_defaults(run=_build)
+
+    listing = commands.add_parser("defects", help="list the faults that can be planted")
+    listing.add_argument("--json", action="store_true", help="for programs")
+    listing.set_defaults(run=_defects)
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    name, _, tag = arguments.image.partition(":")
+    if arguments.format != "dir" and arguments.output is None:
+        raise UsageError(
+            f"--format {arguments.format} writes a file, and no --output says where.",
+            f"Add for example --output {name}.tar",
+        )
+    path = build(
+        name,
+        tag=tag or None,
+        defects=arguments.defect,
+        full=arguments.full,
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if arguments.output is not None:
+        write = {
+            "dir": export.export_directory,
+            "tar": export.export_tar,
+            "docker-archive": export.export_docker_archive,
+        }[arguments.format]
+        write(path, arguments.output)
+        path = arguments.output
+    print(path)
+    return 0
+
+
+def _defects(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        told = [
+            {
+                "name": defect.name,
+                "images": sorted(defect.images),
+                "plants": defect.plants,
+                "caught_by": sorted(defect.caught_by),
+            }
+            for defect in DEFECTS.values()
+        ]
+        print(json.dumps(told, indent=2))
+        return 0
+    for defect in DEFECTS.values():
+        print(f"{defect.name}  ({', '.join(sorted(defect.images))})")
+        print(f"    {defect.plants}")
+        print(f"    caught by: {', '.join(sorted(defect.caught_by))}")
+    return 0

@@ -1,0 +1,84 @@
+"""What `--full` takes from Debian's packages in place of stand-ins: zsh, tcsh, GLVND's libGL.
+
+Nothing is installed on this machine: the packages are downloaded and unpacked for the image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mlcheck.errors import EngineError
+from mlcheck.reference import system, tree
+from mlcheck.reference.cache import Job
+from mlcheck.reference.python import PREFIX
+
+_LIBRARIES = "usr/lib/x86_64-linux-gnu"
+_GL = ("libgl1", "libglvnd0", "libglx0", "libx11-6", "libxau6", "libxcb1", "libxdmcp6")
+_GL_NEEDS = ("libbsd0", "libmd0")
+
+
+def add_shells(root: Path, job: Job) -> dict[str, str]:
+    """Put real zsh and tcsh into the prefix; returns their versions.
+
+    Raises:
+        EngineError: apt cannot get them.
+    """
+    with _unpacked(root, job, ("zsh", "tcsh")) as (top, versions):
+        for name in ("zsh", "tcsh"):
+            program = top / "bin" / name
+            if not program.is_file():  # since Debian 13
+                program = top / "usr/bin" / name
+            tree.copy(root, f"{PREFIX}/bin/{name}", program.resolve(), 0o755)
+            system.add_libraries(root, job, [program])
+        modules = f"/{_LIBRARIES}/zsh"
+        shutil.copytree(top / modules.lstrip("/"), tree.at(root, modules))
+        for module in sorted(tree.at(root, modules).rglob("*.so")):
+            try:
+                system.add_libraries(root, job, [module])
+            except EngineError:  # an optional module, whose library this machine does not have
+                module.unlink()
+        return versions
+
+
+def add_lib_gl(root: Path, job: Job) -> None:
+    """Put GLVND's libGL, and what it needs, into the system's libraries.
+
+    Raises:
+        EngineError: apt cannot get them.
+    """
+    with _unpacked(root, job, (*_GL, *_GL_NEEDS)) as (top, _):
+        found = top / _LIBRARIES / "libGL.so.1"
+        name = found.resolve().name
+        tree.copy(root, f"{system.LIB}/{name}", found.resolve(), 0o755)
+        tree.symlink(root, f"{system.LIB}/libGL.so.1", name)
+        system.add_libraries(root, job, [found], search=found.parent)
+
+
+@contextlib.contextmanager
+def _unpacked(
+    root: Path, job: Job, packages: Sequence[str]
+) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A directory with the packages' files, and the packages' upstream versions."""
+    work = root.parent / "debian"  # goes away with a killed build
+    try:
+        (work / "files").mkdir(parents=True)
+        try:
+            job.run(["apt-get", "download", *packages], cwd=work)
+        except EngineError as error:
+            raise EngineError(
+                "The full reference image takes " + ", ".join(packages) + " from Debian's "
+                f"packages, which could not be had.\n{error.what}",
+                "Run apt-get update, or build without --full: then small stand-ins take their "
+                "place.",
+            ) from error
+        versions = {}
+        for file in sorted(work.glob("*.deb")):
+            job.run(["dpkg-deb", "-x", file, work / "files"], cwd=work)
+            name, version = file.name.split("_")[:2]
+            versions[name] = version.rpartition("-")[0] or version
+        yield work / "files", versions
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

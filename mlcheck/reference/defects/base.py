@@ -1,0 +1,73 @@
+"""What a defect is, and what several of them need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlcheck.reference import listing, tree
+from mlcheck.reference.condameta import META
+from mlcheck.reference.python import SITE
+
+ML_BASE = "ml-base"
+ML_PYROOT = "ml-pyroot"
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """One planted fault.
+
+    Args:
+        name: by which it is asked for ("rpath").
+        images: the reference images that it can be planted in.
+        plants: what is wrong then, one sentence.
+        caught_by: names of the checks that fail; all others stay green.
+        apply: plants it in the image at a directory, which may share its other files with good
+            images by hard links.
+    """
+
+    name: str
+    images: frozenset[str]
+    plants: str
+    caught_by: frozenset[str]
+    apply: Callable[[Path], None]
+
+
+Plant = Callable[[Path], None]
+
+
+class Catalogue(dict[str, Defect]):
+    """The defects of one theme, by name; its decorator adds one."""
+
+    def defect(
+        self, name: str, plants: str, *caught_by: str, images: Iterable[str] = (ML_BASE, ML_PYROOT)
+    ) -> Callable[[Plant], Plant]:
+        """Add the decorated function as the defect `name`."""
+
+        def add(plant: Plant) -> Plant:
+            self[name] = Defect(name, frozenset(images), plants, frozenset(caught_by), plant)
+            return plant
+
+        return add
+
+
+def edit_list(image: Path, edit: Callable[[list[str]], Iterable[str]]) -> None:
+    """Replace the lines of the image's package list by what `edit` makes of them, in order."""
+    lines = tree.at(image, listing.PATH).read_text().splitlines()
+    tree.write(image, listing.PATH, "\n".join(listing.in_order(edit(lines))) + "\n")
+
+
+def record(image: Path, name: str) -> str:
+    """Path of the conda record of the package `name`."""
+    for file in sorted(tree.at(image, META).glob(f"{name}-*.json")):
+        if json.loads(file.read_text())["name"] == name:
+            return f"{META}/{file.name}"
+    raise LookupError(f"no conda record of {name}")
+
+
+def dist_info(image: Path, name: str) -> str:
+    """Path of the dist-info directory of the distribution `name`."""
+    (found,) = tree.at(image, SITE).glob(f"{name}-*.dist-info")
+    return f"{SITE}/{found.name}"

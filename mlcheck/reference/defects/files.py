@@ -1,0 +1,116 @@
+"""Defects of the system's files, the image's configuration and its entrypoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlcheck.reference import tree
+from mlcheck.reference.defects.base import Catalogue
+from mlcheck.reference.python import PREFIX
+
+DEFECTS = Catalogue()
+_ENTRYPOINT = "/entrypoint.sh"
+_ENVIRONMENT = "/.singularity.d/env/10-docker2singularity.sh"
+_OS_RELEASE = "/usr/lib/os-release"
+
+
+@DEFECTS.defect("os-wrong", "/etc/os-release is that of CentOS 7.", "os-release")
+def _os_wrong(image: Path) -> None:
+    content = (
+        'NAME="CentOS Linux"\nVERSION="7 (Core)"\nID="centos"\nID_LIKE="rhel fedora"\n'
+        'VERSION_ID="7"\nPRETTY_NAME="CentOS Linux 7 (Core)"\n'
+    )
+    tree.write(image, _OS_RELEASE, content)
+
+
+@DEFECTS.defect("os-version", "/etc/os-release says AlmaLinux 8.10.", "os-release")
+def _os_version(image: Path) -> None:
+    tree.replace(image, _OS_RELEASE, 'VERSION_ID="9.5"', 'VERSION_ID="8.10"')
+
+
+@DEFECTS.defect("os-release-missing", "/etc/os-release is a link that leads nowhere.", "os-release")
+def _os_release_missing(image: Path) -> None:
+    tree.remove(image, _OS_RELEASE)
+
+
+@DEFECTS.defect("env-unset", "JUPYTER_PATH is not set.", "environment")
+def _env_unset(image: Path) -> None:
+    line = 'export JUPYTER_PATH="${JUPYTER_PATH:-"/opt/conda/share/jupyter"}"\n'
+    tree.replace(image, _ENVIRONMENT, line, "")
+
+
+@DEFECTS.defect(
+    "env-wrong-path", "PATH begins with /usr/local/bin, before /opt/conda/bin.", "environment"
+)
+def _env_wrong_path(image: Path) -> None:
+    old, new = 'PATH="/opt/conda/bin:', 'PATH="/usr/local/bin:/opt/conda/bin:'
+    tree.replace(image, _ENVIRONMENT, f"export {old}", f"export {new}")
+
+
+@DEFECTS.defect("env-locale", "LC_ALL is POSIX instead of C.UTF-8.", "environment")
+def _env_locale(image: Path) -> None:
+    tree.replace(image, _ENVIRONMENT, '{LC_ALL:-"C.UTF-8"}', '{LC_ALL:-"POSIX"}')
+
+
+@DEFECTS.defect("file-missing", "/create-newEnv-on-base.sh is not there.", "files")
+def _file_missing(image: Path) -> None:
+    tree.remove(image, "/create-newEnv-on-base.sh")
+
+
+@DEFECTS.defect("file-mode", "/setupMe-on-host.sh may be read by its owner alone.", "files")
+def _file_mode(image: Path) -> None:
+    tree.chmod(image, "/setupMe-on-host.sh", 0o600)
+
+
+@DEFECTS.defect("file-writable", "/setupMe-on-host.sh may be written by everybody.", "files")
+def _file_writable(image: Path) -> None:
+    tree.chmod(image, "/setupMe-on-host.sh", 0o666)
+
+
+@DEFECTS.defect("file-directory", "/opt/conda/newEnv-base.tgz is a directory.", "files")
+def _file_directory(image: Path) -> None:
+    tree.remove(image, f"{PREFIX}/newEnv-base.tgz")
+    tree.at(image, f"{PREFIX}/newEnv-base.tgz").mkdir()
+
+
+@DEFECTS.defect(
+    "file-dangling",
+    "/usr/local/bin/_activate_current_env.sh is a link to a file that does not exist.",
+    "files",
+)
+def _file_dangling(image: Path) -> None:
+    tree.symlink(image, "/usr/local/bin/_activate_current_env.sh", "/opt/activate.sh")
+
+
+@DEFECTS.defect("file-old-library", "/lib64/libssl.so.10 is not there.", "files")
+def _file_old_library(image: Path) -> None:
+    tree.remove(image, "/usr/lib64/libssl.so.10")
+
+
+@DEFECTS.defect("entrypoint-missing", "/entrypoint.sh is not there.", "entrypoint", "files")
+def _entrypoint_missing(image: Path) -> None:
+    tree.remove(image, _ENTRYPOINT)
+
+
+@DEFECTS.defect(
+    "entrypoint-not-executable", "/entrypoint.sh has the mode 0644.", "entrypoint", "files"
+)
+def _entrypoint_not_executable(image: Path) -> None:
+    tree.chmod(image, _ENTRYPOINT, 0o644)
+
+
+@DEFECTS.defect(
+    "entrypoint-swallows",
+    "/entrypoint.sh takes words and exit code away from the command, as upstream's does.",
+    "entrypoint",
+)
+def _entrypoint_swallows(image: Path) -> None:
+    content = "#!/bin/bash\n. /printme.sh\nif [ $# -gt 0 ]; then\n    bash -c $*\nfi\nexit 0\n"
+    tree.write(image, _ENTRYPOINT, content, 0o755)
+
+
+@DEFECTS.defect(
+    "entrypoint-interpreter", "/entrypoint.sh asks for a shell that is not there.", "entrypoint"
+)
+def _entrypoint_interpreter(image: Path) -> None:
+    tree.replace(image, _ENTRYPOINT, "#!/bin/bash\n", "#!/usr/local/bin/bash\n")

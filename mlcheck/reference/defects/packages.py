@@ -1,0 +1,253 @@
+"""Defects of packages: the list, what is installed, what was promised, what imports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib.util import cache_from_source
+from pathlib import Path
+
+from mlcheck.reference import listing, rpmdb, tree
+from mlcheck.reference.condameta import INSTALLED, CondaPackage
+from mlcheck.reference.condameta import write as write_records
+from mlcheck.reference.defects.base import ML_PYROOT, Catalogue, dist_info, edit_list, record
+from mlcheck.reference.python import SITE, record_rows
+from mlcheck.reference.system import PACKAGES
+
+DEFECTS = Catalogue()
+_READABLE, _INSTALLED = "package-list-readable", "package-list-installed"
+
+
+@DEFECTS.defect("list-missing-line", "The package list does not tell of numpy.", _INSTALLED)
+def _list_missing_line(image: Path) -> None:
+    edit_list(image, lambda lines: [line for line in lines if not line.startswith("numpy ")])
+
+
+@DEFECTS.defect(
+    "list-extra-line", "The package list tells of ghost 1.0, which is not installed.", _INSTALLED
+)
+def _list_extra_line(image: Path) -> None:
+    edit_list(image, lambda lines: [*lines, "ghost 1.0"])
+
+
+@DEFECTS.defect(
+    "list-wrong-version", "The package list tells of scipy 1.0.0; another is installed.", _INSTALLED
+)
+def _list_wrong_version(image: Path) -> None:
+    edit_list(
+        image,
+        lambda lines: ["scipy 1.0.0" if line.startswith("scipy ") else line for line in lines],
+    )
+
+
+@DEFECTS.defect("list-empty", "The package list is empty.", _READABLE, _INSTALLED)
+def _list_empty(image: Path) -> None:
+    tree.write(image, listing.PATH, "")
+
+
+@DEFECTS.defect("list-missing", "There is no package list.", _READABLE, _INSTALLED, "files")
+def _list_missing(image: Path) -> None:
+    tree.remove(image, listing.PATH)
+
+
+@DEFECTS.defect(
+    "list-garbage",
+    "A line of the package list is neither a package nor text in UTF-8.",
+    _READABLE,
+)
+def _list_garbage(image: Path) -> None:
+    content = tree.at(image, listing.PATH).read_bytes()
+    tree.write(image, listing.PATH, content + b"\xff\xfe\x00 what is this supposed to be\n")
+
+
+@DEFECTS.defect("list-fifo", "The package list is a FIFO.", _READABLE, _INSTALLED, "files")
+def _list_fifo(image: Path) -> None:
+    tree.remove(image, listing.PATH)
+    os.mkfifo(tree.at(image, listing.PATH), 0o644)
+
+
+@DEFECTS.defect(
+    "list-link-outside",
+    "The package list is a link to /etc/shadow, which this image does not have.",
+    _READABLE,
+    _INSTALLED,
+    "files",
+)
+def _list_link_outside(image: Path) -> None:
+    tree.symlink(image, listing.PATH, "/etc/shadow")
+
+
+@DEFECTS.defect(
+    "dist-info-unlisted",
+    "The Python package sneaky was added by pip, and the package list does not tell of it.",
+    _INSTALLED,
+)
+def _dist_info_unlisted(image: Path) -> None:
+    _add_sneaky(image)
+
+
+@DEFECTS.defect(
+    "conda-record-unlisted",
+    "The conda package sneaky was added, and the package list does not tell of it.",
+    _INSTALLED,
+)
+def _conda_record_unlisted(image: Path) -> None:
+    write_records(image, [CondaPackage("sneaky", "1.0", "h1234567_0")])
+
+
+@DEFECTS.defect(
+    "conda-record-version",
+    "conda installed zlib 1.2.13; the package list tells of 1.3.1.",
+    _INSTALLED,
+    images=(ML_PYROOT,),
+)
+def _conda_record_version(image: Path) -> None:
+    old = record(image, "zlib")
+    content = tree.at(image, old).read_text()
+    tree.remove(image, old)
+    new = old.replace("1.3.1", "1.2.13")
+    tree.write(image, new, content.replace("zlib-1.3.1", "zlib-1.2.13").replace(
+        '"version": "1.3.1"', '"version": "1.2.13"'))  # fmt: skip
+
+
+@DEFECTS.defect(
+    "conda-record-broken", "conda's record of python_abi ends in the middle.", _INSTALLED
+)
+def _conda_record_broken(image: Path) -> None:
+    path = record(image, "python_abi")
+    content = tree.at(image, path).read_text()
+    tree.write(image, path, content[: len(content) // 2])
+
+
+@DEFECTS.defect(
+    "rpm-version", "rpm installed git 1.8.3.1; the package list tells of another.", _INSTALLED
+)
+def _rpm_version(image: Path) -> None:
+    old = rpmdb.RpmPackage("git", "1.8.3.1", "25.el7_9", "Fast version control system", "GPLv2")
+    _write_rpmdb(image, [old if package.name == "git" else package for package in PACKAGES])
+
+
+@DEFECTS.defect(
+    "rpm-missing", "The package list tells of which; rpm has not installed it.", _INSTALLED
+)
+def _rpm_missing(image: Path) -> None:
+    _write_rpmdb(image, [package for package in PACKAGES if package.name != "which"])
+
+
+@DEFECTS.defect(
+    "unrecorded-package",
+    "The package sneaky was added to image and list, but not to the checked-in copy of the list.",
+    "package-list-checked-in",
+)
+def _unrecorded_package(image: Path) -> None:
+    _add_sneaky(image)
+    edit_list(image, lambda lines: [*lines, "sneaky 1.0"])
+
+
+@DEFECTS.defect(
+    "unrecorded-update",
+    "six is another version in image and list than in the checked-in copy of the list.",
+    "package-list-checked-in",
+)
+def _unrecorded_update(image: Path) -> None:
+    _change_version(image, "six", "six", "1.0.0")
+
+
+@DEFECTS.defect(
+    "package-missing",
+    "seaborn is promised, and nothing of it is there.",
+    "packages-promised",
+    "imports",
+)
+def _package_missing(image: Path) -> None:
+    _uninstall(image, "seaborn", ("seaborn", "seaborn-base"))
+
+
+@DEFECTS.defect(
+    "package-version",
+    "scikit-hep is 5.0.0 in image and list; 5.1.1 is promised.",
+    "packages-promised",
+)
+def _package_version(image: Path) -> None:
+    _change_version(image, "scikit_hep", "scikit-hep", "5.0.0")
+
+
+@DEFECTS.defect(
+    "import-missing", "The files of seaborn are gone, its records are there.", "imports"
+)
+def _import_missing(image: Path) -> None:
+    tree.remove(image, f"{SITE}/seaborn")
+
+
+@DEFECTS.defect(
+    "import-fails",
+    "Importing seaborn ends with ImportError: libnowhere.so.1: cannot open shared object file.",
+    "imports",
+)
+def _import_fails(image: Path) -> None:
+    _spoil_seaborn(image, 'raise ImportError("libnowhere.so.1: cannot open shared object file")\n')
+
+
+@DEFECTS.defect("import-crashes", "Importing seaborn kills the interpreter.", "imports")
+def _import_crashes(image: Path) -> None:
+    _spoil_seaborn(image, "import os\n\nos.abort()\n")
+
+
+@DEFECTS.defect(
+    "import-exits", "Importing seaborn ends the interpreter with exit code 0.", "imports"
+)
+def _import_exits(image: Path) -> None:
+    _spoil_seaborn(image, "import os\n\nos._exit(0)\n")
+
+
+def _spoil_seaborn(image: Path, code: str) -> None:
+    tree.write(image, f"{SITE}/seaborn/__init__.py", code)
+
+
+def _write_rpmdb(image: Path, packages: list[rpmdb.RpmPackage]) -> None:
+    database = "/var/lib/rpm/rpmdb.sqlite"
+    tree.remove(image, database)
+    rpmdb.write(tree.at(image, database), packages, int(INSTALLED.timestamp()))
+    tree.at(image, database).chmod(0o644)
+
+
+def _add_sneaky(image: Path) -> None:
+    info = f"{SITE}/sneaky-1.0.dist-info"
+    tree.write(image, f"{SITE}/sneaky.py", "")
+    tree.write(image, f"{info}/METADATA", "Metadata-Version: 2.1\nName: sneaky\nVersion: 1.0\n")
+    tree.write(image, f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n")
+    tree.write(image, f"{info}/RECORD", "sneaky.py,,\nsneaky-1.0.dist-info/RECORD,,\n")
+
+
+def _change_version(image: Path, distribution: str, conda: str, version: str) -> None:
+    """Another version of a package, in its metadata, its conda record and the list."""
+    info = dist_info(image, distribution)
+    old = info.removesuffix(".dist-info").rpartition("-")[2]
+    moved = info.replace(f"-{old}.", f"-{version}.")
+    tree.at(image, info).rename(tree.at(image, moved))
+    tree.replace(image, f"{moved}/METADATA", f"\nVersion: {old}\n", f"\nVersion: {version}\n")
+    path = record(image, conda)
+    content = tree.at(image, path).read_text()
+    tree.remove(image, path)
+    tree.write(image, path.replace(f"-{old}-", f"-{version}-"), content.replace(old, version))
+    edit_list(
+        image,
+        lambda lines: [
+            f"{conda} {version}" if line == f"{conda} {old}" else line for line in lines
+        ],
+    )
+
+
+def _uninstall(image: Path, distribution: str, conda: tuple[str, ...]) -> None:
+    """Remove a Python package with all its records."""
+    info = dist_info(image, distribution)
+    for row in list(record_rows(tree.at(image, f"{info}/RECORD"))):
+        file = tree.at(image, os.path.normpath(f"{SITE}/{row[0]}"))
+        file.unlink(missing_ok=True)
+        Path(cache_from_source(str(file))).unlink(missing_ok=True)
+    for directory in (f"{SITE}/{distribution}", info):
+        shutil.rmtree(tree.at(image, directory), ignore_errors=True)
+    for name in conda:
+        tree.remove(image, record(image, name))
+    names = {distribution, *conda}
+    edit_list(image, lambda lines: [line for line in lines if line.split()[0] not in names])

@@ -1,0 +1,188 @@
+"""A reference image as a file that engines load, or as a directory of one's own.
+
+All three are written under a temporary name beside the target and renamed when complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import stat
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from mlcheck.errors import EngineError, UsageError
+from mlcheck.reference import config, tree
+from mlcheck.reference.condameta import INSTALLED
+
+_BUFFER = 1024 * 1024
+_MTIME = int(INSTALLED.timestamp())
+_EXPORT = re.compile(r'export (\w+)="(?:\$\{\w+:-"(.*)"\}|(.*))"')
+
+
+def export_tar(directory: Path, file: Path) -> None:
+    """Write the root file system as a tar, as `docker import` takes it.
+
+    Everything belongs to root and has the same time, names are sorted, hard links are kept: equal
+    images make equal files.
+
+    Raises:
+        EngineError: it could not be written; nothing is left.
+    """
+    with _replacing(file) as out, tarfile.open(fileobj=out, mode="w|", bufsize=_BUFFER) as archive:
+        _add_all(archive, directory)
+
+
+def export_docker_archive(directory: Path, file: Path) -> None:
+    """Write an image with its configuration, as `docker save` does: one layer, named after the
+    directory (`NAME:TAG`). docker, podman and apptainer load it.
+
+    Raises:
+        EngineError: it could not be written; nothing is left.
+    """
+    with _replacing(file) as out:
+        out.write(bytes(tarfile.BLOCKSIZE))  # place of the layer's header, which tells its size
+        layer = _Hashing(out)
+        with tarfile.open(fileobj=layer, mode="w|", bufsize=_BUFFER) as archive:
+            _add_all(archive, directory)
+        digest = layer.digest.hexdigest()
+        image = json.dumps(_configuration(directory, digest), sort_keys=True).encode()
+        image_name = f"{hashlib.sha256(image).hexdigest()}.json"
+        manifest = [
+            {"Config": image_name, "RepoTags": [directory.name], "Layers": [f"{digest}.tar"]}
+        ]
+        with tarfile.TarFile(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as outer:
+            for name, content in (
+                (image_name, image),
+                ("manifest.json", json.dumps(manifest).encode()),
+            ):
+                outer.addfile(_entry(name, len(content)), io.BytesIO(content))
+        out.seek(0)
+        out.write(_entry(f"{digest}.tar", layer.size).tobuf(tarfile.USTAR_FORMAT))
+
+
+def export_directory(directory: Path, target: Path) -> None:
+    """Write a copy that shares no file with the cache, and may be changed.
+
+    Raises:
+        UsageError: `target` exists.
+        EngineError: it could not be written; nothing is left.
+    """
+    if os.path.lexists(target):
+        raise UsageError(f"{target} exists already.", "Name a directory that does not.")
+    with _failure_explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            shutil.copytree(
+                directory, partial, symlinks=True, copy_function=_copy, dirs_exist_ok=True
+            )
+            partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _copy(source: str, destination: str) -> None:
+    mode = os.lstat(source).st_mode
+    if stat.S_ISFIFO(mode):
+        os.mkfifo(destination, stat.S_IMODE(mode))
+    else:
+        shutil.copy2(source, destination)
+
+
+def _configuration(directory: Path, layer: str) -> dict[str, object]:
+    """The image's configuration; its variables are those that the image itself tells apptainer."""
+    created = INSTALLED.isoformat().replace("+00:00", "Z")
+    told = tree.at(directory, "/.singularity.d/env/10-docker2singularity.sh").read_text()
+    variables = {name: first or second for name, first, second in _EXPORT.findall(told)}
+    return {
+        "architecture": "amd64",
+        "os": "linux",
+        "created": created,
+        "config": {
+            "Env": [f"{name}={value}" for name, value in variables.items()],
+            "Entrypoint": config.ENTRYPOINT,
+            "Cmd": config.CMD,
+            "Labels": config.labels(directory.name.rpartition(":")[2]),
+        },
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer}"]},
+        "history": [{"created": created, "created_by": "mlcheck reference build"}],
+    }
+
+
+def _add_all(archive: tarfile.TarFile, directory: Path) -> None:
+    for top, directories, files in os.walk(directory):
+        directories.sort()
+        inside = os.path.relpath(top, directory)
+        if inside != ".":
+            _add(archive, top, inside)
+        # os.walk counts links to directories among the directories, and does not enter them.
+        links = [name for name in directories if Path(top, name).is_symlink()]
+        for name in sorted(files + links):
+            _add(archive, f"{top}/{name}", os.path.normpath(f"{inside}/{name}"))
+
+
+def _add(archive: tarfile.TarFile, path: str, name: str) -> None:
+    entry = archive.gettarinfo(path, name)
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = "root"
+    entry.mtime = _MTIME
+    if entry.isreg():
+        with Path(path).open("rb") as file:
+            archive.addfile(entry, file)
+    else:
+        archive.addfile(entry)
+
+
+def _entry(name: str, size: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mtime, entry.mode = size, _MTIME, 0o644
+    return entry
+
+
+class _Hashing(io.RawIOBase):
+    """Writes through to a file, and knows how much it was and its SHA-256."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self.size = 0
+        self.digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]  # tarfile gives bytes
+        self.size += len(data)
+        self.digest.update(data)
+        return self._out.write(data)
+
+
+@contextlib.contextmanager
+def _replacing(file: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `file` when everything went well."""
+    with _failure_explained(file):
+        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.absolute().parent)
+        partial = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as out:
+                yield out
+            partial.chmod(0o644)
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _failure_explained(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EngineError(f"Cannot write {target}: {error.strerror or error}.") from error

@@ -1,0 +1,81 @@
+"""What ml-pyroot adds: stand-ins for ROOT whose ELF files, paths and answers are real."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from mlcheck.reference import condameta, elf, tree
+from mlcheck.reference.cache import Job
+from mlcheck.reference.condameta import CondaPackage, build_string
+from mlcheck.reference.python import PREFIX, SITE, VERSION
+from mlcheck.reference.system import LOADER
+
+ROOT_VERSION = "6.30.4"
+ROOT_RPATH = (
+    "/0000000000000:$ORIGIN:$ORIGIN/../lib"
+    ":/home/conda/feedstock_root/build_artifacts/root_base_1689430670413/_build_env/lib"
+)
+"""Upstream's RPATH after its equal-length correction (its README tells the one before)."""
+
+PROGRAMS = ("root.exe", "rootcling.exe", "hadd.exe", "rootn.exe", "roots.exe")
+LIBRARIES = ("libCore.so", "libRIO.so", "libHist.so", "libTree.so", "libMathCore.so")
+_ZLIB = "1.3.1"
+
+
+def add(root: Path, job: Job) -> list[CondaPackage]:
+    """Programs, libraries and the Python module; returns the records that own them."""
+    lib, bin_ = tree.at(root, f"{PREFIX}/lib"), tree.at(root, f"{PREFIX}/bin")
+    for name in LIBRARIES:
+        function = "reference_root_version" if name == "libCore.so" else f"reference_{name[3:-3]}"
+        elf.library(job, lib / name, name, function, "6.30/04")
+        elf.set_rpath(job, lib / name, "$ORIGIN")
+    elf.library(job, lib / f"libz.so.{_ZLIB}", "libz.so.1", "zlibVersion", _ZLIB)
+    tree.symlink(root, f"{PREFIX}/lib/libz.so.1", f"libz.so.{_ZLIB}")
+    tree.symlink(root, f"{PREFIX}/lib/libz.so", f"libz.so.{_ZLIB}")
+    first = bin_ / PROGRAMS[0]
+    elf.compile_c(
+        job,
+        "program.c",
+        first,
+        {},
+        [
+            f"-Wl,--dynamic-linker={LOADER}",
+            lib / "libCore.so",
+            lib / f"libz.so.{_ZLIB}",
+        ],
+    )
+    elf.set_rpath(job, first, ROOT_RPATH)
+    for name in PROGRAMS[1:]:
+        shutil.copy2(first, bin_ / name)
+    tree.symlink(root, f"{PREFIX}/bin/rootcling", "rootcling.exe")
+    overlay = Path(__file__).parent / "rootfs" / "ml-pyroot"
+    for source in sorted(overlay.rglob("*")):
+        if source.is_file():
+            path = f"/{source.relative_to(overlay)}".replace("python3.X", f"python{VERSION}")
+            mode = 0o755 if source.read_bytes().startswith(b"#!") else 0o644
+            tree.write(root, path, source.read_bytes(), mode)
+    return _records(root)
+
+
+def _records(root: Path) -> list[CondaPackage]:
+    programs = [f"{PREFIX}/bin/{name}" for name in (*PROGRAMS, "root", "rootcling", "root-config")]
+    libraries = [f"{PREFIX}/lib/{name}" for name in LIBRARIES]
+    root_base = condameta.files_below(root, *programs, *libraries, f"{SITE}/ROOT")
+    zlib = condameta.files_below(
+        root, *(f"{PREFIX}/lib/{name}" for name in ("libz.so", "libz.so.1", f"libz.so.{_ZLIB}"))
+    )
+    built = build_string("root")
+    return [
+        CondaPackage(
+            "root", ROOT_VERSION, built, "LGPL-2.1-only",
+            (f"root_base {ROOT_VERSION} {built}",), requested="root",
+        ),
+        CondaPackage(
+            "root_base", ROOT_VERSION, built, "LGPL-2.1-only",
+            (f"python {VERSION}.*", "zlib >=1.3.1,<2.0a0", "_x86_64-microarch-level >=3"),
+            root_base,
+        ),
+        CondaPackage("zlib", _ZLIB, build_string("zlib", python=False), "Zlib", files=zlib),
+        CondaPackage("_x86_64-microarch-level", "3", "2_haswell", "BSD-3-Clause", noarch=False),
+    ]  # fmt: skip

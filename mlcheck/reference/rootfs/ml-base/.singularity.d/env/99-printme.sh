@@ -1,0 +1,3 @@
+#!/bin/sh
+# The banner, when apptainer starts this image.
+. /printme.sh

@@ -1,0 +1,106 @@
+"""Change a tree whose files may be shared with another one by hard links.
+
+Nothing here writes into an existing file: what changes is removed and made anew, so the other
+tree keeps what it had. Paths are absolute inside the tree ("/opt/conda/bin/root.exe").
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+
+def at(root: Path, path: str) -> Path:
+    """Where `path` of the tree is on this machine."""
+    return root / path.lstrip("/")
+
+
+def write(root: Path, path: str, content: str | bytes, mode: int = 0o644) -> None:
+    """Put a regular file in place of whatever is at `path`."""
+    target = at(root, path)
+    _clear(target)
+    data = content.encode() if isinstance(content, str) else content
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    target.chmod(mode)
+
+
+def copy(root: Path, path: str, source: Path, mode: int) -> None:
+    """Put a copy of this machine's file `source` at `path`."""
+    target = at(root, path)
+    _clear(target)
+    shutil.copyfile(source, target)
+    target.chmod(mode)
+
+
+def symlink(root: Path, path: str, to: str) -> None:
+    """Put a symbolic link in place of whatever is at `path`."""
+    target = at(root, path)
+    _clear(target)
+    target.symlink_to(to)
+
+
+def remove(root: Path, path: str) -> None:
+    """Remove a file, a link or a directory with all below it."""
+    target = at(root, path)
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    else:
+        target.unlink()
+
+
+def own(root: Path, path: str) -> Path:
+    """Give the regular file at `path` content and mode of its own; returns where it is."""
+    target = at(root, path)
+    content, mode = target.read_bytes(), stat.S_IMODE(target.stat().st_mode)
+    write(root, path, content, mode)
+    return target
+
+
+def chmod(root: Path, path: str, mode: int) -> None:
+    """Change permission bits of a regular file, in this tree alone."""
+    own(root, path).chmod(mode)
+
+
+def replace(root: Path, path: str, old: str, new: str) -> None:
+    """Replace the one occurrence of `old` in a text file.
+
+    Raises:
+        ValueError: it does not occur exactly once.
+    """
+    target = at(root, path)
+    text = target.read_text()
+    if text.count(old) != 1:
+        raise ValueError(f"{path} holds {old!r} {text.count(old)} times, not once")
+    write(root, path, text.replace(old, new), stat.S_IMODE(target.stat().st_mode))
+
+
+def tidy_modes(root: Path) -> None:
+    """Directories 0755, programs 0755, other files 0644, whatever the umask was.
+
+    /tmp and /var/tmp are open to everybody, with the sticky bit.
+    """
+    for directory, _, files in os.walk(root):
+        _set_mode(directory, 0o755)
+        for name in files:
+            path = f"{directory}/{name}"
+            mode = os.lstat(path).st_mode
+            if stat.S_ISREG(mode):
+                _set_mode(path, 0o755 if mode & 0o111 else 0o644)
+    for sticky in ("tmp", "var/tmp"):
+        if (root / sticky).is_dir():
+            _set_mode(str(root / sticky), 0o1777)
+
+
+def _set_mode(path: str, mode: int) -> None:
+    if stat.S_IMODE(os.lstat(path).st_mode) != mode:
+        # Never one shared with a finished tree: that was tidied before it was shared.
+        os.chmod(path, mode)  # noqa: PTH101
+
+
+def _clear(target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
