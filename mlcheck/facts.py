@@ -378,11 +378,17 @@ class Shell:
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
-    """Commands asked for their version: name (as in the profile) to answer."""
+class Shells:
+    """Some shells, each started once."""
 
     shells: tuple[Shell, ...]
-    versions: Mapping[str, CommandResult]
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """Some commands, each run once: name (as in the profile) to answer."""
+
+    answers: Mapping[str, CommandResult]
 
 
 @dataclass(frozen=True, slots=True)

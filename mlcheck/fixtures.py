@@ -150,9 +150,15 @@ def micromamba_elf(image: OpenImage, profile: Profile) -> facts.ElfFiles:
 
 
 @pytest.fixture(scope="session")
-def tools(image: OpenImage, profile: Profile) -> facts.Tools:
-    """The promised shells and commands, each started once."""
-    return system.tools(image, profile.expect.shells, profile.expect.commands)
+def shells(image: OpenImage, profile: Profile) -> facts.Shells:
+    """The promised shells, each started once."""
+    return system.shells(image, profile.expect.shells)
+
+
+@pytest.fixture(scope="session")
+def commands(image: OpenImage, profile: Profile) -> facts.Commands:
+    """The promised commands, each run once."""
+    return system.commands(image, profile.expect.commands)
 
 
 @pytest.fixture(scope="session")

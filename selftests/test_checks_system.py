@@ -10,6 +10,7 @@ import pytest
 from mlcheck.checks import files, kernelspecs, root_config, system
 from mlcheck.facts import (
     CommandResult,
+    Commands,
     ElfFile,
     ElfFiles,
     EntrypointRuns,
@@ -28,7 +29,7 @@ from mlcheck.facts import (
     Script,
     Scripts,
     Shell,
-    Tools,
+    Shells,
 )
 from mlcheck.profile import Profile
 from mlcheck.verdict import Verdict
@@ -146,7 +147,7 @@ def test_micromamba() -> None:
 )
 def test_commands(result: CommandResult, found: str | None) -> None:
     profile = Profile.of({"commands": {"tool": ["tool", "--version"]}})
-    verdict = system.commands(Tools((), {"tool": result}), profile)
+    verdict = system.commands(Commands({"tool": result}), profile)
     assert [finding.found for finding in verdict.findings] == ([found] if found else [])
 
 
@@ -160,7 +161,7 @@ def test_commands(result: CommandResult, found: str | None) -> None:
     ],
 )
 def test_shells(shell: Shell, good: bool) -> None:
-    verdict = system.shells(Tools((shell,), {}), Profile.of({"shells": ["/bin/zsh"]}))
+    verdict = system.shells(Shells((shell,)), Profile.of({"shells": ["/bin/zsh"]}))
     assert verdict.outcome == ("passed" if good else "failed")
 
 

@@ -133,24 +133,21 @@ def test_shells_and_commands(root: Path) -> None:
     (root / "bin/link").symlink_to("/bin/bash")
     shutil.copy(root / "bin/echo", root / "bin/parrot")
     with opened(root) as image:
-        found = system.tools(
-            image,
-            ["/bin/sh", "/bin/link", "/bin/parrot", "/bin/zsh"],
-            {"cat": ["cat", "--version"], "absent": ["absent"]},
-        )
-    answers = {s.path: s.result.stdout if s.result else None for s in found.shells}
+        shells = system.shells(image, ["/bin/sh", "/bin/link", "/bin/parrot", "/bin/zsh"]).shells
+        said = system.commands(image, {"cat": ["cat", "--version"], "absent": ["absent"]}).answers
+    answers = {s.path: s.result.stdout if s.result else None for s in shells}
     assert answers["/bin/sh"] == answers["/bin/link"] == "mlcheck-42\n"
     assert answers["/bin/parrot"] != "mlcheck-42\n"
     assert answers["/bin/zsh"] is None
-    assert [s.final_path for s in found.shells[1:2]] == ["/usr/bin/bash"]
-    assert found.versions["cat"].exit_code == 0
-    assert found.versions["absent"].exit_code == 127
+    assert [s.final_path for s in shells[1:2]] == ["/usr/bin/bash"]
+    assert said["cat"].exit_code == 0
+    assert said["absent"].exit_code == 127
 
 
 @pytest.mark.skipif(not shutil.which("tcsh"), reason="there is no tcsh here")
 def test_tcsh_of_this_machine() -> None:
     with opened(Path("/")) as image:
-        (shell,) = system.tools(image, [str(shutil.which("tcsh"))], {}).shells
+        (shell,) = system.shells(image, [str(shutil.which("tcsh"))]).shells
     assert shell.result is not None
     assert shell.result.stdout == "mlcheck-42\n"
 
@@ -309,11 +306,11 @@ def test_all_probes_of_a_bare_image_give_json(root: Path) -> None:
     write(root, b"opt/conda/bin/\xff\xfe".decode("utf-8", "surrogateescape"), "#!/bin/sh\n", 0o755)
     with opened(root) as image:
         for name, probe in PROBES.items():
-            fact = probe(image, Questions(modules=("os",), tools={}, shells=()))
+            fact = probe(image, Questions(modules=("os",), commands={}, shells=()))
             text = json.dumps(to_json(fact), allow_nan=False)
             text.encode("utf-8")
             if name not in ("python", "imports"):  # these hold seconds
-                assert json.dumps(to_json(probe(image, Questions(tools={}, shells=())))) == text
+                assert json.dumps(to_json(probe(image, Questions(commands={}, shells=())))) == text
 
 
 def test_json_of_odd_names_and_orders() -> None:

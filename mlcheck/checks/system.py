@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlcheck.facts import CommandResult, ElfFiles, Files, OsRelease, PythonProbe, Tools
+from mlcheck.facts import CommandResult, Commands, ElfFiles, Files, OsRelease, PythonProbe, Shells
 from mlcheck.profile import Profile
 from mlcheck.verdict import Finding, Rule, ShowFile, ShowRun, Verdict
 
@@ -116,14 +116,14 @@ def micromamba(elf: ElfFiles, files: Files, profile: Profile) -> Verdict:
     return MICROMAMBA.judged(len(paths), findings)
 
 
-def commands(tools: Tools, profile: Profile) -> Verdict:
+def commands(fact: Commands, profile: Profile) -> Verdict:
     """The commands of `commands` end with 0 and print something."""
     promised = profile.expect.commands
     if not promised:
         return COMMANDS.skipped("the profile promises no command")
     findings = []
     for name, argv in promised.items():
-        result = tools.versions[name]
+        result = fact.answers[name]
         if result.ended != "exited" or result.exit_code != 0:
             found = how_it_ended(result)
         elif not (result.stdout.strip() or result.stderr.strip()):
@@ -135,12 +135,12 @@ def commands(tools: Tools, profile: Profile) -> Verdict:
     return COMMANDS.judged(len(promised), findings)
 
 
-def shells(tools: Tools, profile: Profile) -> Verdict:
+def shells(fact: Shells, profile: Profile) -> Verdict:
     """The shells of `shells` run `echo`."""
     promised = profile.expect.shells
     if not promised:
         return SHELLS.skipped("the profile promises no shell")
-    there = {shell.path: shell for shell in tools.shells}
+    there = {shell.path: shell for shell in fact.shells}
     findings = []
     for index, path in enumerate(promised):
         shell = there[path]

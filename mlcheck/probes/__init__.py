@@ -36,7 +36,7 @@ class Questions:
         libraries: sonames to resolve, besides what the programs in `bin/` need.
         modules: Python modules to import.
         shells: paths of shells to start.
-        tools: name to the argv that prints its version.
+        commands: name to the argv that prints its version.
     """
 
     prefix: str = "/opt/conda"
@@ -53,7 +53,7 @@ class Questions:
     libraries: tuple[str, ...] = ("libGL.so.1", "libstdc++.so.6", "libz.so.1")
     modules: tuple[str, ...] = ("ssl", "sqlite3", "numpy", "pandas", "ROOT")
     shells: tuple[str, ...] = ("/bin/sh", "/bin/bash", "/bin/zsh", "/bin/tcsh")
-    tools: Mapping[str, tuple[str, ...]] = field(
+    commands: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: {
             "micromamba": ("micromamba", "--version"),
             "pipenv": ("pipenv", "--version"),
@@ -83,7 +83,8 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
         "root-config": lambda image, _: root_config.probe(image),
         "python": lambda image, _: system.python(image),
         "entrypoint": lambda image, _: system.entrypoint(image),
-        "tools": lambda image, ask: system.tools(image, ask.shells, ask.tools),
+        "shells": lambda image, ask: system.shells(image, ask.shells),
+        "commands": lambda image, ask: system.commands(image, ask.commands),
         "imports": lambda image, ask: imports.probe(image, ask.modules),
     }
 )

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from mlcheck.engines.base import OpenImage, RootFS, Unreadable
 from mlcheck.facts import (
     CommandResult,
+    Commands,
     EntrypointRuns,
     Files,
     OsRelease,
@@ -21,7 +22,7 @@ from mlcheck.facts import (
     Script,
     Scripts,
     Shell,
-    Tools,
+    Shells,
 )
 from mlcheck.probes.reading import (
     TOKEN_BYTES,
@@ -105,24 +106,33 @@ def files(rootfs: RootFS, paths: Sequence[str]) -> Files:
     return Files({path: rootfs.resolve(path) for path in paths})
 
 
-def tools(image: OpenImage, shells: Sequence[str], versions: Mapping[str, Sequence[str]]) -> Tools:
-    """Start each shell that is there, and each command, side by side.
+def commands(image: OpenImage, commands: Mapping[str, Sequence[str]]) -> Commands:
+    """Run each command, side by side.
 
     Args:
-        shells: absolute paths.
-        versions: name to the argv that prints its version.
+        commands: name to argv.
 
     Raises:
         EngineError: the engine could not run them.
     """
+
+    def answer(argv: Sequence[str]) -> CommandResult:
+        return command_result(image.run(argv, limit_s=LIMIT_S, output_limit=OUTPUT_LIMIT))
+
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        asked = {
-            name: pool.submit(image.run, argv, limit_s=LIMIT_S, output_limit=OUTPUT_LIMIT)
-            for name, argv in versions.items()
-        }
-        started = tuple(pool.map(lambda path: _shell(image, path), shells))
-        answers = {name: command_result(future.result()) for name, future in asked.items()}
-    return Tools(started, answers)
+        return Commands(dict(zip(commands, pool.map(answer, commands.values()), strict=True)))
+
+
+def shells(image: OpenImage, paths: Sequence[str]) -> Shells:
+    """Start each shell that is there.
+
+    Args:
+        paths: absolute.
+
+    Raises:
+        EngineError: the engine could not run them.
+    """
+    return Shells(tuple(_shell(image, path) for path in paths))
 
 
 def _shell(image: OpenImage, path: str) -> Shell:

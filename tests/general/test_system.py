@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mlcheck.checks import system
-from mlcheck.facts import OsRelease, PythonProbe, Tools
+from mlcheck.facts import Commands, OsRelease, PythonProbe, Shells
 from mlcheck.plugin import Judge
 from mlcheck.profile import Profile
 
@@ -16,9 +18,10 @@ def test_python_is_as_promised(python: PythonProbe, profile: Profile, judge: Jud
     judge(system.python_version(python, profile))
 
 
-def test_commands_run(tools: Tools, profile: Profile, judge: Judge) -> None:
-    judge(system.commands(tools, profile))
+@pytest.mark.slow
+def test_commands_run(commands: Commands, profile: Profile, judge: Judge) -> None:
+    judge(system.commands(commands, profile))
 
 
-def test_shells_run(tools: Tools, profile: Profile, judge: Judge) -> None:
-    judge(system.shells(tools, profile))
+def test_shells_run(shells: Shells, profile: Profile, judge: Judge) -> None:
+    judge(system.shells(shells, profile))
