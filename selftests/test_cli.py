@@ -1,0 +1,97 @@
+"""The `mlcheck` command: facts, exec, exit codes and messages."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory, tiny_rootfs: Path) -> Path:
+    root = tmp_path_factory.mktemp("cli") / "mini:v1"
+    shutil.copytree(tiny_rootfs, root, symlinks=True)
+    (root / "list-of-pkgs-inside.txt").write_text("numpy 1.26.4\n")
+    (root / "etc/os-release").write_text('ID=mini\nNAME="\x1b[31mred"\n')
+    return root
+
+
+def mlcheck(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "mlcheck.cli", *arguments],
+        input=stdin,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_facts_as_json(image: Path) -> None:
+    names = ["package-list", "os-release"]
+    done = mlcheck("facts", str(image), "--json", *(f"--probe={name}" for name in names))
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert set(facts) == set(names)
+    assert facts["package-list"]["entries"] == [{"name": "numpy", "version": "1.26.4", "line": 1}]
+    assert facts["os-release"]["fields"]["ID"] == "mini"
+
+
+def test_facts_for_people_cannot_steer_the_terminal(image: Path) -> None:
+    done = mlcheck("facts", str(image), "--probe", "os-release")
+    assert done.returncode == 0
+    assert b"    ID: mini\n" in done.stdout
+    assert b"\x1b" not in done.stdout
+
+
+def test_all_facts_of_an_image_without_much_in_it(image: Path) -> None:
+    done = mlcheck("facts", str(image), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["python"]["info"] is None
+
+
+def test_exec_passes_bytes_and_exit_code_on(image: Path) -> None:
+    done = mlcheck(
+        "exec", str(image), "--", "sh", "-c", "cat; echo err >&2; exit 7", stdin=b"\x00a"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"\x00a", b"err\n")
+
+
+def test_exec_of_a_command_without_an_end(image: Path) -> None:
+    done = mlcheck("exec", "--limit", "0.5", str(image), "--", "sleep", "1000")
+    assert done.returncode == 124
+    assert b"ended by a limit (timeout)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["facts", "./no/such/dir"], "there is no directory"),
+        (["facts", "x:y:z"], "is no tag"),
+        (["facts", "reference:nothing"], "no reference image"),
+        (["exec", "/dev", "--", "true"], "holds no image"),
+        (["reference", "build", "ml-base", "--defect", "nothing"], "nothing"),
+        (["reference", "build", "ml-base:alma9-python27"], "alma9-python27"),
+        (["facts", "--probe", "nothing", "."], "nothing"),
+    ],
+)
+def test_a_mistake_is_a_message_and_exit_code_2(arguments: list[str], words: str) -> None:
+    done = mlcheck(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(image: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"'{sys.executable}' -m mlcheck.cli facts '{image}' --probe elf | true"],
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+    assert b"Exception" not in done.stderr
