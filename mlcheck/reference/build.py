@@ -127,15 +127,15 @@ class _Steps:
 
         def make(directory: Path, job: Job) -> None:
             elf.require_tools()
-            _require_space()
-            with _step(job, 1, "Python") as step:
+            _require_space(4.0 if self.full else 1.5)
+            with self._step(job, 1, "Python") as step:
                 python.lay_out(directory, job)
                 step(f"{python.full_version()} of this machine, moved to {PREFIX}")
-            with _step(job, 2, "packages") as step:
+            with self._step(job, 2, "packages") as step:
                 count = python.install_packages(directory, job, full=self.full)
                 python.arrange(directory)
                 step(f"{count} from PyPI")
-            with _step(job, 3, "byte code") as step:
+            with self._step(job, 3, "byte code") as step:
                 python.compile_bytecode(directory, job)
                 step("compiled")
             tree.tidy_modes(directory)
@@ -145,7 +145,7 @@ class _Steps:
     def _base(self, directory: Path, job: Job) -> None:
         elf.require_tools()
         cache.clone(self._packages(), directory)
-        with _step(job, 4, "system") as step:
+        with self._step(job, 4, "system") as step:
             system.lay_out(directory, job)
             _overlay(directory, "ml-base")
             system.add_old_host_libraries(directory, job)
@@ -162,7 +162,7 @@ class _Steps:
             )
             system.write_loader_cache(directory, job)
             step("commands, libraries and scripts")
-        with _step(job, 5, "records") as step:
+        with self._step(job, 5, "records") as step:
             count = _conda_packages(directory, shells)
             step(f"{count} in conda-meta, and the package list")
         _finish(directory)
@@ -170,13 +170,24 @@ class _Steps:
     def _pyroot(self, directory: Path, job: Job) -> None:
         elf.require_tools()
         cache.clone(self.good("ml-base"), directory)
-        with _step(job, 6, "ROOT") as step:
+        with self._step(job, 6, "ROOT") as step:
             add_lib_gl = debian.add_lib_gl if self.full else system.add_lib_gl
             add_lib_gl(directory, job)
             system.write_loader_cache(directory, job)
             condameta.write(directory, root.add(directory, job))
             step("programs, libraries and records")
         _finish(directory)
+
+    @contextlib.contextmanager
+    def _step(self, job: Job, number: int, title: str) -> Iterator[Callable[[str], None]]:
+        """Tells what a step did and how long it took, when it calls what it is given."""
+        start = time.monotonic()
+        of = 6 if self.name == "ml-pyroot" else 5
+
+        def done(what: str) -> None:
+            job.progress(f"[{number}/{of}] {title}: {what} ({time.monotonic() - start:.1f} s)")
+
+        yield done
 
 
 def _finish(directory: Path) -> None:
@@ -260,17 +271,6 @@ def _conda_packages(directory: Path, shells: dict[str, str]) -> int:
     return len(packages)
 
 
-@contextlib.contextmanager
-def _step(job: Job, number: int, title: str) -> Iterator[Callable[[str], None]]:
-    """Tells what a step did and how long it took, when it calls what it is given."""
-    start = time.monotonic()
-
-    def done(what: str) -> None:
-        job.progress(f"[{number}/6] {title}: {what} ({time.monotonic() - start:.1f} s)")
-
-    yield done
-
-
 def _require_linux() -> None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise UsageError(
@@ -280,12 +280,13 @@ def _require_linux() -> None:
         )
 
 
-def _require_space() -> None:
-    free, needed = shutil.disk_usage(cache.cache_root()).free, 1_500_000_000
+def _require_space(needed: float) -> None:
+    """See that `needed` gigabytes are free."""
+    free = shutil.disk_usage(cache.cache_root()).free / 1e9
     if free < needed:
         raise EngineError(
-            f"A reference image needs about {needed / 1e9:.1f} GB below {cache.cache_root()}, "
-            f"where {free / 1e9:.1f} GB are free.",
+            f"A reference image needs about {needed} GB below {cache.cache_root()}, where "
+            f"{free:.1f} GB are free.",
             "Free some, or set MLCHECK_CACHE_DIR to a directory on another file system.",
         )
 

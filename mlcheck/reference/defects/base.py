@@ -23,7 +23,8 @@ class Defect:
         name: by which it is asked for ("rpath").
         images: the reference images that it can be planted in.
         plants: what is wrong then, one sentence.
-        caught_by: names of the checks that fail; all others stay green.
+        caught_by: names of the checks that fail; all others stay green. A check that compares
+            with a checked-in package list is among them as it would be with the good image's.
         apply: plants it in the image at a directory, which may share its other files with good
             images by hard links.
     """

@@ -104,6 +104,18 @@ def _rpath_dead(image: Path) -> None:
 
 
 @DEFECTS.defect(
+    "rpath-required",
+    "root.exe has no RPATH entry $ORIGIN/../lib: its libraries are found by links in bin/.",
+    "rpath-required",
+    images=_PYROOT,
+)
+def _rpath_required(image: Path) -> None:
+    elf.set_rpath(Job(), tree.own(image, f"{_BIN}/root.exe"), "$ORIGIN")
+    for name in ("libCore.so", "libz.so.1"):
+        tree.symlink(image, f"{_BIN}/{name}", f"../lib/{name}")
+
+
+@DEFECTS.defect(
     "elf-missing-library",
     "rootcling.exe needs libCling.so, which is nowhere.",
     "libraries-resolve",
@@ -136,7 +148,9 @@ def _elf_truncated(image: Path) -> None:
     os.truncate(tree.own(image, f"{_BIN}/rootcling.exe"), 100)
 
 
-@DEFECTS.defect("libgl-missing", "The system has no libGL.so.1.", "libgl", images=_PYROOT)
+@DEFECTS.defect(
+    "libgl-missing", "The system has no libGL.so.1.", "libraries-system", images=_PYROOT
+)
 def _libgl_missing(image: Path) -> None:
     tree.remove(image, _GL)
     tree.remove(image, f"{_GL}.7.0")
@@ -145,7 +159,7 @@ def _libgl_missing(image: Path) -> None:
 @DEFECTS.defect(
     "libgl-dangling",
     "The system's libGL.so.1 is a link to a file that does not exist.",
-    "libgl",
+    "libraries-system",
     images=_PYROOT,
 )
 def _libgl_dangling(image: Path) -> None:
@@ -153,13 +167,15 @@ def _libgl_dangling(image: Path) -> None:
 
 
 @DEFECTS.defect(
-    "libgl-loop", "The system's libGL.so.1 is a link to itself.", "libgl", images=_PYROOT
+    "libgl-loop", "The system's libGL.so.1 is a link to itself.", "libraries-system", images=_PYROOT
 )
 def _libgl_loop(image: Path) -> None:
     tree.symlink(image, _GL, "libGL.so.1")
 
 
-@DEFECTS.defect("libgl-32bit", "The system's libGL.so.1 is for 32 bits.", "libgl", images=_PYROOT)
+@DEFECTS.defect(
+    "libgl-32bit", "The system's libGL.so.1 is for 32 bits.", "libraries-system", images=_PYROOT
+)
 def _libgl_32bit(image: Path) -> None:
     library = tree.at(image, f"{_GL}.7.0")
     elf.library(Job(), library, "libGL.so.1", "glXGetClientString", "1.7.0", elf.BITS_32)
@@ -168,7 +184,7 @@ def _libgl_32bit(image: Path) -> None:
 @DEFECTS.defect(
     "libgl-from-conda",
     "The only libGL.so.1 is conda's, in /opt/conda/lib, where the loader does not look.",
-    "libgl",
+    "libraries-system",
     images=_PYROOT,
 )
 def _libgl_from_conda(image: Path) -> None:

@@ -87,13 +87,23 @@ def _file_old_library(image: Path) -> None:
     tree.remove(image, "/usr/lib64/libssl.so.10")
 
 
-@DEFECTS.defect("entrypoint-missing", "/entrypoint.sh is not there.", "entrypoint", "files")
+@DEFECTS.defect(
+    "entrypoint-missing",
+    "/entrypoint.sh is not there.",
+    "entrypoint",
+    "entrypoint-command",
+    "files",
+)
 def _entrypoint_missing(image: Path) -> None:
     tree.remove(image, _ENTRYPOINT)
 
 
 @DEFECTS.defect(
-    "entrypoint-not-executable", "/entrypoint.sh has the mode 0644.", "entrypoint", "files"
+    "entrypoint-not-executable",
+    "/entrypoint.sh has the mode 0644.",
+    "entrypoint",
+    "entrypoint-command",
+    "files",
 )
 def _entrypoint_not_executable(image: Path) -> None:
     tree.chmod(image, _ENTRYPOINT, 0o644)
@@ -102,7 +112,7 @@ def _entrypoint_not_executable(image: Path) -> None:
 @DEFECTS.defect(
     "entrypoint-swallows",
     "/entrypoint.sh takes words and exit code away from the command, as upstream's does.",
-    "entrypoint",
+    "entrypoint-command",
 )
 def _entrypoint_swallows(image: Path) -> None:
     content = "#!/bin/bash\n. /printme.sh\nif [ $# -gt 0 ]; then\n    bash -c $*\nfi\nexit 0\n"
@@ -110,7 +120,9 @@ def _entrypoint_swallows(image: Path) -> None:
 
 
 @DEFECTS.defect(
-    "entrypoint-interpreter", "/entrypoint.sh asks for a shell that is not there.", "entrypoint"
+    "entrypoint-interpreter",
+    "/entrypoint.sh asks for a shell that is not there.",
+    "entrypoint-command",
 )
 def _entrypoint_interpreter(image: Path) -> None:
     tree.replace(image, _ENTRYPOINT, "#!/bin/bash\n", "#!/usr/local/bin/bash\n")

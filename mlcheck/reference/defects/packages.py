@@ -16,22 +16,31 @@ from mlcheck.reference.system import PACKAGES
 
 DEFECTS = Catalogue()
 _READABLE, _INSTALLED = "package-list-readable", "package-list-installed"
+_CHECKED_IN = "package-list-checked-in"
 
 
-@DEFECTS.defect("list-missing-line", "The package list does not tell of numpy.", _INSTALLED)
+@DEFECTS.defect(
+    "list-missing-line", "The package list does not tell of numpy.", _INSTALLED, _CHECKED_IN
+)
 def _list_missing_line(image: Path) -> None:
     edit_list(image, lambda lines: [line for line in lines if not line.startswith("numpy ")])
 
 
 @DEFECTS.defect(
-    "list-extra-line", "The package list tells of ghost 1.0, which is not installed.", _INSTALLED
+    "list-extra-line",
+    "The package list tells of ghost 1.0, which is not installed.",
+    _INSTALLED,
+    _CHECKED_IN,
 )
 def _list_extra_line(image: Path) -> None:
     edit_list(image, lambda lines: [*lines, "ghost 1.0"])
 
 
 @DEFECTS.defect(
-    "list-wrong-version", "The package list tells of scipy 1.0.0; another is installed.", _INSTALLED
+    "list-wrong-version",
+    "The package list tells of scipy 1.0.0; another is installed.",
+    _INSTALLED,
+    _CHECKED_IN,
 )
 def _list_wrong_version(image: Path) -> None:
     edit_list(
@@ -40,12 +49,14 @@ def _list_wrong_version(image: Path) -> None:
     )
 
 
-@DEFECTS.defect("list-empty", "The package list is empty.", _READABLE, _INSTALLED)
+@DEFECTS.defect("list-empty", "The package list is empty.", _READABLE, _INSTALLED, _CHECKED_IN)
 def _list_empty(image: Path) -> None:
     tree.write(image, listing.PATH, "")
 
 
-@DEFECTS.defect("list-missing", "There is no package list.", _READABLE, _INSTALLED, "files")
+@DEFECTS.defect(
+    "list-missing", "There is no package list.", _READABLE, _INSTALLED, _CHECKED_IN, "files"
+)
 def _list_missing(image: Path) -> None:
     tree.remove(image, listing.PATH)
 
@@ -60,7 +71,9 @@ def _list_garbage(image: Path) -> None:
     tree.write(image, listing.PATH, content + b"\xff\xfe\x00 what is this supposed to be\n")
 
 
-@DEFECTS.defect("list-fifo", "The package list is a FIFO.", _READABLE, _INSTALLED, "files")
+@DEFECTS.defect(
+    "list-fifo", "The package list is a FIFO.", _READABLE, _INSTALLED, _CHECKED_IN, "files"
+)
 def _list_fifo(image: Path) -> None:
     tree.remove(image, listing.PATH)
     os.mkfifo(tree.at(image, listing.PATH), 0o644)
@@ -71,6 +84,7 @@ def _list_fifo(image: Path) -> None:
     "The package list is a link to /etc/shadow, which this image does not have.",
     _READABLE,
     _INSTALLED,
+    _CHECKED_IN,
     "files",
 )
 def _list_link_outside(image: Path) -> None:
@@ -102,12 +116,12 @@ def _conda_record_unlisted(image: Path) -> None:
     images=(ML_PYROOT,),
 )
 def _conda_record_version(image: Path) -> None:
-    old = record(image, "zlib")
-    content = tree.at(image, old).read_text()
-    tree.remove(image, old)
-    new = old.replace("1.3.1", "1.2.13")
-    tree.write(image, new, content.replace("zlib-1.3.1", "zlib-1.2.13").replace(
-        '"version": "1.3.1"', '"version": "1.2.13"'))  # fmt: skip
+    path = record(image, "zlib")
+    content = tree.at(image, path).read_text()
+    tree.remove(image, path)
+    for before in ("zlib-1.3.1", '"version": "1.3.1"'):
+        content = content.replace(before, before.replace("1.3.1", "1.2.13"))
+    tree.write(image, path.replace("1.3.1", "1.2.13"), content)
 
 
 @DEFECTS.defect(
@@ -137,7 +151,7 @@ def _rpm_missing(image: Path) -> None:
 @DEFECTS.defect(
     "unrecorded-package",
     "The package sneaky was added to image and list, but not to the checked-in copy of the list.",
-    "package-list-checked-in",
+    _CHECKED_IN,
 )
 def _unrecorded_package(image: Path) -> None:
     _add_sneaky(image)
@@ -147,16 +161,17 @@ def _unrecorded_package(image: Path) -> None:
 @DEFECTS.defect(
     "unrecorded-update",
     "six is another version in image and list than in the checked-in copy of the list.",
-    "package-list-checked-in",
+    _CHECKED_IN,
 )
 def _unrecorded_update(image: Path) -> None:
-    _change_version(image, "six", "six", "1.0.0")
+    _change_version(image, "six", "1.0.0")
 
 
 @DEFECTS.defect(
     "package-missing",
     "seaborn is promised, and nothing of it is there.",
     "packages-promised",
+    _CHECKED_IN,
     "imports",
 )
 def _package_missing(image: Path) -> None:
@@ -165,11 +180,13 @@ def _package_missing(image: Path) -> None:
 
 @DEFECTS.defect(
     "package-version",
-    "scikit-hep is 5.0.0 in image and list; 5.1.1 is promised.",
+    "root is 6.28.4 in conda's record and in the list; 6.30.4 is promised.",
     "packages-promised",
+    _CHECKED_IN,
+    images=(ML_PYROOT,),
 )
 def _package_version(image: Path) -> None:
-    _change_version(image, "scikit_hep", "scikit-hep", "5.0.0")
+    _change_conda_version(image, "root", "6.30.4", "6.28.4")
 
 
 @DEFECTS.defect(
@@ -219,22 +236,25 @@ def _add_sneaky(image: Path) -> None:
     tree.write(image, f"{info}/RECORD", "sneaky.py,,\nsneaky-1.0.dist-info/RECORD,,\n")
 
 
-def _change_version(image: Path, distribution: str, conda: str, version: str) -> None:
-    """Another version of a package, in its metadata, its conda record and the list."""
-    info = dist_info(image, distribution)
+def _change_version(image: Path, name: str, version: str) -> None:
+    """Another version of a Python package, in its metadata, its conda record and the list."""
+    info = dist_info(image, name)
     old = info.removesuffix(".dist-info").rpartition("-")[2]
     moved = info.replace(f"-{old}.", f"-{version}.")
     tree.at(image, info).rename(tree.at(image, moved))
     tree.replace(image, f"{moved}/METADATA", f"\nVersion: {old}\n", f"\nVersion: {version}\n")
-    path = record(image, conda)
+    _change_conda_version(image, name, old, version)
+
+
+def _change_conda_version(image: Path, name: str, old: str, version: str) -> None:
+    """Another version of a package, in its conda record and the list."""
+    path = record(image, name)
     content = tree.at(image, path).read_text()
     tree.remove(image, path)
     tree.write(image, path.replace(f"-{old}-", f"-{version}-"), content.replace(old, version))
     edit_list(
         image,
-        lambda lines: [
-            f"{conda} {version}" if line == f"{conda} {old}" else line for line in lines
-        ],
+        lambda lines: [f"{name} {version}" if line == f"{name} {old}" else line for line in lines],
     )
 
 

@@ -78,35 +78,25 @@ def _micromamba_script(image: Path) -> None:
 
 
 @DEFECTS.defect(
-    "micromamba-version",
-    "micromamba is 1.5.1; the package list tells of 2.1.0, and the profile promises it.",
-    "micromamba",
-    "package-list-installed",
-)
-def _micromamba_version(image: Path) -> None:
-    tree.remove(image, _MICROMAMBA)
-    program = tree.at(image, _MICROMAMBA)
-    elf.compile_c(Job(), "micromamba.c", program, {"VERSION": '"1.5.1"'}, ["-static"])
-    _link_micromamba(image)
-
-
-@DEFECTS.defect(
     "micromamba-missing",
     "There is no micromamba, neither in /bin nor in the prefix.",
     "micromamba",
+    "commands",
     "package-list-installed",
+    "packages-promised",
+    "files",
 )
 def _micromamba_missing(image: Path) -> None:
     tree.remove(image, _MICROMAMBA)
     tree.remove(image, f"{_BIN}/micromamba")
 
 
-@DEFECTS.defect("pipenv-missing", "There is no pipenv in /opt/conda/bin.", "pipenv")
+@DEFECTS.defect("pipenv-missing", "There is no pipenv in /opt/conda/bin.", "commands")
 def _pipenv_missing(image: Path) -> None:
     tree.remove(image, f"{_BIN}/pipenv")
 
 
-@DEFECTS.defect("pipenv-fails", "pipenv ends with a traceback.", "pipenv")
+@DEFECTS.defect("pipenv-fails", "pipenv ends with a traceback.", "commands")
 def _pipenv_fails(image: Path) -> None:
     tree.replace(image, f"{_BIN}/pipenv", "from pipenv import cli", "from pipenv import nothing")
 
@@ -147,7 +137,11 @@ def _root_config_missing(image: Path) -> None:
 
 
 @DEFECTS.defect(
-    "root-config-not-executable", "root-config has the mode 0644.", "root-config", images=_PYROOT
+    "root-config-not-executable",
+    "root-config has the mode 0644.",
+    "root-config",
+    "script-shebangs",
+    images=_PYROOT,
 )
 def _root_config_not_executable(image: Path) -> None:
     tree.chmod(image, f"{_BIN}/root-config", 0o644)
@@ -164,28 +158,39 @@ def _root_config_fails(image: Path) -> None:
 
 
 @DEFECTS.defect(
-    "shebang-absolute", "The script pybabel starts with #!/opt/conda/bin/python.", "script-shebangs"
+    "shebang-absolute", "The script pip3 starts with #!/opt/conda/bin/python.", "script-shebangs"
 )
 def _shebang_absolute(image: Path) -> None:
-    _set_shebang(image, "pybabel", f"{_BIN}/python")
+    _set_shebang(image, "pip3", f"{_BIN}/python")
 
 
 @DEFECTS.defect(
     "shebang-missing-interpreter",
-    "The script pybabel asks for python3.6, which is not there.",
+    "The script pip3 asks for python3.6, which is not there.",
     "script-shebangs",
 )
 def _shebang_missing_interpreter(image: Path) -> None:
-    _set_shebang(image, "pybabel", "/usr/bin/env python3.6")
+    _set_shebang(image, "pip3", "/usr/bin/env python3.6")
 
 
 @DEFECTS.defect(
     "shebang-carriage-return",
-    "The first line of the script pybabel ends with a carriage return, as Windows writes it.",
+    "The first line of the script pip3 ends with a carriage return, as Windows writes it.",
     "script-shebangs",
 )
 def _shebang_carriage_return(image: Path) -> None:
-    _set_shebang(image, "pybabel", "/usr/bin/env python3\r")
+    _set_shebang(image, "pip3", "/usr/bin/env python3\r")
+
+
+@DEFECTS.defect(
+    "wrapper-mute",
+    "The Python part of jupyter-lab is gone: it ends with 0 and prints nothing.",
+    "commands",
+)
+def _wrapper_mute(image: Path) -> None:
+    path = f"{_BIN}/jupyter-lab"
+    head, _, _ = tree.at(image, path).read_text().rpartition("from jupyterlab")
+    tree.write(image, path, head, 0o755)
 
 
 def _set_shebang(image: Path, script: str, interpreter: str) -> None:
