@@ -11,7 +11,7 @@ demo: venv-reference
 	&& .venv/bin/pytest --image "$$image"
 
 selftest: venv-dev
-	.venv/bin/pytest -rfEs selftests
+	.venv/bin/pytest -rfEs -n auto selftests
 
 lint: venv-dev
 	.venv/bin/ruff check

@@ -206,8 +206,14 @@ def test_a_symlink_and_its_target(target: str, good: bool) -> None:
 
 CONFIG = Environment(
     {"A": "1", "PATH": "/opt/conda/bin:/usr/bin", "L": "/usr/lib64:/.singularity.d/libs"},
-    ("/entrypoint.sh",), ("/bin/bash",), None, None, (), None, "/env.sh",
-)  # fmt: skip
+    ("/entrypoint.sh",),
+    ("/bin/bash",),
+    None,
+    None,
+    (),
+    None,
+    "/env.sh",
+)
 
 
 @pytest.mark.parametrize(

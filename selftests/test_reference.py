@@ -80,7 +80,8 @@ def site_packages(image: Path) -> Path:
 
 
 def test_conda_tools_read_every_record(reference_image: Path) -> None:
-    rattler = pytest.importorskip("rattler")
+    import rattler
+
     files = sorted((reference_image / CONDA / "conda-meta").glob("*.json"))
     for file in files:
         record = rattler.PrefixRecord.from_path(file)
@@ -190,14 +191,28 @@ def test_real_rpm_reads_the_database(tmp_path: Path) -> None:
 
 
 def test_the_list_is_in_the_order_of_sort(tmp_path: Path) -> None:
-    lines = ["zsh 5.9", "_libgcc_mutex 0.1", "Jinja2 3.1", "jinja2 3.1", "asdf-standard 1",
-             "asdf_standard 1", "bzip2.x86_64 1.0", "bzip2 1.0", "awkward 2", "_x 1"]  # fmt: skip
+    lines = [
+        "zsh 5.9",
+        "_libgcc_mutex 0.1",
+        "Jinja2 3.1",
+        "jinja2 3.1",
+        "asdf-standard 1",
+        "asdf_standard 1",
+        "bzip2.x86_64 1.0",
+        "bzip2 1.0",
+        "awkward 2",
+        "_x 1",
+    ]
     sort = shutil.which("sort")
     assert sort is not None
     sorted_ = subprocess.run(
-        [sort, "-fu"], input="\n".join(lines), env={"LC_ALL": "C"}, capture_output=True, text=True,
+        [sort, "-fu"],
+        input="\n".join(lines),
+        env={"LC_ALL": "C"},
+        capture_output=True,
+        text=True,
         check=True,
-    )  # fmt: skip
+    )
     ours = [line.lower() for line in listing.in_order(lines)]
     assert ours == sorted_.stdout.lower().splitlines()
     assert "jinja2 3.1" in listing.in_order(lines)
@@ -238,10 +253,15 @@ def test_root_runs_and_tells_its_libraries(run_inside: RunInside) -> None:
 
 
 def test_rpath_is_upstreams_after_its_correction(reference_image: Path) -> None:
-    lief = pytest.importorskip("lief")
+    import lief
+
     binary = lief.ELF.parse(str(reference_image / CONDA / "bin/root.exe"))
-    rpaths = [entry.rpath for entry in binary.dynamic_entries if isinstance(
-        entry, lief.ELF.DynamicEntryRpath)]  # fmt: skip
+    assert binary is not None
+    rpaths = [
+        entry.rpath
+        for entry in binary.dynamic_entries
+        if isinstance(entry, lief.ELF.DynamicEntryRpath)
+    ]
     assert rpaths == [
         "/0000000000000:$ORIGIN:$ORIGIN/../lib:/home/conda/feedstock_root/build_artifacts/"
         "root_base_1689430670413/_build_env/lib"
@@ -250,9 +270,12 @@ def test_rpath_is_upstreams_after_its_correction(reference_image: Path) -> None:
 
 
 def test_micromamba_is_one_static_program(reference_image: Path, run_inside: RunInside) -> None:
-    lief = pytest.importorskip("lief")
+    import lief
+
     program = reference_image / "bin/micromamba"
-    assert not lief.ELF.parse(str(program)).has_interpreter
+    binary = lief.ELF.parse(str(program))
+    assert binary is not None
+    assert not binary.has_interpreter
     assert program.stat().st_ino == (reference_image / CONDA / "bin/micromamba").stat().st_ino
     assert run_inside(["micromamba", "--version"]).stdout == "2.1.0\n"
 
@@ -260,8 +283,10 @@ def test_micromamba_is_one_static_program(reference_image: Path, run_inside: Run
 def test_jupyter_sees_exactly_the_promised_kernels(run_inside: RunInside) -> None:
     result = run_inside(["jupyter", "kernelspec", "list", "--json"])
     specs = json.loads(result.stdout)["kernelspecs"]
-    told = {name: (spec["spec"]["argv"][:2], spec["spec"]["display_name"]) for name, spec in
-            specs.items()}  # fmt: skip
+    told = {
+        name: (spec["spec"]["argv"][:2], spec["spec"]["display_name"])
+        for name, spec in specs.items()
+    }
     assert told == {
         "python3": (["python3-nohome", "-s"], "ML-Python3"),
         "python3-usersite": (["python3-nohome", "-m"], "ML-Python3-usersite"),
@@ -333,16 +358,23 @@ def test_setup_on_host_takes_a_way_that_path_can_hold(
     assert bash is not None
     result = subprocess.run(
         [bash, "-c", f". {tmp_path}/image/setupMe-on-host.sh {show}"],
-        capture_output=True, text=True, check=False, env={"PATH": "/usr/bin:/bin"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/usr/bin:/bin"},
+    )
     prefix = f"{tmp_path}/image/opt/conda"
     assert result.stdout.splitlines()[-3:] == [
-        f"{prefix} {prefix}/share/jupyter", f"{prefix}/bin/root-config", prefix,
-    ], result.stderr  # fmt: skip
+        f"{prefix} {prefix}/share/jupyter",
+        f"{prefix}/bin/root-config",
+        prefix,
+    ], result.stderr
     direct = subprocess.run(
         [bash, "-c", f". {reference_image}/setupMe-on-host.sh"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert direct.returncode == 1
     assert "colon" in direct.stderr
 
@@ -469,9 +501,11 @@ def test_equal_images_make_equal_tars(small_image: Path, tmp_path: Path) -> None
 def test_docker_archive_has_layer_and_configuration(small_image: Path, tmp_path: Path) -> None:
     file = tmp_path / "small.tar"
     tree.replace(
-        small_image, "/.singularity.d/env/10-docker2singularity.sh",
-        '{LC_ALL:-"C.UTF-8"}', '{LC_ALL:-"POSIX"}',
-    )  # fmt: skip
+        small_image,
+        "/.singularity.d/env/10-docker2singularity.sh",
+        '{LC_ALL:-"C.UTF-8"}',
+        '{LC_ALL:-"POSIX"}',
+    )
     export.export_docker_archive(small_image, file)
     with tarfile.open(file) as archive:
 

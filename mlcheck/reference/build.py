@@ -238,35 +238,51 @@ def _conda_packages(directory: Path, shells: dict[str, str]) -> int:
     packages = condameta.python_packages(directory, _REQUESTED.split())
     owned = {path for package in packages for path in package.files}
     interpreter = condameta.files_below(
-        directory, f"{PREFIX}/lib", *(f"{PREFIX}/bin/{name}" for name in
-        ("python", "python3", f"python{VERSION}"))
-    )  # fmt: skip
+        directory,
+        f"{PREFIX}/lib",
+        *(f"{PREFIX}/bin/{name}" for name in ("python", "python3", f"python{VERSION}")),
+    )
     packages += [
         CondaPackage(
-            "python", python.full_version(), build_string("python", python=False) + "_cpython",
-            "Python-2.0", ("tzdata", "ca-certificates"),
+            "python",
+            python.full_version(),
+            build_string("python", python=False) + "_cpython",
+            "Python-2.0",
+            ("tzdata", "ca-certificates"),
             tuple(path for path in interpreter if path not in owned),
             requested=f"python={VERSION}",
         ),
         CondaPackage("python_abi", VERSION, f"8_cp{VERSION.replace('.', '')}", "BSD-3-Clause"),
         CondaPackage(
-            "ca-certificates", "2025.1.31", build_string("ca-certificates", python=False), "ISC",
+            "ca-certificates",
+            "2025.1.31",
+            build_string("ca-certificates", python=False),
+            "ISC",
             files=("ssl/cacert.pem", "ssl/cert.pem"),
         ),
         CondaPackage(
-            "tzdata", "2025b", build_string("tzdata", python=False), "LicenseRef-Public-Domain",
-            files=condameta.files_below(directory, f"{PREFIX}/share/zoneinfo"), noarch=True,
+            "tzdata",
+            "2025b",
+            build_string("tzdata", python=False),
+            "LicenseRef-Public-Domain",
+            files=condameta.files_below(directory, f"{PREFIX}/share/zoneinfo"),
+            noarch=True,
         ),
         *(
             CondaPackage(
-                name, version, build_string(name, python=False), licence,
-                files=(f"bin/{name}",), requested=name,
+                name,
+                version,
+                build_string(name, python=False),
+                licence,
+                files=(f"bin/{name}",),
+                requested=name,
             )
             for name, version, licence in (
-                ("zsh", shells["zsh"], "MIT"), ("tcsh", shells["tcsh"], "BSD-3-Clause"),
+                ("zsh", shells["zsh"], "MIT"),
+                ("tcsh", shells["tcsh"], "BSD-3-Clause"),
             )
         ),
-    ]  # fmt: skip
+    ]
     condameta.write(directory, packages)
     return len(packages)
 
@@ -302,21 +318,25 @@ def _machine() -> list[object]:
 
 
 def _sources() -> str:
-    return _hash(*(
-        _content(entry)
-        for entry in sorted(_HERE.iterdir())
-        if entry.name not in _NOT_IN_KEY and entry.name != "__pycache__"
-    ))  # fmt: skip
+    return _hash(
+        *(
+            _content(entry)
+            for entry in sorted(_HERE.iterdir())
+            if entry.name not in _NOT_IN_KEY and entry.name != "__pycache__"
+        )
+    )
 
 
 def _content(path: Path) -> str:
     """Hash of a file, or of the names and content of all files below a directory."""
     files = [path] if path.is_file() else sorted(path.rglob("*"))
-    return _hash(*(
-        (str(file.relative_to(path)), hashlib.sha256(file.read_bytes()).hexdigest())
-        for file in files
-        if file.is_file() and "__pycache__" not in file.parts
-    ))  # fmt: skip
+    return _hash(
+        *(
+            (str(file.relative_to(path)), hashlib.sha256(file.read_bytes()).hexdigest())
+            for file in files
+            if file.is_file() and "__pycache__" not in file.parts
+        )
+    )
 
 
 def _hash(*parts: object) -> str:

@@ -111,10 +111,15 @@ def python_packages(root: Path, requested: Iterable[str]) -> list[CondaPackage]:
         if meta:
             found.append(
                 CondaPackage(
-                    meta, package.version, "pyhd8ed1ab_0", package.license,
-                    (f"{package.name} >={package.version}",), noarch=True, requested=meta,
+                    meta,
+                    package.version,
+                    "pyhd8ed1ab_0",
+                    package.license,
+                    (f"{package.name} >={package.version}",),
+                    noarch=True,
+                    requested=meta,
                 )
-            )  # fmt: skip
+            )
     return found
 
 

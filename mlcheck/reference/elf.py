@@ -60,14 +60,27 @@ def compile_c(
     zig_cache = str(cache_root() / "zig")
     job.run(
         [
-            sys.executable, "-m", "ziglang", "cc", "-target", target, "-nostdlib", "-Os", "-s",
-            "-ffreestanding", "-fno-builtin", "-fno-stack-protector",
+            sys.executable,
+            "-m",
+            "ziglang",
+            "cc",
+            "-target",
+            target,
+            "-nostdlib",
+            "-Os",
+            "-s",
+            "-ffreestanding",
+            "-fno-builtin",
+            "-fno-stack-protector",
             *(f"-D{name}={value}" for name, value in defines.items()),
-            source, *flags, "-o", output,
+            source,
+            *flags,
+            "-o",
+            output,
         ],
         cwd=SOURCES,
         env={"ZIG_GLOBAL_CACHE_DIR": zig_cache, "ZIG_LOCAL_CACHE_DIR": zig_cache},
-    )  # fmt: skip
+    )
     output.chmod(0o755)
 
 

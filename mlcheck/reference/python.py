@@ -107,10 +107,20 @@ def install_packages(root: Path, job: Job, *, full: bool) -> int:
     import uv  # heavy for nothing when the image is cached
 
     words: list[str | Path] = [
-        uv.find_uv_bin(), "pip", "install", "--python", tree.at(root, f"{PREFIX}/bin/python3"),
-        "--break-system-packages", "--no-deps", "--only-binary", ":all:", "--link-mode", "copy",
-        "--no-progress", "--no-python-downloads",
-    ]  # fmt: skip
+        uv.find_uv_bin(),
+        "pip",
+        "install",
+        "--python",
+        tree.at(root, f"{PREFIX}/bin/python3"),
+        "--break-system-packages",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--link-mode",
+        "copy",
+        "--no-progress",
+        "--no-python-downloads",
+    ]
     for lock in LOCKS[full]:
         words += ["-r", _HERE / lock]
     # A virtual environment that is active here does not matter.
@@ -154,12 +164,25 @@ def compile_bytecode(root: Path, job: Job) -> None:
     files do not survive an export."""
     job.run(
         [
-            tree.at(root, f"{PREFIX}/bin/python3"), "-I", "-m", "compileall", "-q", "-j", "0",
-            "--invalidation-mode", "checked-hash", "-s", root, "-p", "/", "-x", _NOT_COMPILED,
+            tree.at(root, f"{PREFIX}/bin/python3"),
+            "-I",
+            "-m",
+            "compileall",
+            "-q",
+            "-j",
+            "0",
+            "--invalidation-mode",
+            "checked-hash",
+            "-s",
+            root,
+            "-p",
+            "/",
+            "-x",
+            _NOT_COMPILED,
             tree.at(root, f"{PREFIX}/lib/python{VERSION}"),
         ],
         cwd=root,
-    )  # fmt: skip
+    )
 
 
 def record_rows(record: Path) -> Iterator[list[str]]:

@@ -68,14 +68,21 @@ def _records(root: Path) -> list[CondaPackage]:
     built = build_string("root")
     return [
         CondaPackage(
-            "root", ROOT_VERSION, built, "LGPL-2.1-only",
-            (f"root_base {ROOT_VERSION} {built}",), requested="root",
+            "root",
+            ROOT_VERSION,
+            built,
+            "LGPL-2.1-only",
+            (f"root_base {ROOT_VERSION} {built}",),
+            requested="root",
         ),
         CondaPackage(
-            "root_base", ROOT_VERSION, built, "LGPL-2.1-only",
+            "root_base",
+            ROOT_VERSION,
+            built,
+            "LGPL-2.1-only",
             (f"python {VERSION}.*", "zlib >=1.3.1,<2.0a0", "_x86_64-microarch-level >=3"),
             root_base,
         ),
         CondaPackage("zlib", _ZLIB, build_string("zlib", python=False), "Zlib", files=zlib),
         CondaPackage("_x86_64-microarch-level", "3", "2_haswell", "BSD-3-Clause", noarch=False),
-    ]  # fmt: skip
+    ]

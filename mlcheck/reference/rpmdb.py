@@ -17,12 +17,25 @@ _STRING, _INT32, _BIN, _STRING_ARRAY, _I18N = 6, 4, 7, 8, 9
 _IMMUTABLE, _SHA1 = 63, 269
 
 _INDEXES = {
-    "Name": "TEXT", "Basenames": "TEXT", "Group": "TEXT", "Requirename": "TEXT",
-    "Providename": "TEXT", "Conflictname": "TEXT", "Obsoletename": "TEXT", "Triggername": "TEXT",
-    "Dirnames": "TEXT", "Installtid": "BLOB", "Sigmd5": "BLOB", "Sha1header": "TEXT",
-    "Filetriggername": "TEXT", "Transfiletriggername": "TEXT", "Recommendname": "TEXT",
-    "Suggestname": "TEXT", "Supplementname": "TEXT", "Enhancename": "TEXT",
-}  # fmt: skip
+    "Name": "TEXT",
+    "Basenames": "TEXT",
+    "Group": "TEXT",
+    "Requirename": "TEXT",
+    "Providename": "TEXT",
+    "Conflictname": "TEXT",
+    "Obsoletename": "TEXT",
+    "Triggername": "TEXT",
+    "Dirnames": "TEXT",
+    "Installtid": "BLOB",
+    "Sigmd5": "BLOB",
+    "Sha1header": "TEXT",
+    "Filetriggername": "TEXT",
+    "Transfiletriggername": "TEXT",
+    "Recommendname": "TEXT",
+    "Suggestname": "TEXT",
+    "Supplementname": "TEXT",
+    "Enhancename": "TEXT",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +67,13 @@ def write(database: Path, packages: list[RpmPackage], install_time: int) -> None
         for number, package in enumerate(packages, start=1):
             blob, digest = _header(package, install_time)
             connection.execute("INSERT INTO Packages VALUES (?, ?)", (number, blob))
-            keys = [("Name", package.name, 0), ("Providename", package.name, 0),
-                    ("Group", "Unspecified", 0), ("Sha1header", digest, 0),
-                    ("Installtid", struct.pack("<I", install_time), 0)]  # fmt: skip
+            keys = [
+                ("Name", package.name, 0),
+                ("Providename", package.name, 0),
+                ("Group", "Unspecified", 0),
+                ("Sha1header", digest, 0),
+                ("Installtid", struct.pack("<I", install_time), 0),
+            ]
             for index, file in enumerate(package.files):
                 keys.append(("Basenames", file.rpartition("/")[2], index))
             for index, directory in enumerate(_directories(package)):

@@ -26,8 +26,12 @@ def _argv(*start: str) -> list[str]:
 
 @DEFECTS.defect("kernel-extra", "There is a third kernel, python2.", "kernelspecs-promised")
 def _kernel_extra(image: Path) -> None:
-    spec = {"argv": _argv("python3-nohome"), "display_name": "Python 2", "language": "python",
-            "metadata": {"debugger": True}}  # fmt: skip
+    spec = {
+        "argv": _argv("python3-nohome"),
+        "display_name": "Python 2",
+        "language": "python",
+        "metadata": {"debugger": True},
+    }
     tree.write(image, f"{_KERNELS}/python2/kernel.json", json.dumps(spec))
 
 
