@@ -169,7 +169,7 @@ class Waiver(Table):
     """A known deviation: reported as waived until its end date, failing again after it."""
 
     check: str
-    """Name of the check, as failures and `mlcheck checks` print it."""
+    """Name of the check, as its failures begin with it."""
     match: Glob = "*"
     """Which of its findings: compared with the finding's subject; `*` stands for any text."""
     reason: Annotated[str, Field(min_length=1)]
