@@ -37,6 +37,12 @@ def tiny_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture
+def root(tiny_rootfs: Path, tmp_path: Path) -> Path:
+    """A small image of the test's own, which it may change."""
+    return Path(shutil.copytree(tiny_rootfs, tmp_path / "image", symlinks=True))
+
+
 _RIGHT_IN_CI = ("root may read everything",)
 """Reasons for a skip that hold in CI too: it runs as root."""
 

@@ -8,49 +8,23 @@ import sqlite3
 import struct
 import subprocess
 import sysconfig
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from mlcheck.engines.base import OpenImage
-from mlcheck.engines.sandbox import Sandbox
 from mlcheck.facts import InstalledPackages
-from mlcheck.image import ImageRef
 from mlcheck.probes import installed
+from selftests.images import opened, script, write
 
 SITE = "opt/conda/lib/python3.11/site-packages"
 ENV_FILE = ".singularity.d/env/10-docker2singularity.sh"
 
 
-@pytest.fixture
-def root(tiny_rootfs: Path, tmp_path: Path) -> Path:
-    """An image of our own, to put records in."""
-    return Path(shutil.copytree(tiny_rootfs, tmp_path / "image", symlinks=True))
-
-
-@contextmanager
-def opened(root: Path) -> Iterator[OpenImage]:
-    with Sandbox().open(ImageRef.parse(f"{root}/")) as image:
-        yield image
-
-
 def probe(root: Path) -> InstalledPackages:
     with opened(root) as image:
         return installed.probe(image)
-
-
-def write(root: Path, path: str, content: str | bytes) -> Path:
-    target = root / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return target
-
-
-def script(root: Path, path: str, text: str) -> None:
-    write(root, path, f"#!/bin/sh\n{text}\n").chmod(0o755)
 
 
 def versions(found: InstalledPackages, source: str) -> dict[str, str]:

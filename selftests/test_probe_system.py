@@ -6,44 +6,15 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from mlcheck.engines.base import OpenImage
-from mlcheck.engines.sandbox import Sandbox
 from mlcheck.facts import Problem, RootConfig, Script, Scripts
-from mlcheck.image import ImageRef
 from mlcheck.probes import PROBES, Questions, root_config, system, to_json
 from mlcheck.probes.reading import on_path
 from mlcheck.rootfs import DirectoryRootFS
-
-
-@pytest.fixture
-def root(tiny_rootfs: Path, tmp_path: Path) -> Path:
-    """An image of our own."""
-    return Path(shutil.copytree(tiny_rootfs, tmp_path / "image", symlinks=True))
-
-
-@contextmanager
-def opened(root: Path) -> Iterator[OpenImage]:
-    with Sandbox().open(ImageRef.parse(f"{root}/")) as image:
-        yield image
-
-
-def write(root: Path, path: str, content: str | bytes, mode: int = 0o644) -> Path:
-    target = root / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(content if isinstance(content, bytes) else content.encode())
-    target.chmod(mode)
-    return target
-
-
-def script(root: Path, path: str, text: str) -> None:
-    write(root, path, f"#!/bin/sh\n{text}\n", 0o755)
-
+from selftests.images import opened, script, write
 
 # The operating system
 
