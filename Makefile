@@ -11,7 +11,7 @@ demo: venv-reference
 	&& .venv/bin/pytest --image "$$image"
 
 selftest: venv-dev
-	.venv/bin/pytest -rfEs -n auto selftests
+	.venv/bin/pytest -rfEs -n auto --dist worksteal selftests
 
 lint: venv-dev
 	.venv/bin/ruff check
