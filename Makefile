@@ -8,7 +8,7 @@ DEFECT ?=
 
 demo: venv-reference
 	@image="$$(.venv/bin/mlcheck reference build ml-pyroot $(addprefix --defect ,$(DEFECT)))" \
-	&& .venv/bin/pytest --image "$$image"
+	&& .venv/bin/pytest --image="$$image"
 
 selftest: venv-dev
 	.venv/bin/pytest -rfEs -n auto --dist worksteal selftests
