@@ -111,7 +111,7 @@ def loop(image: Path) -> None:
 Plant = Callable[[Path], None]
 PLANTED: dict[str, tuple[Plant, str, str]] = {
     "a list of one gigabyte": (lambda i: sparse(i / LIST, 10**9), "list_is_readable", "larger"),
-    "an empty list": (lambda i: replace(i / LIST, b""), "list_is_readable", "no package in it"),
+    "an empty list": (lambda i: replace(i / LIST, b""), "list_is_readable", "is empty"),
     "a list that is a FIFO": (lambda i: fifo(i / LIST), "list_is_readable", "FIFO"),
     "a list that is a link to a file of the host": (
         lambda i: link(i / LIST, "/etc/shadow"),
