@@ -7,6 +7,7 @@ makes the tests that need the fact end as ERROR, not as FAILED.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -92,10 +93,12 @@ def checked_in_packages(
     given = request.config.stash[RUN].package_list
     if given is not None:
         return package_list.read_host_file(given)
-    named = mlcheck_target.profile.expect.packages.checked_in
-    if named is None:
+    profile = mlcheck_target.profile
+    named = profile.expect.packages.checked_in
+    source = profile.source("packages", "checked_in")
+    if named is None or source is None:
         pytest.skip("no checked-in copy given (--package-list FILE, or packages.checked_in)")
-    return package_list.read_host_file(mlcheck_target.profile.folder / named)
+    return package_list.read_host_file(Path(source.file).parent / named)
 
 
 @pytest.fixture(scope="session")

@@ -191,6 +191,21 @@ def test_a_profile_s_own_tests_run_on_its_images(suite: Suite) -> None:
     assert "2 passed" in done.stdout
 
 
+def test_the_checked_in_list_of_a_profile_lies_beside_it(suite: Suite) -> None:
+    promise = '[packages]\nlist = "/list.txt"\nchecked_in = "checked-in.txt"\n'
+    suite.profile(promise)
+    (suite.image / "list.txt").write_text("numpy 1.26.4\n")
+    (suite.profiles / "mini" / "checked-in.txt").write_text("numpy 2.0.0\n")
+    child = suite.profiles / "child"
+    child.mkdir()
+    (child / "image.toml").write_text('extends = "mini"\n')
+    for arguments in ([], ["--profile", "child:v9"]):
+        done = suite.run("-k", "checked_in", *arguments)
+        assert done.returncode == 1, done.stdout
+        assert "package-list-checked-in: numpy: 1.26.4" in done.stdout
+        assert "mini/checked-in.txt:1" in done.stdout
+
+
 def test_several_images_are_judged_side_by_side(suite: Suite) -> None:
     other = suite.directory / "images" / "mini:v10"
     other.mkdir()
