@@ -30,15 +30,20 @@ DEFAULT_IMAGES = ("reference:ml-base", "reference:ml-pyroot")
 
 @dataclass(frozen=True)
 class Target:
-    """One image on one engine, and what it is expected to be."""
+    """One image on one engine, and what it is expected to be.
+
+    Args:
+        label: name and tag of the image, or all that the user wrote if two are alike in that.
+    """
 
     ref: ImageRef
     engine: str
     profile: Profile
+    label: str
 
     @property
     def id(self) -> str:
-        return f"{self.ref.label}@{self.engine}"
+        return f"{self.label}@{self.engine}"
 
     def model(self, digest: str | None, unused_waivers: Sequence[str]) -> ImageModel:
         return ImageModel(
@@ -111,11 +116,14 @@ class Run:
         option = self.config.getoption
         name, _, tag = (option("--profile") or "").partition(":")
         targets = []
-        for written in option("--image") or DEFAULT_IMAGES:
-            ref = opening.with_default_tag(ImageRef.parse(written))
+        written = dict.fromkeys(option("--image") or DEFAULT_IMAGES)
+        refs = [opening.with_default_tag(ImageRef.parse(text)) for text in written]
+        labels = [ref.label for ref in refs]
+        for ref in refs:
             engine, _ = opening.choose_engine(ref, option("--engine"))
             profile = self.catalog.load(name or ref.name, (tag or None) if name else ref.tag)
-            targets.append(Target(ref, engine.name, profile))
+            label = ref.label if labels.count(ref.label) == 1 else ref.text
+            targets.append(Target(ref, engine.name, profile, label))
         return targets
 
     def _file_option(self, option: str) -> Path | None:

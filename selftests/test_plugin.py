@@ -217,6 +217,17 @@ def test_several_images_are_judged_side_by_side(suite: Suite) -> None:
     assert "mini:v10@sandbox  DOES NOT CONFORM" in done.stdout
 
 
+def test_two_images_of_one_name_are_told_apart(suite: Suite) -> None:
+    other = suite.directory / "elsewhere" / "mini:v9"
+    (other / "etc").mkdir(parents=True)
+    (other / "etc" / "os-release").write_text("ID=mini\nVERSION_ID=10\n")
+    twice = ["--image", str(other), "--image", str(other)]
+    done = suite.run(*twice, "-k", "os_is")
+    assert done.returncode == 1
+    assert f"{suite.image}@sandbox  CONFORMS  (1 passed)" in done.stdout
+    assert f"{other}@sandbox  DOES NOT CONFORM  (1 failed)" in done.stdout
+
+
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]])
 def test_the_json_report_follows_its_schema(suite: Suite, workers: list[str]) -> None:
     suite.os_release("mini", "10")
