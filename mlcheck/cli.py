@@ -22,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 2 for a user's mistake and 3 for an engine's trouble."""
     arguments = _parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()  # that the reader has gone must show here, not at exit
+        return code
     except UsageError as error:
         print(f"mlcheck: {text.printable(str(error))}", file=sys.stderr)
         return 2
