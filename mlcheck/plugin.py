@@ -426,6 +426,3 @@ def show_with(image: Any) -> Any:
         return str(image.show_file(what.tool, what.path))
 
     return show
-
-
-__all__: Sequence[str] = ("Judge", "Target", "show_with")
