@@ -17,9 +17,15 @@ PATH_OPTIONS = ("--image", "--profiles", "--package-list", "--mlcheck-json")
 
 
 def joined(argv: Sequence[str]) -> Iterator[str]:
-    """The arguments with each of our path options and its value as one word."""
+    """The arguments with each of our path options and its value as one word.
+
+    `--nv` alone gets its value, so that it cannot take the next argument for one.
+    """
     words = iter(argv)
     for word in words:
+        if word == "--nv":
+            yield "--nv=auto"
+            continue
         value = next(words, None) if word in PATH_OPTIONS else None
         yield word if value is None else f"{word}={value}"
 

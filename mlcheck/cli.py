@@ -6,11 +6,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import mlcheck
 from mlcheck import opening
-from mlcheck.engines.base import Engine
+from mlcheck.engines.base import OpenImage, Start
 from mlcheck.errors import MlcheckError, UsageError
 from mlcheck.image import FORMS, ImageRef
 from mlcheck.probes import PROBES, Questions, to_json
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         help="print what the probes find in an image, without judging it",
         description="Print what the probes find in an image, without judging it.",
     )
-    facts.add_argument("image", metavar="IMAGE")
+    _add_image(facts)
     facts.add_argument(
         "--probe",
         action="append",
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Run a command in an image exactly as the suite does. The exit code is the "
         "command's own; 124 when it did not end within its limit.",
     )
-    execute.add_argument("image", metavar="IMAGE")
+    _add_image(execute)
     execute.add_argument("--limit", type=float, default=600.0, metavar="SECONDS")
     execute.add_argument("argv", nargs="+", metavar="ARG")
     execute.set_defaults(run=_exec)
@@ -81,21 +82,35 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_image(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", metavar="IMAGE")
+    parser.add_argument("--engine", choices=opening.ENGINES, default=opening.AUTO)
+    parser.add_argument(
+        "--pull",
+        choices=("missing", "always", "never"),
+        default="missing",
+        help="when to fetch the image from its registry",
+    )
+
+
 def _progress(line: str) -> None:
     print(f"mlcheck: {line}", file=sys.stderr, flush=True)
 
 
-def _open(written: str) -> tuple[ImageRef, Engine]:
-    ref = opening.with_default_tag(ImageRef.parse(written))
-    engine, _ = opening.choose_engine(ref)
+@contextmanager
+def _opened(arguments: argparse.Namespace) -> Iterator[OpenImage]:
+    ref = opening.with_default_tag(ImageRef.parse(arguments.image))
     opening.check_exists(ref)
-    return ref, engine
+    ((engine, _),) = opening.choose(ref, [arguments.engine])
+    with opening.open_image(
+        ref, engine, pull=arguments.pull, start=Start(), progress=_progress
+    ) as image:
+        yield image
 
 
 def _facts(arguments: argparse.Namespace) -> int:
-    ref, engine = _open(arguments.image)
     names = arguments.probe or list(PROBES)
-    with opening.open_image(ref, engine, progress=_progress) as image:
+    with _opened(arguments) as image:
         found = {name: to_json(PROBES[name](image, Questions())) for name in names}
     if arguments.json:
         print(json.dumps(found, indent=1, ensure_ascii=True))
@@ -130,8 +145,7 @@ def _scalar(value: object) -> str:
 
 
 def _exec(arguments: argparse.Namespace) -> int:
-    ref, engine = _open(arguments.image)
-    with opening.open_image(ref, engine, progress=_progress) as image:
+    with _opened(arguments) as image:
         stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
         done = image.run(arguments.argv, limit_s=arguments.limit, stdin=stdin)
     sys.stdout.buffer.write(done.stdout)

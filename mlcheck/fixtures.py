@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from testinfra.host import Host
 
 from mlcheck import facts, opening
 from mlcheck.engines.base import OpenImage
-from mlcheck.plugin import RUN, Judge, Target, show_with
+from mlcheck.host import connect
+from mlcheck.judge import Judge, show_with
 from mlcheck.probes import (
     elf,
     imports,
@@ -25,6 +27,7 @@ from mlcheck.probes import (
     system,
 )
 from mlcheck.profile import Profile
+from mlcheck.run import RUN, Target
 
 
 @pytest.fixture(scope="session")
@@ -44,23 +47,16 @@ def profile(mlcheck_target: Target) -> Profile:
 @pytest.fixture(scope="session")
 def image(mlcheck_target: Target, request: pytest.FixtureRequest) -> Iterator[OpenImage]:
     """The image, opened by its engine."""
-    config = request.config
-    terminal = config.pluginmanager.get_plugin("terminalreporter")
-    capture = config.pluginmanager.get_plugin("capturemanager")
-
-    def progress(line: str) -> None:
-        if terminal is not None and capture is not None:
-            with capture.global_and_fixture_disabled():
-                terminal.ensure_newline()
-                terminal.write_line(f"mlcheck: {mlcheck_target.ref.text}: {line}")
-
-    engine, _ = opening.choose_engine(mlcheck_target.ref, config.getoption("--engine"))
-    network = config.getoption("--network")
-    with opening.open_image(
-        mlcheck_target.ref, engine, network=network, progress=progress
-    ) as opened:
-        config.stash[RUN].digests[mlcheck_target.id] = opened.digest
+    run = request.config.stash[RUN]
+    engine = opening.engine(mlcheck_target.engine)
+    with engine.open(run.prepared(mlcheck_target), start=run.start) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def host(image: OpenImage) -> Host:
+    """testinfra's host: `host.file("/etc/passwd").exists`, `host.package("zsh").is_installed`."""
+    return connect(image)
 
 
 @pytest.fixture

@@ -1,37 +1,120 @@
-"""From an image reference to an open image: choose the engine, build references, open."""
+"""From an image reference to an open image: choose the engine, have the image ready, open it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import functools
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from mlcheck import reference
-from mlcheck.engines.base import Engine, OpenImage
-from mlcheck.engines.sandbox import Sandbox
+from mlcheck.engines.base import Engine, OpenImage, Prepared, Progress, PullPolicy, Start, silent
+from mlcheck.engines.sandbox import Sandbox, check_directory
 from mlcheck.errors import UsageError
-from mlcheck.image import ImageRef
+from mlcheck.image import ImageRef, Kind
 
-ENGINES = ("auto", "sandbox")
+AUTO = "auto"
+
+KINDS: dict[str, tuple[Kind, ...]] = {
+    "docker": ("registry", "docker-archive", "reference"),
+    "podman": ("registry", "docker-archive", "oci-archive", "oci", "reference"),
+    "apptainer": (
+        *("sif", "directory", "registry", "docker-archive", "oci-archive", "oci", "reference"),
+    ),
+    "singularity": (
+        *("sif", "directory", "registry", "docker-archive", "oci-archive", "oci", "reference"),
+    ),
+    "sandbox": ("directory", "reference"),
+}
+"""Which images an engine opens."""
+
+ENGINES = (AUTO, *KINDS)
+
+_PREFERRED: dict[Kind, tuple[str, ...]] = {
+    "directory": ("sandbox", "apptainer", "singularity"),
+    "reference": ("sandbox", "apptainer", "singularity", "docker", "podman"),
+    "sif": ("apptainer", "singularity"),
+    "registry": ("docker", "podman", "apptainer", "singularity"),
+    "docker-archive": ("docker", "podman", "apptainer", "singularity"),
+    "oci-archive": ("podman", "apptainer", "singularity"),
+    "oci": ("podman", "apptainer", "singularity"),
+}
+"""What "auto" tries, in this order: first what needs the least of the machine."""
+
+_WHY: dict[Kind, str] = {
+    "directory": "a directory needs no container engine",
+    "reference": "a directory needs no container engine",
+    "sif": "what runs SIF files",
+}
 
 
-def choose_engine(ref: ImageRef, wanted: str = "auto") -> tuple[Engine, str]:
-    """The engine for an image, and why it was chosen.
+class Choice(NamedTuple):
+    """An engine for an image, and why it was chosen."""
+
+    engine: str
+    why: str
+
+
+@functools.cache
+def engine(name: str) -> Engine:
+    """The engine of that name. Its module is imported now, and no sooner."""
+    if name in ("docker", "podman"):
+        from mlcheck.engines.oci import Oci
+        from mlcheck.engines.oci_client import DOCKER, PODMAN
+
+        return Oci(DOCKER if name == "docker" else PODMAN)
+    if name in ("apptainer", "singularity"):
+        from mlcheck.engines.apptainer import Apptainer
+
+        return Apptainer("apptainer" if name == "apptainer" else "singularity")
+    return Sandbox()
+
+
+def choose(ref: ImageRef, wanted: Sequence[str] = (AUTO,)) -> list[Choice]:
+    """The engines for an image.
+
+    Args:
+        wanted: names of ENGINES.
 
     Raises:
-        UsageError: no engine of this version opens such an image.
+        UsageError: an engine does not open such images, or for "auto" none works here.
     """
-    if ref.kind in ("directory", "reference"):
-        why = "asked for" if wanted != "auto" else "a directory needs no container engine"
-        return Sandbox(), why
+    return [
+        _automatic(ref) if name == AUTO else _asked_for(ref, name) for name in dict.fromkeys(wanted)
+    ]
+
+
+def _asked_for(ref: ImageRef, name: str) -> Choice:
+    if ref.kind not in KINDS[name]:
+        able = [other for other, kinds in KINDS.items() if ref.kind in kinds]
+        raise UsageError(
+            f"{ref.text!r} is an image of kind {ref.kind}, which {name} does not open.",
+            f"These do: {', '.join(able)}.",
+        )
+    return Choice(name, "asked for")
+
+
+def _automatic(ref: ImageRef) -> Choice:
+    reasons: list[tuple[str, str]] = []
+    for name in _PREFERRED[ref.kind]:
+        reason = engine(name).unusable()
+        if reason is None:
+            others = f"; not {', '.join(r[0] for r in reasons)}" if reasons else ""
+            return Choice(name, _WHY.get(ref.kind, "the first that works here") + others)
+        reasons.append((name, " ".join(reason.splitlines())))
+    if "sandbox" in _PREFERRED[ref.kind]:
+        return Choice("sandbox", "only the files can be judged: nothing here runs commands in them")
     hint = ""
     if ref.kind == "registry" and Path(ref.text).is_dir():
-        hint = f" For the directory of that name, write ./{ref.text}."
+        hint = f"\nFor the directory of that name, write ./{ref.text}."
+    listed = "\n".join(f"  {name}: {reason}" for name, reason in reasons)
     raise UsageError(
-        f"{ref.text!r} is an image of kind {ref.kind}; this version judges directories and "
-        f"reference images.{hint}",
-        "Unpack it into a directory, for instance with `apptainer build --sandbox DIR IMAGE`.",
+        f"{ref.text!r} is an image of kind {ref.kind}, and nothing on this machine opens "
+        f"those:\n{listed}{hint}",
+        "`mlcheck doctor` says more.",
     )
 
 
@@ -43,10 +126,10 @@ def with_default_tag(ref: ImageRef) -> ImageRef:
 
 
 def check_exists(ref: ImageRef) -> None:
-    """Find the user's mistakes before anything starts.
+    """Find the user's mistakes that can be found at once.
 
     Raises:
-        UsageError: the directory does not exist, or there is no such reference image.
+        UsageError: there is no such directory or file, or no such reference image.
     """
     if ref.kind == "reference":
         if ref.name not in reference.NAMES:
@@ -55,28 +138,68 @@ def check_exists(ref: ImageRef) -> None:
                 f"There are: {', '.join(reference.NAMES)}.",
             )
     elif ref.kind == "directory":
-        with Sandbox().open(ref):
-            pass
+        check_directory(ref)
+    elif ref.kind != "registry" and not Path(ref.location).expanduser().exists():
+        raise UsageError(f"{ref.text}: there is no {ref.location}.")
+
+
+@contextmanager
+def prepare(
+    ref: ImageRef,
+    engine_name: str,
+    *,
+    pull: PullPolicy = "missing",
+    progress: Progress = silent,
+) -> Iterator[Prepared]:
+    """Have an image ready for an engine; a reference image is built if it is not in the cache.
+
+    Raises:
+        UsageError, EngineError: as the engine's own `prepare`.
+    """
+    chosen = engine(engine_name)
+    if ref.kind != "reference":
+        with chosen.prepare(ref, pull=pull, progress=progress) as prepared:
+            yield prepared
+        return
+    directory = reference.build(ref.name, tag=ref.tag, progress=progress)
+    with (
+        _as_engine_takes_it(ref, directory, engine_name, progress) as converted,
+        chosen.prepare(converted, pull="never", progress=progress) as prepared,
+    ):
+        yield dataclasses.replace(prepared, ref=ref)
+
+
+@contextmanager
+def _as_engine_takes_it(
+    ref: ImageRef, directory: Path, engine_name: str, progress: Progress
+) -> Iterator[ImageRef]:
+    """A built reference image as a directory or, for docker and podman, as an archive."""
+    if "directory" in KINDS[engine_name]:
+        yield dataclasses.replace(ref, kind="directory", location=str(directory))
+        return
+    with tempfile.TemporaryDirectory(prefix="mlcheck-") as temporary:
+        archive = Path(temporary, f"{ref.name}.tar")
+        progress(f"packing {ref.label} for {engine_name}")
+        reference.export_docker_archive(directory, archive)
+        yield dataclasses.replace(ref, kind="docker-archive", location=str(archive))
 
 
 @contextmanager
 def open_image(
     ref: ImageRef,
-    engine: Engine,
+    engine_name: str,
     *,
-    network: bool = False,
-    progress: Callable[[str], None] = lambda line: None,
+    pull: PullPolicy = "missing",
+    start: Start = Start(),
+    progress: Progress = silent,
 ) -> Iterator[OpenImage]:
-    """Open an image; a reference image is built first if it is not in the cache.
-
-    Args:
-        progress: told a line for each step of building.
+    """Have an image ready and open it.
 
     Raises:
-        UsageError, EngineError: as the engine's own `open`.
+        UsageError, EngineError: as the engine's own `prepare` and `open`.
     """
-    if ref.kind == "reference":
-        directory = reference.build(ref.name, tag=ref.tag, progress=progress)
-        ref = dataclasses.replace(ref, kind="directory", location=str(directory))
-    with engine.open(ref, network=network) as image:
+    with (
+        prepare(ref, engine_name, pull=pull, progress=progress) as prepared,
+        engine(engine_name).open(prepared, start=start) as image,
+    ):
         yield image

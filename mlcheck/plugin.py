@@ -2,60 +2,27 @@
 
 from __future__ import annotations
 
-import datetime
-import fnmatch
-import time
+import argparse
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import mlcheck
 from mlcheck import opening
 from mlcheck.errors import MlcheckError, UsageError
-from mlcheck.expectations import Waiver
-from mlcheck.image import ImageRef
-from mlcheck.profile import FILE_NAME, Catalog, Profile
+from mlcheck.judge import RESULT
+from mlcheck.profile import FILE_NAME
 from mlcheck.report import summary, text
-from mlcheck.report.model import FindingModel, ImageModel, Report, ResultModel, WaiverModel
-from mlcheck.verdict import Finding, ShowFile, ShowRun, Verdict
+from mlcheck.report.model import ResultModel
+from mlcheck.run import RUN, Run, Target
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import Scheduling
+    from xdist.workermanage import WorkerController
 
 pytest_plugins = ["mlcheck.fixtures"]
-
-SUITE = Path(__file__).parents[1] / "tests"
-DEFAULT_IMAGES = ("reference:ml-base", "reference:ml-pyroot")
-
-
-@dataclass(frozen=True)
-class Target:
-    """One image on one engine, and what it is expected to be.
-
-    Args:
-        label: name and tag of the image, or all that the user wrote if two are alike in that.
-    """
-
-    ref: ImageRef
-    engine: str
-    profile: Profile
-    label: str
-
-    @property
-    def id(self) -> str:
-        return f"{self.label}@{self.engine}"
-
-    def model(self, digest: str | None, unused_waivers: Sequence[str]) -> ImageModel:
-        return ImageModel(
-            id=self.id,
-            reference=self.ref.text,
-            profile=self.profile.name,
-            lineage=self.profile.lineage,
-            tag=self.profile.tag,
-            engine=self.engine,
-            digest=digest,
-            unused_waivers=tuple(unused_waivers),
-        )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -65,14 +32,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="IMAGE",
-        help="image to judge; repeat for several. A directory (./X, /X) or reference:NAME[:TAG]. "
-        "Default: the reference images.",
+        help="image to judge; repeat for several. NAME[:TAG] or NAME@DIGEST of docker, podman or a "
+        "registry, a directory (./X, /X), FILE.sif, docker-archive:FILE, oci:DIR, "
+        "oci-archive:FILE or reference:NAME[:TAG]. Default: the reference images.",
     )
     group.addoption(
         "--engine",
-        choices=opening.ENGINES,
-        default="auto",
-        help="what opens the images (default: auto, which says what it chose)",
+        action=_Engines,
+        default=[],
+        metavar="ENGINE",
+        help=f"what opens the images: {', '.join(opening.ENGINES)}; several, with commas or by "
+        "repeating, run every test on each (default: auto, which says what it chose)",
+    )
+    group.addoption(
+        "--pull",
+        choices=("missing", "always", "never"),
+        default="missing",
+        help="when to fetch an image from its registry (default: missing, if it is not here)",
+    )
+    group.addoption(
+        "--nv",
+        choices=("auto", "always", "never"),
+        default="never",
+        metavar="auto|always|never",
+        help="ask for NVIDIA GPUs: auto, where this machine has their driver. --nv alone is "
+        "--nv=auto (default: never)",
     )
     group.addoption(
         "--profile",
@@ -99,117 +83,105 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--mlcheck-json", metavar="FILE", help="write a report of all findings as JSON")
 
 
-class Run:
-    """What one pytest process knows of its run."""
+class _Engines(argparse.Action):
+    """Names with commas between them, added to those before."""
 
-    def __init__(self, config: pytest.Config) -> None:
-        self.config = config
-        self.started = datetime.datetime.now(datetime.UTC)
-        self.clock = time.monotonic()
-        self.catalog = Catalog([Path(p) for p in config.getoption("--profiles")] + [SUITE])
-        self.targets = self._targets()
-        self.package_list = self._file_option("--package-list")
-        self.digests: dict[str, str | None] = {}
-        self.results: list[ResultModel] = []
-
-    def _targets(self) -> list[Target]:
-        option = self.config.getoption
-        name, _, tag = (option("--profile") or "").partition(":")
-        targets = []
-        written = dict.fromkeys(option("--image") or DEFAULT_IMAGES)
-        refs = [opening.with_default_tag(ImageRef.parse(text)) for text in written]
-        labels = [ref.label for ref in refs]
-        for ref in refs:
-            engine, _ = opening.choose_engine(ref, option("--engine"))
-            profile = self.catalog.load(name or ref.name, (tag or None) if name else ref.tag)
-            label = ref.label if labels.count(ref.label) == 1 else ref.text
-            targets.append(Target(ref, engine.name, profile, label))
-        return targets
-
-    def _file_option(self, option: str) -> Path | None:
-        value = self.config.getoption(option)
-        if value is None:
-            return None
-        path: Path = self.config.invocation_params.dir / str(value)
-        if not path.is_file():
-            raise UsageError(f"{option} {value}: there is no such file.")
-        return path
-
-    def check_options(self) -> None:
-        """Find mistakes before the first test, in one message.
-
-        Raises:
-            UsageError: an image or a directory of an option does not exist.
-        """
-        for target in self.targets:
-            opening.check_exists(target.ref)
-        report = self.config.getoption("--mlcheck-json")
-        if report and not (self.config.invocation_params.dir / report).parent.is_dir():
-            raise UsageError(f"--mlcheck-json {report}: its directory does not exist.")
-
-    def report(self, exit_code: int) -> Report:
-        counts = dict.fromkeys(("passed", "failed", "error", "skipped", "waived"), 0)
-        for result in self.results:
-            counts[result.outcome] += 1
-        return Report(
-            mlcheck_version=mlcheck.__version__,
-            started=self.started.isoformat(timespec="seconds"),
-            seconds=round(time.monotonic() - self.clock, 3),
-            exit_code=exit_code,
-            images=tuple(self._image(target) for target in self.targets),
-            results=tuple(self.results),
-            counts=counts,
-        )
-
-    def _image(self, target: Target) -> ImageModel:
-        results = [result for result in self.results if result.image == target.id]
-        judged = {result.check for result in results if result.outcome != "skipped"}
-        used = {waiver.source for result in results for waiver in result.waivers}
-        unused = []
-        for index, waiver in enumerate(target.profile.expect.waivers):
-            source = str(target.profile.source("waivers", index))
-            if waiver.check in judged and source not in used:
-                unused.append(f"{source}: {waiver.check}")
-        return target.model(self.digests.get(target.id), unused)
-
-
-RUN = pytest.StashKey[Run]()
-RESULT = pytest.StashKey[dict[str, Any]]()
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        names = [name.strip() for name in str(values).split(",")]
+        for name in names:
+            if name not in opening.ENGINES:
+                known = ", ".join(opening.ENGINES)
+                raise argparse.ArgumentError(self, f"there is no engine {name!r}; known: {known}")
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), *names])
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        config.args += config.getoption("--profiles")
+    workerinput = getattr(config, "workerinput", None)
     try:
-        config.stash[RUN] = Run(config)
+        run = config.stash[RUN] = Run(config, workerinput and workerinput["mlcheck"])
+        if _runs_suite(config):
+            _ = run.targets
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
     if not _is_worker(config):
-        config.pluginmanager.register(Recorder(config.stash[RUN]), "mlcheck-recorder")
-    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-        config.args += config.getoption("--profiles")
+        config.pluginmanager.register(Recorder(run), "mlcheck-recorder")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if RUN in config.stash:
+        config.stash[RUN].close()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     if not _runs_suite(config):
         return []
-    lines = []
-    for target in config.stash[RUN].targets:
-        _, why = opening.choose_engine(target.ref, config.getoption("--engine"))
-        lines.append(
-            f"mlcheck: {target.ref.text} as {target.profile.label}, engine {target.engine} ({why})"
-        )
-    return lines
+    return [
+        f"mlcheck: {target.ref.text} as {target.profile.label}, engine {target.engine} "
+        f"({target.why})"
+        for target in config.stash[RUN].targets
+    ]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
-    if _is_worker(config) or config.option.collectonly:
-        return
-    if not _runs_suite(config):
+    if _is_worker(config) or config.option.collectonly or not _runs_suite(config):
         return
     try:
         config.stash[RUN].check_options()
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
+    if config.getoption("dist", "no") != "no":
+        # Workers collect by themselves: what they will need has to be ready before.
+        _prepare(config, config.stash[RUN].targets)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have ready what the chosen tests need, and no image that -k or -m left out."""
+    config = session.config
+    if _is_worker(config) or config.option.collectonly or config.getoption("dist", "no") != "no":
+        return
+    used = {target.id for item in session.items if (target := _target(item)) is not None}
+    if used:
+        _prepare(config, [t for t in config.stash[RUN].targets if t.id in used])
+
+
+def _prepare(config: pytest.Config, targets: Sequence[Target]) -> None:
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+
+    def progress(line: str) -> None:
+        if terminal is not None:
+            terminal.ensure_newline()
+            terminal.write_line(f"mlcheck: {text.printable(line)}")
+
+    try:
+        config.stash[RUN].prepare(targets, progress)
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    """Tell a worker which engines were chosen and which images are ready."""
+    run = node.config.stash[RUN]
+    node.workerinput["mlcheck"] = run.for_workers() if _runs_suite(node.config) else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    """Spread the images over the workers, unless the user said how to (--dist)."""
+    if config.getvalue("dist") != "load" or not _runs_suite(config):
+        return None
+    from mlcheck.spreading import ImageScheduling
+
+    return ImageScheduling(config, log, [target.id for target in config.stash[RUN].targets])
 
 
 def _runs_suite(config: pytest.Config) -> bool:
@@ -249,94 +221,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
 
 
-class Judge:
-    """Turns a check's verdict into the test's outcome."""
-
-    def __init__(self, item: pytest.Item, target: Target, show: Any) -> None:
-        self._item = item
-        self._target = target
-        self._show = show
-
-    def __call__(self, verdict: Verdict) -> None:
-        """Pass, fail, skip or xfail, with the verdict kept for the reports."""
-        today = datetime.datetime.now(datetime.UTC).date()
-        findings: list[tuple[Finding, bool]] = []
-        touched: dict[int, Waiver] = {}
-        for finding in verdict.findings:
-            fitting = _waivers(self._target.profile, verdict.check, finding)
-            touched.update(fitting)
-            findings.append((finding, any(w.until >= today for w in fitting.values())))
-        waivers = tuple(
-            WaiverModel(
-                source=str(self._target.profile.source("waivers", index) or ""),
-                reason=waiver.reason,
-                until=waiver.until.isoformat(),
-                expired=waiver.until < today,
-            )
-            for index, waiver in sorted(touched.items())
-        )
-        self._item.stash[RESULT] = {
-            "check": verdict.check,
-            "rule": verdict.rule,
-            "remedy": verdict.remedy,
-            "checked": verdict.checked,
-            "findings": [self._model(finding, waived) for finding, waived in findings],
-            "waivers": [waiver.model_dump() for waiver in waivers],
-            "notes": [text.printable(note) for note in verdict.notes],
-        }
-        if verdict.not_applicable is not None:
-            pytest.skip(verdict.not_applicable)
-        remarks = [
-            f"waived until {w.until}: {w.reason} ({w.source})"
-            + (", which is over: the check fails again" if w.expired else "")
-            for w in waivers
-        ]
-        open_findings = [finding for finding, waived in findings if not waived]
-        if open_findings:
-            image = f"{self._target.ref.text}, engine {self._target.engine}"
-            message = text.failure(verdict, open_findings, image, self._show, remarks)
-            pytest.fail(message, pytrace=False)
-        if findings:
-            pytest.xfail("; ".join(remarks))
-
-    def _model(self, finding: Finding, waived: bool) -> dict[str, Any]:
-        return FindingModel(
-            subject=text.printable(finding.subject),
-            found=text.printable(finding.found),
-            expected=text.printable(finding.expected),
-            source=str(finding.source) if finding.source else None,
-            by_hand=text.printable(self._show(finding.show)) if finding.show else None,
-            waived=waived,
-        ).model_dump()
-
-
-def _waivers(profile: Profile, check: str, finding: Finding) -> dict[int, Waiver]:
-    return {
-        index: waiver
-        for index, waiver in enumerate(profile.expect.waivers)
-        if waiver.check == check and fnmatch.fnmatchcase(finding.subject, waiver.match)
-    }
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show our own errors without a traceback, and send the verdict with the report."""
     report = yield
-    target = (
-        item.callspec.params.get("mlcheck_target")
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-        else None
-    )
+    target = _target(item)
     error = call.excinfo.value if call.excinfo else None
     extra = item.stash.get(RESULT, {}).copy() if call.when == "call" else {}
     if isinstance(error, MlcheckError):
         report.longrepr = text.printable(str(error))
         extra["error"] = text.printable(str(error))
-    if isinstance(target, Target):
+    if target is not None:
         extra["image"] = target.id
-        extra["digest"] = item.config.stash[RUN].digests.get(target.id)
     report.mlcheck = extra  # type: ignore[attr-defined]  # travels with the report under xdist
     return report
 
@@ -362,8 +260,7 @@ class Recorder:
             return
         if report.when == "teardown" and not report.failed:
             return
-        fields = {key: extra[key] for key in extra if key not in ("image", "digest", "error")}
-        self.run.digests[extra["image"]] = extra.get("digest")
+        fields = {key: extra[key] for key in extra if key not in ("image", "error")}
         self.run.results.append(
             ResultModel(
                 test=report.nodeid,
@@ -417,12 +314,7 @@ def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-def show_with(image: Any) -> Any:
-    """What turns a finding's `show` into a command for the engine of `image`."""
-
-    def show(what: ShowRun | ShowFile) -> str:
-        if isinstance(what, ShowRun):
-            return str(image.show_run(what.argv))
-        return str(image.show_file(what.tool, what.path))
-
-    return show
+def _target(item: pytest.Item) -> Target | None:
+    """The image that a test is about."""
+    found = item.callspec.params.get("mlcheck_target") if hasattr(item, "callspec") else None
+    return found if isinstance(found, Target) else None

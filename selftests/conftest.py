@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import subprocess
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+from selftests import images
 
 _PROGRAMS = ["sh", "bash", "true", "cat", "echo", "sleep", "ls", "id", "env", "head", "yes"]
 _PROGRAMS += ["mkdir", "touch", "mount", "unshare", "setsid", "seq", "readlink"]
@@ -24,16 +24,7 @@ def tiny_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("bin", "lib", "lib64"):
         (root / name).symlink_to(f"usr/{name}")
     (root / "etc/os-release").write_text('NAME="Tiny"\n')
-    for name in _PROGRAMS:
-        program = shutil.which(name)
-        assert program is not None, f"{name} is needed for this test"
-        shutil.copy(program, root / "usr/bin" / name)
-        needs = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
-        for library in re.findall(r"(/\S+) \(0x", needs.stdout):
-            target = root / library.removeprefix("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.exists():
-                shutil.copy(library, target)
+    images.copy_programs(root, _PROGRAMS)
     return root
 
 

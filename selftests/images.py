@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +17,8 @@ from mlcheck.image import ImageRef
 @contextmanager
 def opened(root: Path) -> Iterator[OpenImage]:
     """The image in the directory `root`, opened by the embedded engine."""
-    with Sandbox().open(ImageRef.parse(f"{root}/")) as image:
+    ref = ImageRef.parse(f"{root}/")
+    with Sandbox().prepare(ref) as prepared, Sandbox().open(prepared) as image:
         yield image
 
 
@@ -25,6 +29,20 @@ def write(root: Path, path: str, content: str | bytes, mode: int = 0o644) -> Pat
     target.write_bytes(content if isinstance(content, bytes) else content.encode())
     target.chmod(mode)
     return target
+
+
+def copy_programs(root: Path, names: Iterable[str]) -> None:
+    """Put programs of this machine, with the libraries that they need, into the image."""
+    for name in names:
+        program = shutil.which(name)
+        assert program is not None, f"{name} is needed for this test"
+        shutil.copy(program, root / "usr/bin" / name)
+        needs = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
+        for library in re.findall(r"(/\S+) \(0x", needs.stdout):
+            target = root / library.removeprefix("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                shutil.copy(library, target)
 
 
 def script(root: Path, path: str, text: str) -> None:

@@ -37,7 +37,8 @@ def run_inside(reference_image: Path) -> Iterator[RunInside]:
     reason = engine.unusable()
     if reason is not None:
         pytest.skip(reason)
-    with engine.open(ImageRef.parse(str(reference_image))) as image:
+    ref = ImageRef.parse(str(reference_image))
+    with engine.prepare(ref) as prepared, engine.open(prepared) as image:
 
         def run(argv: Sequence[str]) -> Answer:
             done = image.run(argv)

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from mlcheck.engines.base import OpenImage
-from mlcheck.engines.sandbox import Sandbox
-from mlcheck.image import ImageRef
 from mlcheck.probes import imports, system
+from selftests import images
 
 MODULES = {
     "good": "",
@@ -64,7 +63,7 @@ def image(tiny_rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "export PATH='/opt/conda/bin:/usr/bin:/bin'\nexport PYTHONHOME='/opt/conda'\n"
         f"export LD_LIBRARY_PATH='{Path(sys.base_prefix, 'lib')}'\n"
     )
-    with Sandbox().open(ImageRef.parse(f"{root}/")) as opened:
+    with images.opened(root) as opened:
         yield opened
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from mlcheck.engines.base import Prepared, Start
 from mlcheck.engines.sandbox import OpenDirectory, Sandbox
 from mlcheck.engines.sandbox_process import launcher
 from mlcheck.errors import EngineError, UsageError
@@ -28,8 +29,9 @@ if (_why := Sandbox().unusable()) is not None:
     pytest.skip(_why, allow_module_level=True)
 
 
-def opened(directory: Path) -> ImageRef:
-    return ImageRef.parse(str(directory))
+def opened(directory: Path) -> Prepared:
+    """The image in a directory, ready to be opened."""
+    return Prepared(ImageRef.parse(str(directory)), str(directory))
 
 
 @pytest.fixture(scope="module")
@@ -353,7 +355,7 @@ def test_network_only_when_asked(image: OpenDirectory, tiny_rootfs: Path) -> Non
         # Refused, not "unreachable": the loopback interface is up.
         assert b"Connection refused" in image.run(["bash", "-c", connect]).stderr
         assert "eth" not in sh(image, "cat /proc/net/dev")
-        with Sandbox().open(opened(tiny_rootfs), network=True) as online:
+        with Sandbox().open(opened(tiny_rootfs), start=Start(network=True)) as online:
             assert online.run(["bash", "-c", connect]).exit_code == 0
 
 
@@ -402,7 +404,8 @@ TOOL = """
 import sys, threading
 from mlcheck.engines.sandbox import Sandbox
 from mlcheck.image import ImageRef
-with Sandbox().open(ImageRef.parse(sys.argv[1])) as image:
+ref = ImageRef.parse(sys.argv[1])
+with Sandbox().prepare(ref) as prepared, Sandbox().open(prepared) as image:
     script = ["sh", "-c", "setsid sleep 1000 & sleep 1000"]
     run = lambda: image.run(script, env={"MARK": sys.argv[2]})
     for _ in range(3):
@@ -509,7 +512,7 @@ def test_what_is_no_image(tmp_path: Path) -> None:
     }.items():
         with (
             pytest.raises(UsageError, match=text) as caught,
-            Sandbox().open(opened(tmp_path / name)),
+            Sandbox().prepare(opened(tmp_path / name).ref),
         ):
             pass
         assert caught.value.remedy

@@ -5,7 +5,7 @@ Nothing outside this package knows which engine is at work.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, Protocol
@@ -133,18 +133,78 @@ class OpenImage(Protocol):
         """The shell command by which a person looks at a file of this image with `tool`."""
 
 
+PullPolicy = Literal["missing", "always", "never"]
+"""When an image is fetched from its registry: when it is not here, in every run, not at all."""
+
+Progress = Callable[[str], None]
+"""Told what happens while an image is made ready, a line each time."""
+
+
+def silent(_: str) -> None:
+    """Progress that nobody reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An image that is on this machine, and which one exactly.
+
+    Plain data, so that one process makes an image ready for all workers.
+
+    Args:
+        ref: what was asked for.
+        location: what the engine opens: an absolute path or the ID of an image.
+        digest: what pins the content in reports, "sha256:..."; None for a directory, which
+            nothing pins.
+    """
+
+    ref: ImageRef
+    location: str
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How an image is started.
+
+    Args:
+        network: whether commands reach the network of the host.
+        gpu: whether the host's NVIDIA GPUs are asked for.
+    """
+
+    network: bool = False
+    gpu: bool = False
+
+
 class Engine(Protocol):
     """One way of opening images."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def unusable(self) -> str | None:
-        """Why this engine cannot run commands on this machine and what helps; None: it can."""
+        """Why this engine cannot run commands on this machine; None: it can.
 
-    def open(self, ref: ImageRef, *, network: bool = False) -> AbstractContextManager[OpenImage]:
-        """Open an image; on leaving the context nothing of it is left behind.
+        What helps follows after a line break.
+        """
+
+    def prepare(
+        self, ref: ImageRef, *, pull: PullPolicy = "missing", progress: Progress = silent
+    ) -> AbstractContextManager[Prepared]:
+        """Have an image ready: fetched or converted if need be, and pinned.
+
+        What was made for this alone (a converted file, an image loaded from an archive) is
+        removed on leaving the context. What was pulled stays, as after `docker pull`.
 
         Raises:
             UsageError: there is no such image, or it is none that this engine can open.
+            EngineError: the engine, the machine, the network or the registry failed.
+        """
+
+    def open(
+        self, prepared: Prepared, *, start: Start = Start()
+    ) -> AbstractContextManager[OpenImage]:
+        """Open an image; on leaving the context nothing of it is left behind.
+
+        Raises:
             EngineError: the engine or the machine failed.
         """

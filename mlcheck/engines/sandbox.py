@@ -21,7 +21,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlcheck.engines.base import DEFAULT_LIMIT_S, DEFAULT_OUTPUT_LIMIT, Completed
+from mlcheck.engines.base import (
+    DEFAULT_LIMIT_S,
+    DEFAULT_OUTPUT_LIMIT,
+    Completed,
+    Prepared,
+    Progress,
+    PullPolicy,
+    Start,
+    silent,
+)
 from mlcheck.engines.sandbox_process import SandboxProcess, launcher
 from mlcheck.engines.sandbox_server import DEFAULT_PATH
 from mlcheck.engines.singularity_d import DIRECTORY as SINGULARITY_D
@@ -49,13 +58,20 @@ class Sandbox:
         return found if isinstance(found, str) else None
 
     @contextmanager
-    def open(self, ref: ImageRef, *, network: bool = False) -> Iterator[OpenDirectory]:
-        """Open an image directory. Nothing is started before the first command.
+    def prepare(
+        self, ref: ImageRef, *, pull: PullPolicy = "missing", progress: Progress = silent
+    ) -> Iterator[Prepared]:
+        """Find an image directory.
 
         Raises:
             UsageError: there is no such directory, or it holds no image.
         """
-        image = OpenDirectory(ref, Path(ref.location).expanduser(), network=network)
+        yield Prepared(ref, str(check_directory(ref)))
+
+    @contextmanager
+    def open(self, prepared: Prepared, *, start: Start = Start()) -> Iterator[OpenDirectory]:
+        """Open an image directory. Nothing is started before the first command."""
+        image = OpenDirectory(prepared.ref, Path(prepared.location), start)
         try:
             yield image
         finally:
@@ -72,13 +88,11 @@ class OpenDirectory:
     engine = Sandbox.name
     digest = None
 
-    def __init__(self, ref: ImageRef, directory: Path, *, network: bool) -> None:
-        _check(ref, directory)
+    def __init__(self, ref: ImageRef, directory: Path, start: Start) -> None:
         self.ref = ref
-        # A later change of the working directory must not change which image is meant.
-        self.directory = directory.absolute()
-        self.rootfs = DirectoryRootFS(self.directory)
-        self._network = network
+        self.directory = directory
+        self.rootfs = DirectoryRootFS(directory)
+        self._start = start
         self._process: SandboxProcess | None = None
         self._lock = threading.Lock()
 
@@ -106,7 +120,7 @@ class OpenDirectory:
             EngineError: no sandbox can be started here, or it ended in mid-run.
         """
         variables = {"PATH": DEFAULT_PATH} | dict(self.environment.env) | {"HOME": "/tmp"}  # noqa: S108
-        if self._network:
+        if self._start.network:
             names = {variant for name in _PROXIES for variant in (name, name.upper())}
             variables |= {name: os.environ[name] for name in names & os.environ.keys()}
         variables |= env or {}
@@ -146,17 +160,22 @@ class OpenDirectory:
                         f"Nothing in {self.directory} can run: its file system is mounted noexec.",
                         "Copy the image to another file system.",
                     )
-                self._process = SandboxProcess(found, self.directory, network=self._network)
+                self._process = SandboxProcess(found, self.directory, network=self._start.network)
             return self._process
 
 
-def _check(ref: ImageRef, directory: Path) -> None:
-    """Raise a UsageError unless the directory looks like an image."""
+def check_directory(ref: ImageRef) -> Path:
+    """The directory that is meant, as an absolute path: the working directory may change later.
+
+    Raises:
+        UsageError: there is none, or it does not look like an image.
+    """
+    directory = Path(ref.location).expanduser().absolute()
     try:
         names = {entry.name for entry in os.scandir(directory)}
     except FileNotFoundError:
         raise UsageError(
-            f"{ref.text}: there is no directory {directory.absolute()}.",
+            f"{ref.text}: there is no directory {directory}.",
             "Give the directory that holds the image's root file system.",
         ) from None
     except NotADirectoryError:
@@ -174,3 +193,4 @@ def _check(ref: ImageRef, directory: Path) -> None:
             f"{ref.text}: {directory} holds no image: it has none of {', '.join(_MARKS)}.",
             "Give the directory that holds the image's root file system.",
         )
+    return directory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlcheck.checks import files
 from mlcheck.facts import EntrypointRuns, Environment, Files, Scripts
-from mlcheck.plugin import Judge
+from mlcheck.judge import Judge
 from mlcheck.profile import Profile
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlcheck.checks import kernelspecs
 from mlcheck.facts import Kernelspecs
-from mlcheck.plugin import Judge
+from mlcheck.judge import Judge
 from mlcheck.profile import Profile
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from mlcheck.checks import packages
 from mlcheck.facts import Imports, InstalledPackages, PackageList
-from mlcheck.plugin import Judge
+from mlcheck.judge import Judge
 from mlcheck.profile import Profile
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlcheck.checks import elf
 from mlcheck.facts import ElfFiles, Libraries
-from mlcheck.plugin import Judge
+from mlcheck.judge import Judge
 from mlcheck.profile import Profile
 
 

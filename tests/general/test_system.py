@@ -6,7 +6,7 @@ import pytest
 
 from mlcheck.checks import system
 from mlcheck.facts import Commands, OsRelease, PythonProbe, Shells
-from mlcheck.plugin import Judge
+from mlcheck.judge import Judge
 from mlcheck.profile import Profile
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from mlcheck.checks import system
 from mlcheck.facts import ElfFiles, Files
-from mlcheck.plugin import Judge
+from mlcheck.judge import Judge
 from mlcheck.profile import Profile
 
 

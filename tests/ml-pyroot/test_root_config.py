@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlcheck.checks import root_config
 from mlcheck.facts import RootConfig
-from mlcheck.plugin import Judge
+from mlcheck.judge import Judge
 from mlcheck.profile import Profile
 
 

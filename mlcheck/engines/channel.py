@@ -1,0 +1,388 @@
+"""Commands through one `/bin/sh` that stays open in a container.
+
+Starting a command through a container engine takes a tenth of a second; through a shell that is
+there already it takes a millisecond. The shell reads what it should do from its standard input.
+What the command prints comes back as it is, between marks that hold a number nobody can guess:
+neither a banner nor binary output can be mistaken for one of them.
+
+Each command is the leader of a session of its own, by setsid(1) of the image, so that a limit
+ends it with its whole process group. In an image without setsid, the shell is the leader and
+ends with its one command.
+
+Only what POSIX says of a shell is used; `selftests/test_channel.py` tries several.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import selectors
+import shlex
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol
+
+from mlcheck.engines.base import Completed
+
+_CHUNK = 256 * 1024
+_START_LIMIT_S = 60.0
+_END_LIMIT_S = 10.0
+"""How long a killed command's shell may take to say so."""
+_GRACE_S = 1.0
+"""How long a command's output is still read when its first process has ended."""
+_GRACE_STEP_S = 0.02
+
+_STDOUT, _STDERR = 1, 2
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class StreamEnded(Exception):  # noqa: N818 - an event
+    """The other end of a stream is gone."""
+
+
+class NoShell(Exception):  # noqa: N818 - a finding about the image
+    """The image has no /bin/sh that works."""
+
+
+class Stream(Protocol):
+    """A running `/bin/sh`: its standard input, output and error. For one thread at a time."""
+
+    def send(self, data: bytes) -> None:
+        """Write to the shell's standard input.
+
+        Raises:
+            StreamEnded: nobody reads it any more.
+        """
+
+    def receive(self, timeout_s: float) -> list[tuple[int, bytes]]:
+        """What was printed since: (1 for stdout or 2 for stderr, bytes); [] after `timeout_s`.
+
+        Raises:
+            StreamEnded: the shell has ended and everything that it printed was received.
+        """
+
+    def close(self) -> None:
+        """Let go of the shell."""
+
+
+class PipeStream:
+    """A shell that is a process of this machine, with three pipes and in a session of its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.process = process
+        self._stdin = process.stdin.fileno()
+        self._selector = selectors.DefaultSelector()
+        for number, pipe in ((_STDOUT, process.stdout), (_STDERR, process.stderr)):
+            os.set_blocking(pipe.fileno(), False)
+            self._selector.register(pipe.fileno(), selectors.EVENT_READ, number)
+
+    def send(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._stdin, view) :]
+        except OSError:
+            raise StreamEnded from None
+
+    def receive(self, timeout_s: float) -> list[tuple[int, bytes]]:
+        received = []
+        for key, _ in self._selector.select(max(0.0, timeout_s)):
+            data = os.read(key.fd, _CHUNK)
+            if data:
+                received.append((key.data, data))
+            else:
+                self._selector.unregister(key.fd)
+        if not received and not self._selector.get_map():
+            raise StreamEnded
+        return received
+
+    def close(self) -> None:
+        """End the process with its group, and wait for it."""
+        self._selector.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, 9)
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+class _Output:
+    """One stream of one command: the output between its marks, up to a limit."""
+
+    def __init__(self, nonce: bytes, limit: int) -> None:
+        self._nonce = nonce
+        self._mark = re.compile(re.escape(nonce) + rb" ([a-z]) ?([0-9]*);")
+        self._pending = b""
+        self._limit = limit
+        self._within = False
+        self.kept = bytearray()
+        self.exceeded = False
+        self.marks: dict[bytes, int] = {}
+
+    def feed(self, data: bytes) -> None:
+        self._pending += data
+        while mark := self._mark.search(self._pending):
+            self._keep(self._pending[: mark.start()])
+            self._within = mark[1] != b"e"
+            self.marks[mark[1]] = int(mark[2] or 0)
+            self._pending = self._pending[mark.end() :]
+        # A mark may be here in part: the nonce as a whole, or its beginning at the very end.
+        safe = self._pending.find(self._nonce)
+        if safe < 0:
+            safe = max(0, len(self._pending) - len(self._nonce))
+        self._keep(self._pending[:safe])
+        self._pending = self._pending[safe:]
+
+    def end(self) -> None:
+        """No more comes: what looked like the beginning of a mark is none."""
+        self._keep(self._pending)
+
+    def _keep(self, data: bytes) -> None:
+        if self._within:
+            room = self._limit - len(self.kept)
+            self.kept += data[:room]
+            self.exceeded = self.exceeded or len(data) > room
+
+
+class _Shell:
+    """One shell that runs one command at a time.
+
+    Raises:
+        NoShell: what is at the other end does not answer as a shell does.
+    """
+
+    def __init__(self, stream: Stream, kill: Callable[[int], None]) -> None:
+        self._stream = stream
+        self._kill = kill
+        greeting = _Output(_nonce(), 0)
+        nonce = greeting._nonce.decode()
+        try:
+            # What the shell itself says of its children ("Killed") is not theirs.
+            stream.send(
+                f"exec 3>&2 2>/dev/null; s=; for f in /usr/bin/setsid /bin/setsid; do "
+                f'[ -x "$f" ] && s=$f && break; done; [ -n "$s" ] && n=1 || n=0; '
+                f"printf '%s g %d;%s s %d;' {nonce} $$ {nonce} $n\n".encode()
+            )
+            deadline = time.monotonic() + _START_LIMIT_S
+            while b"s" not in greeting.marks:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise StreamEnded
+                for number, data in stream.receive(left):
+                    if number == _STDOUT:
+                        greeting.feed(data)
+        except StreamEnded:
+            raise NoShell from None
+        self._pid = greeting.marks[b"g"]
+        self._has_setsid = bool(greeting.marks[b"s"])
+        self.usable = True
+
+    def run(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        stdin: bytes,
+        limit_s: float,
+        output_limit: int,
+    ) -> Completed:
+        """See `mlcheck.engines.base.OpenImage.run`.
+
+        Raises:
+            StreamEnded: the shell ended, and not because of a limit.
+        """
+        nonce = _nonce()
+        out, err = _Output(nonce, output_limit), _Output(nonce, output_limit)
+        started = time.monotonic()
+        deadline = started + limit_s
+        ended: Literal["exited", "timeout", "output-limit"] = "exited"
+        seconds = None
+        told = False
+        # A shell without setsid is used up by its command, whatever happens.
+        self.usable = False
+        try:
+            self._stream.send(_script(nonce.decode(), argv, env, cwd, stdin, self._has_setsid))
+            while b"e" not in out.marks or b"e" not in err.marks:
+                now = time.monotonic()
+                if now >= deadline:
+                    if ended != "exited":
+                        raise StreamEnded
+                    ended = "timeout"
+                elif ended == "exited" and (out.exceeded or err.exceeded):
+                    ended = "output-limit"
+                if ended != "exited" and deadline <= started + limit_s:
+                    deadline = max(now, started + limit_s) + _END_LIMIT_S
+                    self._kill(out.marks.get(b"b", 0) if self._has_setsid else self._pid)
+                for number, data in self._stream.receive(deadline - now):
+                    (out if number == _STDOUT else err).feed(data)
+                if not told and out.marks.keys() & {b"b", b"d"}:
+                    # The shell cannot know its child's process group, and asks for it.
+                    told = True
+                    group = out.marks.get(b"b", 0) if self._has_setsid else 0
+                    self._stream.send(b"%d\n" % group)
+                if seconds is None and b"d" in out.marks:
+                    seconds = time.monotonic() - started
+            if out.marks.get(b"e") and ended == "exited":
+                self._end_group(nonce.decode(), out, err)
+            self.usable = self._has_setsid
+        except StreamEnded:
+            if ended == "exited":
+                raise
+            out.end()
+            err.end()
+        if not self._has_setsid:
+            self._kill(self._pid)
+        if out.exceeded or err.exceeded:
+            ended = "output-limit"
+        code = out.marks.get(b"d") if ended == "exited" else None
+        if b"b" not in out.marks and code is not None:
+            # The kernel did not start even the shell for it: E2BIG, execve(2).
+            code = 126
+            name = os.fsencode(argv[0])[:200]
+            err.kept += b"mlcheck: %s: cannot be executed: its arguments are too long\n" % name
+        if code is not None and code > 255:  # ksh93: 256+n for signal n
+            code -= 128
+        if seconds is None:
+            seconds = time.monotonic() - started
+        return Completed(tuple(argv), code, bytes(out.kept), bytes(err.kept), ended, seconds)
+
+    def _end_group(self, nonce: str, out: _Output, err: _Output) -> None:
+        """Give what is left of the command's group a moment for its last output; kill it."""
+        group = out.marks[b"b"]
+        end = time.monotonic() + _GRACE_S
+        while True:
+            last = time.monotonic() >= end
+            for output in (out, err):
+                output._within = True
+                output.marks.pop(b"e", None)
+            kill = f"kill -9 -{group}; n=0" if last else f"kill -0 -{group} && n=1 || n=0"
+            self._stream.send(
+                f"{kill}; printf '%s e %d;' {nonce} $n; printf '%s e;' {nonce} >&3\n".encode()
+            )
+            while b"e" not in out.marks or b"e" not in err.marks:
+                if time.monotonic() > end + _END_LIMIT_S:
+                    raise StreamEnded
+                for number, data in self._stream.receive(_END_LIMIT_S):
+                    (out if number == _STDOUT else err).feed(data)
+            if last or not out.marks[b"e"] or out.exceeded or err.exceeded:
+                return
+            time.sleep(_GRACE_STEP_S)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class Channels:
+    """As many shells in one container as commands run side by side. Thread-safe.
+
+    Args:
+        connect: starts one more shell in the container.
+        kill: SIGKILLs a process group of the container, by its number there.
+
+    Raises:
+        NoShell: from `run`, when the image has no usable shell.
+        StreamEnded: from `run`, when the container ended in mid-command.
+    """
+
+    def __init__(self, connect: Callable[[], Stream], kill: Callable[[int], None]) -> None:
+        self._connect = connect
+        self._kill = kill
+        self._idle: list[_Shell] = []
+        self._lock = threading.Lock()
+
+    def run(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        stdin: bytes,
+        limit_s: float,
+        output_limit: int,
+    ) -> Completed:
+        """Run a command; see `mlcheck.engines.base.OpenImage.run`.
+
+        Args:
+            env: variables to add to those that the shell was started with.
+        """
+        if any("\0" in text for text in (*argv, *env, *env.values(), cwd)):
+            message = f"mlcheck: {argv[0]!r}: embedded null byte\n".encode()
+            return Completed(tuple(argv), 126, b"", message, "exited", 0.0)
+        with self._lock:
+            shell = self._idle.pop() if self._idle else None
+        if shell is None:
+            stream = self._connect()
+            try:
+                shell = _Shell(stream, self._kill)
+            except NoShell:
+                stream.close()
+                raise
+        try:
+            completed = shell.run(argv, env, cwd, stdin, limit_s, output_limit)
+        except BaseException:
+            shell.close()
+            raise
+        if shell.usable:
+            with self._lock:
+                self._idle.append(shell)
+        else:
+            shell.close()
+        return completed
+
+    def close(self) -> None:
+        """Let go of all shells."""
+        with self._lock:
+            shells, self._idle = self._idle, []
+        for shell in shells:
+            shell.close()
+
+
+def _nonce() -> bytes:
+    return secrets.token_hex(16).encode()
+
+
+def _script(
+    nonce: str,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    cwd: str,
+    stdin: bytes,
+    has_setsid: bool,
+) -> bytes:
+    """What makes the shell run a command and report, in this order:
+
+    stdout: mark b with the command's process ID, output, mark d with its exit code, mark e with
+    1 if something of its process group is still there. stderr: mark b, output, mark e.
+    """
+    # A name that is none for a shell can only be passed on by env(1).
+    odd = [f"{name}={value}" for name, value in env.items() if not _NAME.fullmatch(name)]
+    exports = "".join(
+        f"export {name}={shlex.quote(value)}; "
+        for name, value in env.items()
+        if _NAME.fullmatch(name)
+    )
+    inner = (
+        f'printf "{nonce} b %d;" $$; printf "{nonce} b;" >&2; '
+        'cd "$1" 2>/dev/null || { printf "mlcheck: cannot start in %s\\n" "$1" >&2; exit 126; }; '
+        # The variables come last: with them even /bin/sh may not start.
+        f'shift; unset OLDPWD SHLVL; {exports}exec "$@"'
+    )
+    words = ["/bin/sh", "-c", inner, "mlcheck", cwd, *(["env", *odd] if odd else []), *argv]
+    # Each byte that printf could take for an instruction is written as a number.
+    feed = "".join(chr(b) if chr(b).isalnum() and b < 128 else f"\\{b:03o}" for b in stdin)
+    return (
+        (f"printf '{feed}' | " if stdin else "")
+        + ("( exec $s " if has_setsid else "( exec ")
+        + " ".join(map(shlex.quote, words))
+        + f" 2>&3 3>&-{'' if stdin else ' </dev/null'} ); c=$?; printf '%s d %d;' {nonce} $c; "
+        + 'read -r p; n=0; [ "$p" -gt 0 ] && kill -0 "-$p" && n=1; '
+        + f"printf '%s e %d;' {nonce} $n; printf '%s e;' {nonce} >&3\n"
+    ).encode("utf-8", "surrogateescape")

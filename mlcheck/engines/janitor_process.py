@@ -1,0 +1,127 @@
+"""Undoes what a process left behind when it ended without tidying up.
+
+Started by `mlcheck.engines.janitor` in a session of its own. On its standard input come JSON
+lines: `{"add": N, "action": {...}}` and `{"drop": N}`. When that ends, or the process whose PID
+file descriptor is the argument ends, the actions still there are done, the last one first.
+
+Only the standard library is used: this process must start fast and be small.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+from typing import Any
+
+_LIMIT_S = 30.0
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_LIMIT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(_LIMIT_S)
+        self.sock.connect(self._path)
+
+
+def start_time(pid: int) -> str | None:
+    """When a process started, in clock ticks since boot; None when there is no such process.
+
+    Field 22 of /proc/PID/stat, proc(5). A process of the same number is another one later.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _http_delete(host: str, path: str) -> None:
+    """DELETE over a unix socket or TCP; repeated while the server has it locked."""
+    url = urllib.parse.urlsplit(host)
+    for _ in range(20):
+        connection = (
+            _UnixConnection(url.path)
+            if url.scheme in ("unix", "http+unix")
+            else http.client.HTTPConnection(url.netloc, timeout=_LIMIT_S)
+        )
+        with contextlib.closing(connection):
+            connection.request("DELETE", path)
+            if connection.getresponse().status in (200, 204, 404):
+                return
+        time.sleep(0.2)
+
+
+def _kill(pid: int, started: str, group: bool) -> None:
+    if start_time(pid) != started:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        (os.killpg if group else os.kill)(pid, signal.SIGKILL)
+
+
+def undo(action: dict[str, Any]) -> None:
+    """Do one action; see the functions of `mlcheck.engines.janitor` that make them."""
+    match action["kind"]:
+        case "http-delete":
+            _http_delete(action["host"], action["path"])
+        case "kill":
+            _kill(action["pid"], action["started"], action["group"])
+        case "remove":
+            shutil.rmtree(action["path"], ignore_errors=True)
+        case "run":
+            subprocess.run(
+                action["argv"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=_LIMIT_S,
+                check=False,
+            )
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    selector = selectors.DefaultSelector()
+    selector.register(0, selectors.EVENT_READ)
+    for pidfd in map(int, sys.argv[1:]):
+        selector.register(pidfd, selectors.EVENT_READ)
+    actions: dict[int, dict[str, Any]] = {}
+    received = b""
+    over = False
+    while not over:
+        ready = {key.fd for key, _ in selector.select()}
+        # What was written before the end counts: the pipe is emptied first.
+        if 0 in ready:
+            data = os.read(0, 65536)
+            over = not data
+            *lines, received = (received + data).split(b"\n")
+            for line in lines:
+                message = json.loads(line)
+                if "add" in message:
+                    actions[message["add"]] = message["action"]
+                else:
+                    actions.pop(message["drop"], None)
+        else:
+            over = True
+    for _, action in sorted(actions.items(), reverse=True):
+        with contextlib.suppress(OSError, http.client.HTTPException, subprocess.SubprocessError):
+            undo(action)
+
+
+if __name__ == "__main__":
+    main()

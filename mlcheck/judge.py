@@ -1,0 +1,99 @@
+"""From a check's verdict to the outcome of a test."""
+
+from __future__ import annotations
+
+import datetime
+import fnmatch
+from typing import Any
+
+import pytest
+
+from mlcheck.expectations import Waiver
+from mlcheck.profile import Profile
+from mlcheck.report import text
+from mlcheck.report.model import FindingModel, WaiverModel
+from mlcheck.run import Target
+from mlcheck.verdict import Finding, ShowFile, ShowRun, Verdict
+
+RESULT = pytest.StashKey[dict[str, Any]]()
+"""In a test's stash: the fields of its `ResultModel` that come from a verdict."""
+
+
+class Judge:
+    """Turns a check's verdict into the test's outcome."""
+
+    def __init__(self, item: pytest.Item, target: Target, show: Any) -> None:
+        self._item = item
+        self._target = target
+        self._show = show
+
+    def __call__(self, verdict: Verdict) -> None:
+        """Pass, fail, skip or xfail, with the verdict kept for the reports."""
+        today = datetime.datetime.now(datetime.UTC).date()
+        findings: list[tuple[Finding, bool]] = []
+        touched: dict[int, Waiver] = {}
+        for finding in verdict.findings:
+            fitting = _waivers(self._target.profile, verdict.check, finding)
+            touched.update(fitting)
+            findings.append((finding, any(w.until >= today for w in fitting.values())))
+        waivers = tuple(
+            WaiverModel(
+                source=str(self._target.profile.source("waivers", index) or ""),
+                reason=waiver.reason,
+                until=waiver.until.isoformat(),
+                expired=waiver.until < today,
+            )
+            for index, waiver in sorted(touched.items())
+        )
+        self._item.stash[RESULT] = {
+            "check": verdict.check,
+            "rule": verdict.rule,
+            "remedy": verdict.remedy,
+            "checked": verdict.checked,
+            "findings": [self._model(finding, waived) for finding, waived in findings],
+            "waivers": [waiver.model_dump() for waiver in waivers],
+            "notes": [text.printable(note) for note in verdict.notes],
+        }
+        if verdict.not_applicable is not None:
+            pytest.skip(verdict.not_applicable)
+        remarks = [
+            f"waived until {w.until}: {w.reason} ({w.source})"
+            + (", which is over: the check fails again" if w.expired else "")
+            for w in waivers
+        ]
+        open_findings = [finding for finding, waived in findings if not waived]
+        if open_findings:
+            image = f"{self._target.ref.text}, engine {self._target.engine}"
+            message = text.failure(verdict, open_findings, image, self._show, remarks)
+            pytest.fail(message, pytrace=False)
+        if findings:
+            pytest.xfail("; ".join(remarks))
+
+    def _model(self, finding: Finding, waived: bool) -> dict[str, Any]:
+        return FindingModel(
+            subject=text.printable(finding.subject),
+            found=text.printable(finding.found),
+            expected=text.printable(finding.expected),
+            source=str(finding.source) if finding.source else None,
+            by_hand=text.printable(self._show(finding.show)) if finding.show else None,
+            waived=waived,
+        ).model_dump()
+
+
+def _waivers(profile: Profile, check: str, finding: Finding) -> dict[int, Waiver]:
+    return {
+        index: waiver
+        for index, waiver in enumerate(profile.expect.waivers)
+        if waiver.check == check and fnmatch.fnmatchcase(finding.subject, waiver.match)
+    }
+
+
+def show_with(image: Any) -> Any:
+    """What turns a finding's `show` into a command for the engine of `image`."""
+
+    def show(what: ShowRun | ShowFile) -> str:
+        if isinstance(what, ShowRun):
+            return str(image.show_run(what.argv))
+        return str(image.show_file(what.tool, what.path))
+
+    return show

@@ -1,0 +1,209 @@
+"""What one pytest process knows of its run: images on engines, what is expected, what was found."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mlcheck
+from mlcheck import gpu, opening
+from mlcheck.engines.base import Prepared, Progress, Start
+from mlcheck.errors import EngineError, UsageError
+from mlcheck.image import ImageRef
+from mlcheck.profile import Catalog, Profile
+from mlcheck.report.model import ImageModel, Report, ResultModel
+
+SUITE = Path(__file__).parents[1] / "tests"
+DEFAULT_IMAGES = ("reference:ml-base", "reference:ml-pyroot")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One image on one engine, and what it is expected to be.
+
+    Args:
+        why: why this engine was chosen.
+        label: name and tag of the image, or all that the user wrote if two are alike in that.
+    """
+
+    ref: ImageRef
+    engine: str
+    why: str
+    profile: Profile
+    label: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.label}@{self.engine}"
+
+
+class Run:
+    """The options of a run, its targets, and its results so far.
+
+    Args:
+        given: in a worker, what the process that the user started has decided.
+    """
+
+    def __init__(self, config: pytest.Config, given: Mapping[str, Any] | None = None) -> None:
+        self.config = config
+        self.started = datetime.datetime.now(datetime.UTC)
+        self.clock = time.monotonic()
+        self.catalog = Catalog([Path(p) for p in config.getoption("--profiles")] + [SUITE])
+        self.package_list = self._file_option("--package-list")
+        self.results: list[ResultModel] = []
+        self._given = given
+        self._ready: dict[str, Prepared | EngineError] = {}
+        self._images = contextlib.ExitStack()
+
+    @functools.cached_property
+    def targets(self) -> list[Target]:
+        """Each image on each engine that was asked for.
+
+        Raises:
+            UsageError: an image, an engine or a profile is not what can be used.
+        """
+        option = self.config.getoption
+        name, _, tag = (option("--profile") or "").partition(":")
+        targets = []
+        written = dict.fromkeys(option("--image") or DEFAULT_IMAGES)
+        refs = [opening.with_default_tag(ImageRef.parse(text)) for text in written]
+        labels = [ref.label for ref in refs]
+        for ref in refs:
+            profile = self.catalog.load(name or ref.name, (tag or None) if name else ref.tag)
+            label = ref.label if labels.count(ref.label) == 1 else ref.text
+            for engine, why in self._engines(ref):
+                targets.append(Target(ref, engine, why, profile, label))
+        return targets
+
+    def _engines(self, ref: ImageRef) -> Sequence[Sequence[str]]:
+        if self._given is not None:
+            chosen: Sequence[Sequence[str]] = self._given["engines"][ref.text]
+            return chosen
+        wanted = self.config.getoption("--engine") or [opening.AUTO]
+        return opening.choose(ref, wanted)
+
+    def _file_option(self, option: str) -> Path | None:
+        value = self.config.getoption(option)
+        if value is None:
+            return None
+        path: Path = self.config.invocation_params.dir / str(value)
+        if not path.is_file():
+            raise UsageError(f"{option} {value}: there is no such file.")
+        return path
+
+    @functools.cached_property
+    def start(self) -> Start:
+        """How images are started."""
+        option = self.config.getoption
+        return Start(network=option("--network"), gpu=gpu.wanted(option("--nv")))
+
+    def check_options(self) -> None:
+        """Find mistakes before the first test, in one message.
+
+        Raises:
+            UsageError: an image or a directory of an option does not exist.
+        """
+        for target in self.targets:
+            opening.check_exists(target.ref)
+        report = self.config.getoption("--mlcheck-json")
+        if report and not (self.config.invocation_params.dir / report).parent.is_dir():
+            raise UsageError(f"--mlcheck-json {report}: its directory does not exist.")
+
+    def prepare(self, targets: Sequence[Target], progress: Progress) -> None:
+        """Have images ready. An engine's trouble is kept for the tests of its images.
+
+        Raises:
+            UsageError: an image does not exist.
+        """
+        pull = self.config.getoption("--pull")
+        for target in targets:
+
+            def told(line: str, text: str = target.ref.text) -> None:
+                progress(f"{text}: {line}")
+
+            try:
+                self._ready[target.id] = self._images.enter_context(
+                    opening.prepare(target.ref, target.engine, pull=pull, progress=told)
+                )
+            except EngineError as error:
+                self._ready[target.id] = error
+
+    def prepared(self, target: Target) -> Prepared:
+        """The image of a target, ready to be opened.
+
+        Raises:
+            EngineError: it could not be made ready.
+        """
+        if self._given is not None:
+            location, digest, *error = self._given["images"][target.id]
+            found: Prepared | EngineError = (
+                EngineError(*error) if error else Prepared(target.ref, location, digest)
+            )
+        else:
+            found = self._ready[target.id]
+        if isinstance(found, EngineError):
+            raise EngineError(found.what, found.remedy)
+        return found
+
+    def for_workers(self) -> dict[str, Any]:
+        """What `given` is in a worker: data that execnet can send."""
+        engines: dict[str, list[tuple[str, str]]] = {}
+        for target in self.targets:
+            engines.setdefault(target.ref.text, []).append((target.engine, target.why))
+        images = {
+            id_: (None, None, ready.what, ready.remedy)
+            if isinstance(ready, EngineError)
+            else (ready.location, ready.digest)
+            for id_, ready in self._ready.items()
+        }
+        return {"engines": engines, "images": images}
+
+    def close(self) -> None:
+        """Let go of what was made for this run alone."""
+        self._images.close()
+
+    def report(self, exit_code: int) -> Report:
+        counts = dict.fromkeys(("passed", "failed", "error", "skipped", "waived"), 0)
+        for result in self.results:
+            counts[result.outcome] += 1
+        return Report(
+            mlcheck_version=mlcheck.__version__,
+            started=self.started.isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - self.clock, 3),
+            exit_code=exit_code,
+            images=tuple(self._image(target) for target in self.targets),
+            results=tuple(self.results),
+            counts=counts,
+        )
+
+    def _image(self, target: Target) -> ImageModel:
+        results = [result for result in self.results if result.image == target.id]
+        judged = {result.check for result in results if result.outcome != "skipped"}
+        used = {waiver.source for result in results for waiver in result.waivers}
+        unused = []
+        for index, waiver in enumerate(target.profile.expect.waivers):
+            source = str(target.profile.source("waivers", index))
+            if waiver.check in judged and source not in used:
+                unused.append(f"{source}: {waiver.check}")
+        ready = self._ready.get(target.id)
+        return ImageModel(
+            id=target.id,
+            reference=target.ref.text,
+            profile=target.profile.name,
+            lineage=target.profile.lineage,
+            tag=target.profile.tag,
+            engine=target.engine,
+            digest=ready.digest if isinstance(ready, Prepared) else None,
+            unused_waivers=tuple(unused),
+        )
+
+
+RUN = pytest.StashKey[Run]()

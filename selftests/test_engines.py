@@ -1,0 +1,318 @@
+"""What every engine must do alike: one contract, tried on each of them for real."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mlcheck import opening
+from mlcheck.engines.base import Completed, OpenImage, RootFS, Unreadable
+from mlcheck.facts import File
+from mlcheck.image import ImageRef
+from selftests.images import copy_programs, script, write
+
+WAYS = ("sandbox", "docker", "podman", "apptainer", "apptainer-sif")
+NAME = "mlcheck-selftest/contract"
+
+ENV_SCRIPT = """\
+#!/bin/sh
+export PATH="/usr/local/bin:/usr/bin:/bin"
+export FROM_IMAGE="${FROM_IMAGE:-"of-the-image"}"
+"""
+CONFIG_ENV = ("PATH=/usr/local/bin:/usr/bin:/bin", "FROM_IMAGE=of-the-image")
+
+
+@pytest.fixture(scope="module")
+def directory(tiny_rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small image with every kind of file, a configuration, and a banner at start."""
+    root = tmp_path_factory.mktemp("contract") / "image"
+    shutil.copytree(tiny_rootfs, root, symlinks=True)
+    copy_programs(root, ["ps", "chmod", "stat", "tr", "dd", "wc"])
+    write(root, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
+    write(root, "etc/group", "root:x:0:\n")
+    write(root, ".singularity.d/env/10-docker2singularity.sh", ENV_SCRIPT, 0o755)
+    write(root, ".singularity.d/env/91-banner.sh", "echo 'Welcome!'; printf 'no newline'\n", 0o755)
+    write(root, "opt/data/binary", bytes(range(256)) * 100)
+    write(root, "opt/data/empty", b"")
+    write(root, "opt/data/with space\nand line", "odd")
+    write(root, "opt/data/private", "secret", 0o600)
+    write(root, "opt/data/setgid", "x", 0o2755)
+    (root / "opt/data/hard").hardlink_to(root / "opt/data/binary")
+    for name, target in {
+        "relative": "binary",
+        "absolute": "/opt/data/binary",
+        "up": "../../etc/os-release",
+        "dangling": "/no/such",
+        "loop": "loop",
+        "directory": "/opt/data/below",
+        "shadow": "/etc/shadow",
+    }.items():
+        (root / "opt/data" / name).symlink_to(target)
+    write(root, "opt/data/below/deep/file", "deep")
+    script(root, "opt/data/run-me", "echo ran $1; exit 3")
+    write(root, "opt/data/no-interpreter", "#!/no/such/interpreter\n", 0o755)
+    write(root, "opt/data/not-executable", "#!/bin/sh\n", 0o644)
+    return root
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def image(
+    request: pytest.FixtureRequest, directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OpenImage]:
+    """The image, opened by each engine in turn."""
+    way: str = request.param
+    if way == "apptainer-sif":
+        sif = tmp_path_factory.mktemp("sif") / "contract.sif"
+        subprocess.run(
+            ["apptainer", "build", str(sif), str(directory)],
+            check=True,
+            capture_output=True,
+        )
+        ref, engine = ImageRef.parse(str(sif)), "apptainer"
+    elif way in ("docker", "podman"):
+        tar = subprocess.Popen(["tar", "-C", str(directory), "-c", "."], stdout=subprocess.PIPE)
+        changes = [f"--change=ENV {variable}" for variable in CONFIG_ENV]
+        subprocess.run([way, "import", *changes, "-", NAME], stdin=tar.stdout, check=True)
+        assert tar.wait() == 0
+        request.addfinalizer(
+            lambda: subprocess.run([way, "rmi", "-f", NAME], check=True, capture_output=True)
+        )
+        ref, engine = ImageRef.parse(NAME), way
+    else:
+        ref, engine = ImageRef.parse(str(directory)), way
+    with opening.open_image(ref, engine) as opened:
+        yield opened
+
+
+def sh(image: OpenImage, text: str, **options: float) -> Completed:
+    return image.run(["sh", "-c", text], limit_s=options.get("limit_s", 60))
+
+
+class TestCommands:
+    """What a command prints and how it ends."""
+
+    def test_streams_and_bytes(self, image: OpenImage) -> None:
+        done = sh(image, "printf 'a\\000\\377 no newline'; printf 'err\\r\\n' >&2")
+        assert (done.stdout, done.stderr) == (b"a\0\xff no newline", b"err\r\n")
+        assert (done.exit_code, done.ended) == (0, "exited")
+        assert sh(image, "true").stdout == b""
+
+    def test_fifty_megabytes_on_both_streams(self, image: OpenImage) -> None:
+        done = sh(image, "head -c 50000000 /dev/zero & head -c 3000000 /dev/zero >&2; wait")
+        assert (len(done.stdout), len(done.stderr)) == (50_000_000, 3_000_000)
+
+    @pytest.mark.parametrize(
+        ("text", "code"),
+        [("exit 0", 0), ("exit 1", 1), ("exit 255", 255), ("kill -9 $$", 137), ("kill $$", 143)],
+    )
+    def test_exit_codes(self, image: OpenImage, text: str, code: int) -> None:
+        done = sh(image, text)
+        assert (done.exit_code, done.stdout, done.stderr) == (code, b"", b"")
+
+    @pytest.mark.parametrize(
+        ("program", "codes", "word"),
+        [
+            ("no-such-program", {127}, b"no-such-program"),
+            ("/opt/data/no-such", {127}, b"/opt/data/no-such"),
+            ("/opt/data/not-executable", {126}, b"not-executable"),
+            ("/opt/data", {126}, b"/opt/data"),
+            # What a shell makes of ENOENT for a file that is there differs.
+            ("/opt/data/no-interpreter", {126, 127}, b"interpreter"),
+        ],
+    )
+    def test_what_cannot_be_started(
+        self, image: OpenImage, program: str, codes: set[int], word: bytes
+    ) -> None:
+        done = image.run([program])
+        assert done.exit_code in codes
+        assert word in done.stderr
+        assert done.stdout == b""
+
+    def test_arguments_variables_directory(self, image: OpenImage) -> None:
+        odd = 'it\'s "$HOME" `id` \\ \n * \udcff é'
+        raw = odd.encode("utf-8", "surrogateescape")
+        assert image.run(["echo", odd, ""]).stdout == raw + b" \n"
+        done = image.run(["env"], env={"ODD": odd, "FROM_IMAGE": "mine"})
+        assert b"ODD=" + raw + b"\n" in done.stdout
+        assert b"FROM_IMAGE=mine\n" in done.stdout
+        assert image.run(["sh", "-c", "pwd"], cwd="/opt/data").stdout == b"/opt/data\n"
+        assert image.run(["sh", "-c", "pwd"]).stdout == b"/\n"
+        assert image.run(["/opt/data/run-me", "x"]).stdout == b"ran x\n"
+        assert image.run(["/opt/data/run-me"]).exit_code == 3
+
+    def test_stdin(self, image: OpenImage) -> None:
+        data = bytes(range(256)) * 100
+        assert image.run(["cat"], stdin=data).stdout == data
+        assert image.run(["cat"]).stdout == b""
+
+    def test_a_time_limit_ends_the_group(self, image: OpenImage) -> None:
+        done = sh(image, "echo out; echo err >&2; sleep 4321 & sleep 4321", limit_s=0.5)
+        assert (done.exit_code, done.ended) == (None, "timeout")
+        assert (done.stdout, done.stderr) == (b"out\n", b"err\n")
+        assert not running(image, "sleep 4321")
+
+    def test_an_output_limit(self, image: OpenImage) -> None:
+        done = image.run(["yes"], output_limit=100_000)
+        assert (done.exit_code, done.ended) == (None, "output-limit")
+        assert len(done.stdout) == 100_000
+        exact = image.run(["head", "-c", "5000", "/dev/zero"], output_limit=5000)
+        assert (len(exact.stdout), exact.ended) == (5000, "exited")
+        assert not running(image, "yes")
+
+    def test_nothing_stays_of_a_command(self, image: OpenImage) -> None:
+        done = sh(image, "sleep 5432 & echo started")
+        assert done.stdout == b"started\n"
+        assert not running(image, "sleep 5432")
+        late = sh(image, "(sleep 0.2; echo late) & echo early")
+        assert late.stdout == b"early\nlate\n"
+
+    def test_side_by_side(self, image: OpenImage) -> None:
+        barrier = 4
+
+        def one(number: int) -> bytes:
+            return sh(image, f"sleep 0.2; echo {number}; head -c 300000 /dev/zero").stdout
+
+        with ThreadPoolExecutor(barrier) as pool:
+            done = list(pool.map(one, range(12)))
+        assert done == [f"{number}\n".encode() + bytes(300_000) for number in range(12)]
+
+    def test_commands_after_a_limit_work_as_before(self, image: OpenImage) -> None:
+        threads = [
+            threading.Thread(target=sh, args=(image, "sleep 100"), kwargs={"limit_s": 0.2})
+            for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        assert sh(image, "echo during").stdout == b"during\n"
+        for thread in threads:
+            thread.join()
+        assert sh(image, "echo after").stdout == b"after\n"
+
+
+def running(image: OpenImage, command: str) -> bool:
+    """Whether a command is still running in the image after a moment."""
+    deadline = time.monotonic() + 5
+    look = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline; echo; done 2>/dev/null"
+    while True:
+        lines = sh(image, look).stdout.decode().splitlines()
+        if not any(line.strip() == command for line in lines):
+            return False
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.05)
+
+
+class TestInside:
+    """What a command sees."""
+
+    def test_variables_are_the_images(
+        self, image: OpenImage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OF_THE_HOST", "leaked")
+        lines = image.run(["env"]).stdout.decode().splitlines()
+        assert "FROM_IMAGE=of-the-image" in lines
+        # apptainer appends the directories of its own default.
+        assert any(line.startswith("PATH=/usr/local/bin:/usr/bin:/bin") for line in lines)
+        assert "HOME=/tmp" in lines
+        assert not [line for line in lines if "leaked" in line or "MLCHECK" in line]
+
+    def test_user(self, image: OpenImage) -> None:
+        assert image.run(["id", "-u"]).stdout == b"0\n"
+
+    def test_tmp_is_writable_and_the_image_is_not(self, image: OpenImage) -> None:
+        done = sh(image, "echo hi >/tmp/mine && cat /tmp/mine && ls /tmp")
+        assert done.stdout == b"hi\nmine\n"
+        assert sh(image, "echo x >/opt/data/new").exit_code != 0
+        assert sh(image, "echo x >/new").exit_code != 0
+
+    def test_no_network(self, image: OpenImage) -> None:
+        names = sh(image, "cat /proc/net/dev").stdout.decode()
+        found = {line.partition(":")[0].strip() for line in names.splitlines() if ":" in line}
+        assert found <= {"lo"}, found
+
+    def test_nothing_of_the_host(self, image: OpenImage, tmp_path: Path) -> None:
+        (tmp_path / "here").touch()
+        assert sh(image, f"ls {tmp_path} {Path.home()}/.bashrc {Path.cwd()}").stdout == b""
+        look = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline; done"
+        assert b"pytest" not in sh(image, look).stdout
+
+
+class TestFiles:
+    """What the root file system says: the same on every engine."""
+
+    def test_facts_are_those_of_the_directory(self, image: OpenImage, directory: Path) -> None:
+        expected = opening.engine("sandbox")
+        with (
+            expected.prepare(ImageRef.parse(str(directory))) as prepared,
+            expected.open(prepared) as plain,
+        ):
+            for top in ("/opt", "/usr/bin"):
+                assert facts(image.rootfs, top) == facts(plain.rootfs, top)
+
+    def test_content(self, image: OpenImage, directory: Path) -> None:
+        binary = (directory / "opt/data/binary").read_bytes()
+        for name in ("binary", "hard", "relative", "absolute"):
+            assert image.rootfs.read(f"/opt/data/{name}", 100_000) == binary
+        assert image.rootfs.read("/opt/data/with space\nand line", 10) == b"odd"
+        assert image.rootfs.read("/opt/data/private", 10) == b"secret"
+        assert image.rootfs.read("/opt/data/empty", 10) == b""
+        with image.rootfs.open("/opt/data/binary") as file:
+            file.seek(256 * 99)
+            assert file.read(300) == bytes(range(256))
+
+    def test_links_stay_in_the_image(self, image: OpenImage) -> None:
+        assert b"Tiny" in image.rootfs.read("/opt/data/up", 1000)
+        for name in ("dangling", "shadow", "loop", "no-such", "below"):
+            with pytest.raises(Unreadable) as caught:
+                image.rootfs.read(f"/opt/data/{name}", 1000)
+            assert caught.value.what
+        assert image.rootfs.resolve("/opt/data/directory/deep/../deep/file").final_path == (
+            "/opt/data/below/deep/file"
+        )
+        assert image.rootfs.lstat("/opt/data/no-such") is None
+        assert image.rootfs.listdir("/opt/data/directory") == ["deep"]
+        assert image.rootfs.listdir("/opt/data/no-such") == []
+
+    def test_a_limit_on_reading(self, image: OpenImage) -> None:
+        with pytest.raises(Unreadable, match="larger than 100 bytes"):
+            image.rootfs.read("/opt/data/binary", 100)
+
+
+def facts(rootfs: RootFS, top: str) -> list[tuple[object, ...]]:
+    """Every file below `top`; of the inode, only which paths share it."""
+    files = list(rootfs.walk(top))
+    first: dict[object, str] = {}
+    return [(*plain(file), first.setdefault(file.inode, file.path)) for file in files]
+
+
+def plain(file: File) -> tuple[object, ...]:
+    size = file.size if file.type == "file" else None
+    return (file.path, file.type, oct(file.mode), file.uid, file.gid, size, file.target)
+
+
+class TestEnvironment:
+    def test_configuration(self, image: OpenImage) -> None:
+        assert image.environment.env["FROM_IMAGE"] == "of-the-image"
+        assert image.environment.env["PATH"] == "/usr/local/bin:/usr/bin:/bin"
+        assert image.environment.problems == ()
+
+    def test_shown_commands_name_the_image(
+        self, image: OpenImage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        programs = Path(sys.executable).parent
+        monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+        shown = image.show_run(["echo", "a b"])
+        done = subprocess.run(["sh", "-c", shown], capture_output=True, text=True, check=True)
+        assert done.stdout.endswith("a b\n")
+        shown = image.show_file("cat", "/opt/data/relative")
+        found = subprocess.run(["sh", "-c", shown], capture_output=True, check=True)
+        assert found.stdout.endswith(bytes(range(256)))
