@@ -1,10 +1,11 @@
 # make demo [DEFECT=NAME]   judge the reference image ml-pyroot, with a planted fault if you like
 # make selftest             run mlcheck's own tests
+# make bench                how fast, against testinfra's own backends (docker, podman, apptainer)
 # make lint                 ruff and mypy
 PYTHON ?= python3
 DEFECT ?=
 
-.PHONY: demo selftest lint venv-reference venv-dev clean
+.PHONY: demo selftest bench lint venv-reference venv-dev clean
 
 demo: venv-reference
 	@image="$$(.venv/bin/mlcheck reference build ml-pyroot $(addprefix --defect ,$(DEFECT)))" \
@@ -12,6 +13,9 @@ demo: venv-reference
 
 selftest: venv-dev
 	.venv/bin/pytest -rfEs -n auto --dist worksteal selftests
+
+bench: venv-dev
+	.venv/bin/python -m benchmarks.commands
 
 lint: venv-dev
 	.venv/bin/ruff check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -77,6 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     execute.add_argument("--limit", type=float, default=600.0, metavar="SECONDS")
     execute.add_argument("argv", nargs="+", metavar="ARG")
     execute.set_defaults(run=_exec)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="say which engines work on this machine, and what helps where one does not",
+        description="Try every engine for real. The exit code is 3 when none can run commands.",
+    )
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    doctor.set_defaults(run=_doctor)
 
     reference_cli.add_arguments(commands)
     return parser
@@ -155,6 +164,29 @@ def _exec(arguments: argparse.Namespace) -> int:
         _progress(f"the command was ended by a limit ({done.ended}) after {done.seconds:.0f} s")
         return 124
     return done.exit_code
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from mlcheck import doctor
+
+    findings = doctor.examine()
+    chosen = doctor.chosen(findings)
+    if arguments.json:
+        engines = [dataclasses.asdict(finding) for finding in findings]
+        print(json.dumps({"engines": engines, "auto": chosen, "gpu": doctor.gpu_line()}, indent=1))
+    else:
+        for finding in findings:
+            state = "works" if finding.usable else "cannot be used here"
+            print(text.printable(f"{finding.engine}: {state}: {finding.what}"))
+            for line in finding.remedy.splitlines():
+                print(text.printable(f"    {line}"))
+            if finding.usable:
+                print(f"    opens: {', '.join(finding.kinds)}")
+        print("--engine auto takes, by the kind of image:")
+        for kind, name in chosen.items():
+            print(f"    {kind}: {name or 'nothing: no engine for it works here'}")
+        print(f"GPU: {doctor.gpu_line()}")
+    return 0 if any(finding.usable for finding in findings) else 3
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {
 
 ENGINES = (AUTO, *KINDS)
 
-_PREFERRED: dict[Kind, tuple[str, ...]] = {
+PREFERRED: dict[Kind, tuple[str, ...]] = {
     "directory": ("sandbox", "apptainer", "singularity"),
     "reference": ("sandbox", "apptainer", "singularity", "docker", "podman"),
     "sif": ("apptainer", "singularity"),
@@ -99,13 +99,13 @@ def _asked_for(ref: ImageRef, name: str) -> Choice:
 
 def _automatic(ref: ImageRef) -> Choice:
     reasons: list[tuple[str, str]] = []
-    for name in _PREFERRED[ref.kind]:
+    for name in PREFERRED[ref.kind]:
         reason = engine(name).unusable()
         if reason is None:
             others = f"; not {', '.join(r[0] for r in reasons)}" if reasons else ""
             return Choice(name, _WHY.get(ref.kind, "the first that works here") + others)
         reasons.append((name, " ".join(reason.splitlines())))
-    if "sandbox" in _PREFERRED[ref.kind]:
+    if "sandbox" in PREFERRED[ref.kind]:
         return Choice("sandbox", "only the files can be judged: nothing here runs commands in them")
     hint = ""
     if ref.kind == "registry" and Path(ref.text).is_dir():

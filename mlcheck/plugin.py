@@ -235,6 +235,8 @@ def pytest_runtest_makereport(
         extra["error"] = text.printable(str(error))
     if target is not None:
         extra["image"] = target.id
+        opened = getattr(item, "funcargs", {}).get("image")
+        extra["image_notes"] = [] if opened is None else list(opened.notes)
     report.mlcheck = extra  # type: ignore[attr-defined]  # travels with the report under xdist
     return report
 
@@ -246,6 +248,9 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
     if report.when == "call" and report.skipped and hasattr(report, "wasxfail"):
         return "xfailed", "w", "WAIVED"
     return None
+
+
+_NOT_OF_RESULT = ("image", "image_notes", "error")
 
 
 class Recorder:
@@ -260,7 +265,8 @@ class Recorder:
             return
         if report.when == "teardown" and not report.failed:
             return
-        fields = {key: extra[key] for key in extra if key not in ("image", "error")}
+        fields = {key: extra[key] for key in extra if key not in _NOT_OF_RESULT}
+        self.run.notes.setdefault(extra["image"], {}).update(dict.fromkeys(extra["image_notes"]))
         self.run.results.append(
             ResultModel(
                 test=report.nodeid,

@@ -59,6 +59,7 @@ class Run:
         self.catalog = Catalog([Path(p) for p in config.getoption("--profiles")] + [SUITE])
         self.package_list = self._file_option("--package-list")
         self.results: list[ResultModel] = []
+        self.notes: dict[str, dict[str, None]] = {}
         self._given = given
         self._ready: dict[str, Prepared | EngineError] = {}
         self._images = contextlib.ExitStack()
@@ -202,6 +203,7 @@ class Run:
             tag=target.profile.tag,
             engine=target.engine,
             digest=ready.digest if isinstance(ready, Prepared) else None,
+            notes=tuple(self.notes.get(target.id, ())),
             unused_waivers=tuple(unused),
         )
 

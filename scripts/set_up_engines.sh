@@ -9,6 +9,7 @@ export DEBIAN_FRONTEND=noninteractive
 
 LOG=/var/log/mlcheck-dockerd.log
 PID=/run/docker.pid
+OURS=/run/mlcheck-dockerd
 
 fail() {
   echo "$1" >&2
@@ -20,7 +21,6 @@ install_packages() {
     squashfs-tools squashfuse patchelf)
   dpkg --status "${wanted[@]}" >/dev/null 2>&1 && return
   apt-get -qq update
-  # The daemon is started below; a machine without an init system cannot do it.
   apt-get -qq install --no-install-recommends "${wanted[@]}" </dev/null >/dev/null
 }
 
@@ -42,6 +42,7 @@ start_docker() {
   # Killed daemons leave their files behind.
   rm -f "$PID" /var/run/docker/containerd/containerd.pid
   /usr/sbin/dockerd >"$LOG" 2>&1 </dev/null &
+  touch "$OURS"
   for _ in $(seq 150); do
     docker version >/dev/null 2>&1 && return
     sleep 0.2
@@ -51,7 +52,8 @@ start_docker() {
 }
 
 stop_docker() {
-  [ -e "$PID" ] || return 0
+  [ -e "$OURS" ] && [ -e "$PID" ] || return 0
+  rm "$OURS"
   kill "$(cat "$PID")"
   for _ in $(seq 150); do
     [ -e "$PID" ] || return 0

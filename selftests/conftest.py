@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from collections.abc import Generator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mlcheck import opening
 from selftests import images
 
 _PROGRAMS = ["sh", "bash", "true", "cat", "echo", "sleep", "ls", "id", "env", "head", "yes"]
@@ -32,6 +34,20 @@ def tiny_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def root(tiny_rootfs: Path, tmp_path: Path) -> Path:
     """A small image of the test's own, which it may change."""
     return Path(shutil.copytree(tiny_rootfs, tmp_path / "image", symlinks=True))
+
+
+@functools.cache
+def _unusable(engine: str) -> str | None:
+    return opening.engine(engine).unusable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test marked with engines runs where they work; in CI they all must (see below)."""
+    for mark in item.iter_markers("engine"):
+        for name in mark.args:
+            if (reason := _unusable(name)) is not None:
+                pytest.skip(reason)
 
 
 _RIGHT_IN_CI = ("root may read everything",)

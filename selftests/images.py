@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+from _pytest.mark.structures import ParameterSet
+
 from mlcheck.engines.base import OpenImage
 from mlcheck.engines.sandbox import Sandbox
 from mlcheck.image import ImageRef
@@ -29,6 +32,13 @@ def write(root: Path, path: str, content: str | bytes, mode: int = 0o644) -> Pat
     target.write_bytes(content if isinstance(content, bytes) else content.encode())
     target.chmod(mode)
     return target
+
+
+def each_engine(*ways: str) -> list[ParameterSet]:
+    """Parameters for a test that runs on each of them; "apptainer-sif" needs apptainer."""
+    return [
+        pytest.param(way, marks=pytest.mark.engine(way.partition("-")[0]), id=way) for way in ways
+    ]
 
 
 def copy_programs(root: Path, names: Iterable[str]) -> None:

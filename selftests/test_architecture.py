@@ -27,6 +27,7 @@ ALLOWED = {
     "checks": {"expectations", "facts", "profile", "verdict", "checks"},
     "reference": {"errors", "reference"},
     "report": {"verdict", "report"},
+    "doctor": {"gpu", "opening"},
     "host": {"engines.base"},
     "opening": {"engines", "errors", "image", "reference"},
 }

@@ -18,7 +18,7 @@ from mlcheck import opening
 from mlcheck.engines.base import Completed, OpenImage, RootFS, Unreadable
 from mlcheck.facts import File
 from mlcheck.image import ImageRef
-from selftests.images import copy_programs, script, write
+from selftests.images import copy_programs, each_engine, script, write
 
 WAYS = ("sandbox", "docker", "podman", "apptainer", "apptainer-sif")
 NAME = "mlcheck-selftest/contract"
@@ -64,7 +64,7 @@ def directory(tiny_rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return root
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(scope="module", params=each_engine(*WAYS))
 def image(
     request: pytest.FixtureRequest, directory: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OpenImage]:

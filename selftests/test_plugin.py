@@ -150,8 +150,8 @@ def test_an_engine_that_cannot_start_is_an_error_and_no_failure(suite: Suite) ->
         ("./no-such-directory:v1", "there is no directory"),
         ("/dev", "Known profiles: mini"),
         ("BAD NAME", "is no image reference"),
-        ("oci:/nowhere/mini:v9", "this version judges directories"),
-        ("mini:v9", "this version judges directories"),
+        ("oci-archive:/nowhere/mini:v9", "there is no /nowhere/mini:v9"),
+        ("./mini.sif", "there is no ./mini.sif"),
         ("reference:nothing", "Known profiles"),
     ],
 )
@@ -160,6 +160,9 @@ def test_a_mistake_is_one_message_and_ends_with_4(
 ) -> None:
     if image.startswith("./no-such"):
         done = suite.run(*workers, "--profile", "mini", image=image)
+    elif "mini" in image:
+        engine = "podman" if image.startswith("oci") else "apptainer"
+        done = suite.run(*workers, f"--engine={engine}", image=image)
     else:
         done = suite.run(*workers, image=image)
     said = done.stdout + done.stderr
@@ -168,6 +171,73 @@ def test_a_mistake_is_one_message_and_ends_with_4(
     assert said.count(words) == 1
     assert "Traceback" not in said
     assert "INTERNALERROR" not in said
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        ("docker", "is an image of kind directory, which docker does not open"),
+        ("sandbox,podman", "is an image of kind directory, which podman does not open"),
+        ("sandbox,dokker", "there is no engine 'dokker'; known: auto, docker, podman"),
+    ],
+)
+def test_an_engine_that_does_not_fit(suite: Suite, engine: str, words: str) -> None:
+    done = suite.run("--engine", engine)
+    assert done.returncode == 4
+    assert words in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_collect_only_asks_no_engine(suite: Suite) -> None:
+    done = suite.run(*("--collect-only", "-q", "--engine", "docker,podman"), image="nobody/mini:v1")
+    assert done.returncode == 0, done.stdout
+    assert "[mini:v1@docker]" in done.stdout
+    assert "[mini:v1@podman]" in done.stdout
+
+
+@pytest.mark.engine("apptainer")
+def test_each_test_runs_on_each_engine(suite: Suite, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    done = suite.run("--engine", "sandbox", "--engine", "apptainer", f"--mlcheck-json={report}")
+    assert done.returncode == 0, done.stdout
+    found = json.loads(report.read_text())
+    assert [image["engine"] for image in found["images"]] == ["sandbox", "apptainer"]
+    outcomes = {
+        image["engine"]: [
+            (result["check"], result["outcome"])
+            for result in found["results"]
+            if result["image"] == image["id"]
+        ]
+        for image in found["images"]
+    }
+    assert outcomes["sandbox"] == outcomes["apptainer"]
+    assert ("os-release", "passed") in outcomes["sandbox"]
+
+
+def test_an_image_stays_with_one_worker(suite: Suite, tmp_path: Path) -> None:
+    """As many images as workers: each is opened and probed once."""
+    others = []
+    for number in range(3):
+        others.append(tmp_path / f"other-{number}" / "mini:v9")
+        shutil.copytree(suite.image, others[-1], symlinks=True)
+    images = [f"--image={path}" for path in others]
+    (suite.profiles / "mini/test_where.py").write_text(
+        "import os\n"
+        "def test_one(image, mlcheck_target, record_property):\n"
+        "    record_property('where', f'{mlcheck_target.id} {os.getpid()}')\n"
+        "def test_two(image, mlcheck_target, record_property):\n"
+        "    record_property('where', f'{mlcheck_target.id} {os.getpid()}')\n"
+    )
+    (suite.profiles / "mini/test_where_else.py").write_text(
+        (suite.profiles / "mini/test_where.py").read_text()
+    )
+    xml = tmp_path / "junit.xml"
+    done = suite.run("-n", "2", f"--junitxml={xml}", "-k", "test_one or test_two", *images)
+    assert done.returncode == 0, done.stdout
+    properties = ET.parse(xml).iter("property")
+    where = {str(found.get("value")) for found in properties if found.get("name") == "where"}
+    assert len(where) == 4  # each image in one process, although two files ask for it
+    assert len({place.rpartition(" ")[2] for place in where}) == 2
 
 
 def test_collect_only_needs_no_image(suite: Suite) -> None:

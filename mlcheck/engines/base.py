@@ -94,6 +94,7 @@ class OpenImage(Protocol):
         rootfs: its files.
         environment: its configuration.
         digest: what pins the content of this image in reports, or None.
+        notes: what a reader of a report should know of how commands were run here.
     """
 
     @property
@@ -106,6 +107,8 @@ class OpenImage(Protocol):
     def environment(self) -> Environment: ...
     @property
     def digest(self) -> str | None: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
 
     def run(
         self,
@@ -186,6 +189,9 @@ class Engine(Protocol):
 
         What helps follows after a line break.
         """
+
+    def describe(self) -> str:
+        """What it is and where, for people. Only of an engine that is not unusable."""
 
     def prepare(
         self, ref: ImageRef, *, pull: PullPolicy = "missing", progress: Progress = silent

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlcheck.engines.janitor_process import start_time, undo
+from mlcheck.engines.janitor_process import UNDO_ERRORS, start_time, undo
 
 Action = dict[str, Any]
 """How to undo something; made by the functions below."""
@@ -117,12 +117,13 @@ def promised(action: Action) -> Iterator[None]:
 
 @contextlib.contextmanager
 def undone(action: Action) -> Iterator[None]:
-    """The same, and leaving the context does `action` too."""
+    """The same, and leaving the context does `action` too, as far as it can be done."""
     with promised(action):
         try:
             yield
         finally:
-            undo(action)
+            with contextlib.suppress(*UNDO_ERRORS):
+                undo(action)
 
 
 @functools.cache

@@ -25,6 +25,9 @@ from typing import Any
 
 _LIMIT_S = 30.0
 
+UNDO_ERRORS = (OSError, http.client.HTTPException, subprocess.SubprocessError)
+"""What `undo` may raise: it is already gone, or somebody else's trouble."""
+
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
@@ -119,7 +122,7 @@ def main() -> None:
         else:
             over = True
     for _, action in sorted(actions.items(), reverse=True):
-        with contextlib.suppress(OSError, http.client.HTTPException, subprocess.SubprocessError):
+        with contextlib.suppress(*UNDO_ERRORS):
             undo(action)
 
 

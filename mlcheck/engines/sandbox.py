@@ -57,6 +57,10 @@ class Sandbox:
         found = launcher()
         return found if isinstance(found, str) else None
 
+    def describe(self) -> str:
+        """What makes the namespaces."""
+        return f"namespaces of the kernel, by {launcher()[0]}"
+
     @contextmanager
     def prepare(
         self, ref: ImageRef, *, pull: PullPolicy = "missing", progress: Progress = silent
@@ -87,6 +91,7 @@ class OpenDirectory:
 
     engine = Sandbox.name
     digest = None
+    notes = ()
 
     def __init__(self, ref: ImageRef, directory: Path, start: Start) -> None:
         self.ref = ref

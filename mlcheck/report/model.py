@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 Outcome = Literal["passed", "failed", "error", "skipped", "waived"]
 
@@ -77,6 +77,9 @@ class ImageModel(_Model):
     tag: str | None = None
     engine: str
     digest: str | None = None
+    """Of the content that was judged; None for a directory, which has none."""
+    notes: tuple[str, ...] = ()
+    """What was out of the ordinary in how its commands were run."""
     unused_waivers: tuple[str, ...] = ()
     """Waivers that fit no finding of this run: FILE:LINE and the check."""
 

@@ -37,6 +37,8 @@ def _write_image(
     terminal.write(f"{image.id}  ")
     terminal.write(verdict, **{colour: True, "bold": True})
     terminal.write(f"  ({', '.join(parts)})\n")
+    if image.digest:
+        terminal.write(f"  {image.digest}\n")
     for result in results:
         if result.outcome == "failed":
             _write_failure(terminal, result)
@@ -51,6 +53,9 @@ def _write_image(
             waiver = result.waivers[0]
             terminal.write("  waived  ", yellow=True)
             terminal.write(f"{result.check}: {waiver.reason} (until {waiver.until})\n")
+    for note in image.notes:
+        terminal.write("  note    ", yellow=True)
+        terminal.write(f"{note}\n")
     for waiver_line in image.unused_waivers:
         terminal.write("  note    ", yellow=True)
         terminal.write(f"{waiver_line}: this waiver fits no finding any more, take it out\n")

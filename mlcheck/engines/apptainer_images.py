@@ -1,0 +1,239 @@
+"""Have an image ready for apptainer: found, or unpacked into a private directory.
+
+An image of a registry or an archive is unpacked into a sandbox directory. A SIF file would take
+more than twice the time, which goes into its compression, and be read more slowly.
+
+apptainer keeps no image by its name, and what it builds directories from it fetches anew each
+time, whatever is in its cache: pull policies "missing" and "always" are one, and "never" cannot
+be served. Who judges one image often fetches it into a SIF file once (`apptainer pull`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from mlcheck.engines import apptainer_sif, janitor
+from mlcheck.engines.apptainer_oci import Described, describe
+from mlcheck.engines.apptainer_process import started
+from mlcheck.engines.apptainer_program import find_program
+from mlcheck.engines.base import Prepared, Progress, PullPolicy
+from mlcheck.engines.channel import PipeStream, StreamEnded
+from mlcheck.engines.sandbox import check_directory
+from mlcheck.errors import EngineError, MlcheckError, UsageError
+from mlcheck.image import ImageRef
+
+_LIMIT_S = 3600.0
+"""Seconds to fetch and unpack an image."""
+
+_KEPT = 64 * 1024
+_LOCAL = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?/")
+_KEEP_VARIABLES = ("CONFIGDIR", "DOCKER_USERNAME", "DOCKER_PASSWORD", "NOHTTPS")
+_OCI_ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64", "386": "i686"}
+# What the program says, what happened in our words, what helps.
+_FULL = (
+    r"no space left on device",
+    "the disk is full",
+    "Make room there, or set TMPDIR to another disk.",
+)
+_FILE_FAILURES = (
+    _FULL,
+    (
+        r"tar header|archive/tar|index\.json|manifest\.json|oci-layout|EOF|gzip|invalid character"
+        r"|blobs/",
+        "it is damaged, or no image of this kind",
+        "`docker save` writes a docker-archive, `skopeo copy` an OCI layout or oci-archive.",
+    ),
+)
+_REGISTRY_FAILURES = (
+    _FULL,
+    (
+        r"UNAUTHORIZED|unauthorized|DENIED|denied: |\b401\b|403 Forbidden",
+        "the registry refuses access, or has no such image that may be seen",
+        "Log in with `{program} registry login docker://HOST`, or correct the name.",
+    ),
+    (
+        r"MANIFEST_UNKNOWN|NAME_UNKNOWN|NAME_INVALID|manifest unknown|404 Not Found",
+        "the registry has no such image",
+        "Correct the name, the tag or the digest.",
+    ),
+    (
+        r"no child with platform|no image found .* for architecture|no matching manifest",
+        "the registry has it for other architectures only",
+        "Run on a machine of one of these architectures.",
+    ),
+    (
+        r"connection refused|no such host|i/o timeout|network is unreachable|no route to host"
+        r"|TLS handshake|certificate|server gave HTTP response|connection reset|EOF"
+        r"|\b50[0-9] [A-Z]|deadline exceeded|server misbehaving",
+        "the registry cannot be reached",
+        "Look whether the registry is up and whether this machine has a proxy to set.",
+    ),
+    (r"could not parse reference", "that is no name of an image", "Correct the name."),
+)
+_USERS = ("no such image", "no image of this kind", "no name of an image", "architectures only")
+
+
+@contextmanager
+def prepare(ref: ImageRef, name: str, pull: PullPolicy, progress: Progress) -> Iterator[Prepared]:
+    """Have an image ready; see `mlcheck.engines.base.Engine.prepare`.
+
+    Digests: of a SIF file the sha256 of the file; of an archive of docker that of the image's
+    configuration (the image ID); otherwise that of the manifest.
+
+    Args:
+        name: of the engine.
+
+    Raises:
+        UsageError: there is no such image, or it is none that this engine can open.
+        EngineError: the engine, the machine, the network or the registry failed.
+    """
+    if ref.kind == "directory":
+        yield Prepared(ref, str(check_directory(ref)))
+    elif ref.kind == "sif":
+        path = Path(ref.location).expanduser().absolute()
+        sif = apptainer_sif.read_sif(ref.text, path)
+        _check_architecture(ref, sif.architecture)
+        yield Prepared(ref, str(path), apptainer_sif.digest(path, progress))
+    elif ref.kind == "reference":
+        raise UsageError(f"{ref.text}: a reference image is built into a directory first.")
+    else:
+        with _unpacked(ref, name, pull, progress) as prepared:
+            yield prepared
+
+
+@contextmanager
+def _unpacked(ref: ImageRef, name: str, pull: PullPolicy, progress: Progress) -> Iterator[Prepared]:
+    found = find_program(name)
+    if isinstance(found, str):
+        what, _, remedy = found.partition("\n")
+        raise EngineError(what, remedy)
+    if ref.kind == "registry" and pull == "never":
+        raise UsageError(
+            f"{ref.text}: {name} keeps no image by its name, so that --pull never finds none.",
+            f"Fetch it with `{name} pull FILE.sif docker://{ref.text}` and give FILE.sif.",
+        )
+    temporary = Path(tempfile.gettempdir())
+    path = Path(ref.location).expanduser().absolute()
+    described = Described(ref.digest)
+    if ref.kind != "registry":
+        _check_file(ref, path, temporary)
+        described = describe(ref.kind, path)
+        _check_architecture(ref, described.architecture)
+    directory = temporary / f"mlcheck-image-{os.urandom(8).hex()}"
+    with ExitStack() as stack:
+        stack.enter_context(janitor.undone(janitor.remove(directory)))
+        if os.geteuid() != 0:  # an image may hold directories that even their owner cannot change
+            writable = janitor.run(["chmod", "-R", "u+rwX", str(directory)])
+            stack.enter_context(janitor.undone(writable))
+        (directory / "tmp").mkdir(parents=True, mode=0o700)
+        directory.chmod(0o700)
+        env = _variables(found.prefix) | {f"{found.prefix}_TMPDIR": str(directory / "tmp")}
+        argv = [found.path, "build", "--sandbox"]
+        if ref.kind == "registry":
+            env[f"{found.prefix}_CACHEDIR"] = str(directory / "cache")
+            argv += ["--no-https"] if _LOCAL.match(ref.text) else []
+            source = f"docker://{ref.text}"
+        else:
+            argv.append("--disable-cache")
+            source = f"{ref.kind}:{path}"
+        _build(ref, name, [*argv, str(directory / "image"), source], env, progress)
+        if ref.kind == "registry":
+            # An OCI layout, in which nothing but what was fetched now is.
+            seen = describe("oci", directory / "cache/cache/blob")
+            shutil.rmtree(directory / "cache", ignore_errors=True)
+            _check_architecture(ref, seen.architecture)
+            described = dataclasses.replace(described, digest=described.digest or seen.digest)
+        yield Prepared(ref, str(directory / "image"), described.digest)
+
+
+def _variables(prefix: str) -> dict[str, str]:
+    """The user's variables, without those that change how an image is built."""
+    kept = {f"{prefix}_{name}" for name in _KEEP_VARIABLES}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in kept or not name.startswith(("APPTAINER", "SINGULARITY"))
+    }
+
+
+def _build(
+    ref: ImageRef, name: str, argv: list[str], env: Mapping[str, str], progress: Progress
+) -> None:
+    said = ""
+    deadline = time.monotonic() + _LIMIT_S
+    with started(argv, env) as process:
+        stream = PipeStream(process)
+        try:
+            while (left := deadline - time.monotonic()) > 0:
+                for _, data in stream.receive(left):
+                    said += data.decode("utf-8", "replace")
+                    *lines, rest = said.split("\n")
+                    for line in lines:
+                        level, _, text = line.partition(":")
+                        # The last one names a directory that is of no interest.
+                        if level == "INFO" and text.strip() and "complete" not in text:
+                            progress(text.strip())
+                    said = (said[-_KEPT:] if "FATAL" in said else rest)[-_KEPT:]
+        except StreamEnded:
+            pass
+        else:
+            raise EngineError(f"{ref.text}: {name} was not done with it within an hour.")
+        code = process.wait()
+        stream.close()
+    if code:
+        raise _failure(ref, name, said)
+
+
+def _failure(ref: ImageRef, name: str, said: str) -> MlcheckError:
+    last = said.rpartition("FATAL:")[2].strip() or f"{name} ended without a word"
+    detail = re.sub(r"^While performing build: (conveyor failed to get: )?", "", last)[:500]
+    failures = _REGISTRY_FAILURES if ref.kind == "registry" else _FILE_FAILURES
+    for pattern, what, remedy in failures:
+        if re.search(pattern, said):
+            kind = UsageError if what.endswith(_USERS) else EngineError
+            return kind(f"{ref.text}: {what}: {detail}", remedy.format(program=name))
+    return EngineError(f"{ref.text}: {name} cannot unpack it: {detail}")
+
+
+def _check_file(ref: ImageRef, path: Path, temporary: Path) -> None:
+    try:
+        if ref.kind == "oci":
+            if not path.is_dir():
+                raise UsageError(
+                    f"{ref.text}: there is no directory {path}.", "Give an OCI layout's directory."
+                )
+            size = sum(file.stat().st_size for file in path.glob("blobs/*/*"))
+        elif not path.is_file():
+            raise UsageError(f"{ref.text}: there is no file {path}.", "Give the archive's path.")
+        else:
+            size = path.stat().st_size
+    except OSError as error:
+        raise UsageError(
+            f"{ref.text}: {path} cannot be read: {error.strerror}.",
+            "Run mlcheck as a user who may read it.",
+        ) from None
+    free = shutil.disk_usage(temporary).free
+    if free < size:  # it never takes less
+        raise EngineError(
+            f"{ref.text}: there is no room to unpack it: {size // 2**20} MiB at least, and "
+            f"{temporary} has {free // 2**20} MiB.",
+            "Make room there, or set TMPDIR to another disk.",
+        )
+
+
+def _check_architecture(ref: ImageRef, architecture: str | None) -> None:
+    here = platform.machine()
+    if architecture and _OCI_ARCHITECTURES.get(architecture, architecture) != here:
+        raise UsageError(
+            f"{ref.text} is an image for {architecture}; this machine is {here}.",
+            "Run on a machine of that architecture, or give the image for this one.",
+        )

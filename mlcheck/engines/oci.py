@@ -1,0 +1,299 @@
+"""The engines "docker" and "podman", through docker's API; `oci_client` knows the differences.
+
+Commands get the variables of the image's configuration as a container has them, HOME=/tmp as in
+the other engines, and, with the network of the host, the host's proxy variables. The user is the
+image's own. The image is read-only, `/tmp` and `/dev/shm` are writable and the container's own.
+The image's entrypoint, command, working directory and health check are not used.
+"""
+
+from __future__ import annotations
+
+import functools
+import shlex
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from mlcheck.engines import oci_images
+from mlcheck.engines.base import (
+    DEFAULT_LIMIT_S,
+    DEFAULT_OUTPUT_LIMIT,
+    Completed,
+    Prepared,
+    Progress,
+    PullPolicy,
+    RootFS,
+    Start,
+    silent,
+)
+from mlcheck.engines.channel import Channels, NoShell, StreamEnded
+from mlcheck.engines.oci_client import Client, Dialect, connect, engine_errors
+from mlcheck.engines.oci_container import (
+    Container,
+    Created,
+    clear_abandoned,
+    new_name,
+    proxies,
+)
+from mlcheck.engines.oci_direct import run_directly
+from mlcheck.engines.oci_files import WAYS, Way, local_files, streamed_files
+from mlcheck.errors import EngineError
+from mlcheck.facts import Environment
+from mlcheck.image import ImageRef
+
+_TOOLS = ("/usr/bin/", "/bin/")
+
+
+class Oci:
+    """Docker or podman; see `mlcheck.engines.base.Engine`.
+
+    Args:
+        ways: in which ways the image's files may be read, best first; for tests.
+    """
+
+    def __init__(self, dialect: Dialect, *, ways: Sequence[Way] = WAYS) -> None:
+        self.dialect = dialect
+        self._ways = ways
+
+    @property
+    def name(self) -> str:
+        return self.dialect.name
+
+    def unusable(self) -> str | None:
+        """Why this engine cannot be used on this machine and what helps; None: it can."""
+        try:
+            with connect(self.dialect):
+                return None
+        except EngineError as error:
+            return str(error)
+
+    def describe(self) -> str:
+        """Which version, and where it listens."""
+        with connect(self.dialect) as client:
+            version = ".".join(map(str, client.engine_version))
+            return f"{self.dialect.label} {version} at {client.host}"
+
+    @contextmanager
+    def prepare(
+        self, ref: ImageRef, *, pull: PullPolicy = "missing", progress: Progress = silent
+    ) -> Iterator[Prepared]:
+        """See `mlcheck.engines.oci_images.prepare`."""
+        with (
+            connect(self.dialect) as client,
+            oci_images.prepare(client, ref, pull=pull, progress=progress) as prepared,
+        ):
+            yield prepared
+
+    @contextmanager
+    def open(self, prepared: Prepared, *, start: Start = Start()) -> Iterator[OpenOci]:
+        """Open an image. Nothing is started before the first command or look at a file.
+
+        Containers that an earlier run on this machine left behind are removed.
+        """
+        image = OpenOci(self.dialect, prepared, start, self._ways)
+        try:
+            with image.lock:
+                clear_abandoned(image.client())
+            yield image
+        finally:
+            image.close()
+
+
+class OpenOci:
+    """An open image; see `mlcheck.engines.base.OpenImage`.
+
+    Attributes:
+        notes: what a person should know of how commands are run.
+    """
+
+    def __init__(
+        self, dialect: Dialect, prepared: Prepared, start: Start, ways: Sequence[Way]
+    ) -> None:
+        self.engine = dialect.name
+        self.ref: ImageRef = prepared.ref
+        self.digest = prepared.digest
+        self.notes: tuple[str, ...] = ()
+        self.lock = threading.RLock()
+        self._dialect = dialect
+        self._image = prepared.location
+        self._start = start
+        self._ways = ways
+        self._resources = ExitStack()
+        self._client: Client | None = None
+        self._running: tuple[Container, Channels] | None = None
+        self._has_shell = True
+
+    @functools.cached_property
+    def _config(self) -> dict[str, Any]:
+        with self.lock, engine_errors(self._dialect, f"inspect {self.ref.text}"):
+            return dict(self.client().inspect_image(self._image).get("Config") or {})
+
+    @functools.cached_property
+    def environment(self) -> Environment:
+        """The image's configuration, as the engine tells it."""
+        config = self._config
+        return Environment(
+            env=self._own_variables(),
+            entrypoint=tuple(config.get("Entrypoint") or ()),
+            cmd=tuple(config.get("Cmd") or ()),
+            user=config.get("User") or None,
+            workdir=config.get("WorkingDir") or None,
+            exposed=tuple(sorted(config.get("ExposedPorts") or ())),
+            labels=dict(config.get("Labels") or {}),
+            source=f"{self.engine} image inspect {self._shown}",
+        )
+
+    @functools.cached_property
+    def rootfs(self) -> RootFS:
+        """The image's files, in the first of the ways that this machine allows."""
+        with self.lock:
+            channels = self._channels()
+            for way in self._ways:
+                if channels is not None and self._running is not None and way != "streamed":
+                    if (found := local_files(self._running[0], way)) is not None:
+                        return found
+                elif way == "streamed":
+                    return self._streamed()
+        raise EngineError(
+            f"{self.ref.text}: its files cannot be read as {self._ways} on this machine."
+        )
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        stdin: bytes = b"",
+        limit_s: float = DEFAULT_LIMIT_S,
+        output_limit: int = DEFAULT_OUTPUT_LIMIT,
+    ) -> Completed:
+        """Run `argv` in the container; see `mlcheck.engines.base.OpenImage.run`.
+
+        Raises:
+            EngineError: no container can be started, or it ended in mid-run.
+        """
+        variables = {"HOME": "/tmp"} | (proxies() if self._start.network else {})  # noqa: S108
+        variables |= env or {}
+        channels = self._channels()
+        if channels is not None:
+            try:
+                return channels.run(argv, variables, cwd, stdin, limit_s, output_limit)
+            except NoShell:
+                if self._alive():
+                    self._give_up_shell()
+                else:
+                    raise self._ended(argv) from None
+            except StreamEnded:
+                raise self._ended(argv) from None
+        with self.lock:
+            client = self.client()
+        return run_directly(
+            client, self._image, argv, variables, cwd, stdin, limit_s, output_limit, self._start
+        )
+
+    def show_run(self, argv: Sequence[str]) -> str:
+        """The shell command by which a person runs `argv` in this image by hand."""
+        gpu = self._dialect.gpu_option if self._start.gpu else ()
+        options = ["run", "--rm", *gpu, "--entrypoint", argv[0]]
+        return shlex.join([self.engine, *options, self._shown, *argv[1:]])
+
+    def show_file(self, tool: str, path: str) -> str:
+        """The shell command by which a person looks at the image's file `path` with `tool`.
+
+        A tool that the image lacks gets a copy of the file.
+        """
+        words = shlex.split(tool)
+        if any(self.rootfs.resolve(f"{place}{words[0]}").final for place in _TOOLS):
+            return self.show_run([*words, path])
+        copy = f"/tmp/{path.rpartition('/')[2]}"  # noqa: S108 - for a person
+        return f"{self.show_run(['cat', path])} >{shlex.quote(copy)} && " + shlex.join(
+            [*words, copy]
+        )
+
+    @property
+    def _shown(self) -> str:
+        return self.ref.text if self.ref.kind == "registry" else self._image
+
+    def client(self) -> Client:
+        """The connection to the engine, made when there is none. Call it with `lock` held."""
+        if self._client is None:
+            self._client = self._resources.enter_context(connect(self._dialect))
+        return self._client
+
+    def close(self) -> None:
+        """End the container with everything in it, and the connection."""
+        with self.lock:
+            self._end_container()
+            self._client = None
+            self._resources.close()
+
+    def _own_variables(self) -> dict[str, str]:
+        pairs = (text.partition("=") for text in self._config.get("Env") or ())
+        return {name: value for name, _, value in pairs}
+
+    def _channels(self) -> Channels | None:
+        """None: there is no usable shell in the image."""
+        with self.lock:
+            if self._running is not None and not self._running[0].alive:
+                self._end_container()
+            if self._running is None and self._has_shell:
+                own = frozenset(self._own_variables())
+                try:
+                    container = Container(self.client(), self._image, self._start, own)
+                except NoShell:
+                    self._give_up_shell()
+                    return None
+                self._running = container, Channels(container.connect, container.kill)
+            return self._running[1] if self._running else None
+
+    def _alive(self) -> bool:
+        with self.lock:
+            return self._running is not None and self._running[0].alive
+
+    def _give_up_shell(self) -> None:
+        with self.lock:
+            self._has_shell = False
+            self._end_container()
+            self.notes = (
+                f"{self.ref.text} has no usable /bin/sh: each command gets a container of its own, "
+                "which takes longer.",
+            )
+
+    def _end_container(self) -> None:
+        if self._running is not None:
+            container, channels = self._running
+            self._running = None
+            channels.close()
+            container.close()
+
+    def _ended(self, argv: Sequence[str]) -> EngineError:
+        """Why a command's stream ended: the container or the engine is gone."""
+        with self.lock:
+            self._end_container()
+            try:
+                with engine_errors(self._dialect, "answer"):
+                    self.client().ping()
+            except EngineError as error:
+                # A later command tries to connect again.
+                self._client = None
+                self._resources.close()
+                return EngineError(
+                    f"{self._dialect.label} stopped while {self.ref.text} ran {argv[0]!r}.",
+                    error.remedy or self._dialect.stopped,
+                )
+        return EngineError(
+            f"The container of {self.ref.text} ended while it ran {argv[0]!r}: somebody or "
+            "something killed it.",
+            "If it was not you, see whether this machine ran out of memory (dmesg).",
+        )
+
+    def _streamed(self) -> RootFS:
+        """Files from a container that is never started, in which nothing is mounted."""
+        client = self.client()
+        container = Created(client, self._image, new_name(), ["/bin/sh"], Start())
+        self._resources.callback(container.close)
+        files = streamed_files(client, container.name)
+        self._resources.callback(files.close)
+        return files

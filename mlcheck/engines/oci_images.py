@@ -1,0 +1,202 @@
+"""Images of docker and podman: found on this machine, pulled, loaded, and pinned."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlcheck.engines import janitor
+from mlcheck.engines.base import Prepared, Progress, PullPolicy
+from mlcheck.engines.oci_archive import renamed
+from mlcheck.engines.oci_client import Client, engine_errors
+from mlcheck.engines.oci_pull import SILENCE_LIMIT_S
+from mlcheck.engines.oci_pull import pull as pull_image
+from mlcheck.errors import EngineError, UsageError
+from mlcheck.image import ImageRef
+
+LOADED = "localhost/mlcheck-loaded"
+"""Repository of the images that are loaded from an archive, each with a tag of its own."""
+
+_LIBPOD = "v4.0.0/libpod"
+
+_FORMATS = {
+    "docker": ("docker-archive",),
+    "podman": ("docker-archive", "oci-archive", "oci"),
+}
+_INSTEAD = {
+    "directory": "A directory is judged with --engine sandbox or --engine apptainer.",
+    "sif": "A SIF file is judged with --engine apptainer or --engine singularity.",
+    "oci": "Use --engine podman, or convert it: skopeo copy oci:DIR docker-archive:FILE.",
+    "oci-archive": "Use --engine podman, or convert it: "
+    "skopeo copy oci-archive:FILE docker-archive:FILE2.",
+    "reference": "Build it first: mlcheck reference build NAME.",
+}
+
+
+@contextmanager
+def prepare(
+    client: Client, ref: ImageRef, *, pull: PullPolicy, progress: Progress
+) -> Iterator[Prepared]:
+    """Have an image on this engine; see `mlcheck.engines.base.Engine.prepare`.
+
+    The location is the image's ID, the digest that of its manifest, or the ID where the image
+    never was in a registry.
+    """
+    if ref.kind == "registry":
+        yield _checked(client, ref, _from_registry(client, ref, pull, progress))
+        return
+    if ref.kind not in _FORMATS[client.dialect.name]:
+        raise UsageError(
+            f"{ref.text}: {client.dialect.label} cannot open this kind of image.",
+            _INSTEAD.get(ref.kind, ""),
+        )
+    with _loaded(client, ref, progress) as found:
+        yield _checked(client, ref, found)
+
+
+def _from_registry(
+    client: Client, ref: ImageRef, pull: PullPolicy, progress: Progress
+) -> Mapping[str, Any]:
+    # Without a tag engines mean this one.
+    name = f"{ref.location}@{ref.digest}" if ref.digest else f"{ref.location}:{ref.tag or 'latest'}"
+    found = None if pull == "always" else inspect(client, name)
+    if found is not None:
+        return found
+    if pull == "never":
+        raise UsageError(
+            f"{client.dialect.label} has no image {name}, and --pull=never forbids to fetch it.",
+            _near(client, name) or "Use --pull=missing.",
+        )
+    try:
+        # The tag may move while we look: what was fetched is told by the engine.
+        found = inspect(client, pull_image(client, name, progress) or name)
+    except UsageError as error:
+        error.remedy = " ".join(filter(None, (error.remedy, _near(client, name))))
+        raise
+    if found is None:
+        raise EngineError(f"{client.dialect.label} pulled {name}, but does not have it now.")
+    return found
+
+
+def inspect(client: Client, name: str) -> Mapping[str, Any] | None:
+    """What the engine says of an image that it has, by name as the engine's own command takes
+    it, or by ID; None: it has no such image.
+
+    Raises:
+        EngineError: the engine did not answer.
+    """
+    # Podman's own API: the one like docker's looks for short names at docker.io only.
+    api = _LIBPOD if client.dialect.name == "podman" else f"v{client.api_version}"
+    url = f"{client.base_url}/{api}/images/{urllib.parse.quote(name, safe='')}/json"
+    with engine_errors(client.dialect, f"look for {name}"):
+        answer = client.get(url)
+        if answer.status_code == 404:
+            return None
+        if answer.status_code != 200:
+            raise EngineError(
+                f"{client.dialect.label} could not look for {name}: {answer.text[:500].strip()}"
+            )
+        found: Mapping[str, Any] = answer.json()
+    return found
+
+
+def _checked(client: Client, ref: ImageRef, found: Mapping[str, Any]) -> Prepared:
+    """Pin the image; a UsageError when it is made for another machine."""
+    with engine_errors(client.dialect, "say what it runs on"):
+        here = client.version()
+    # An image that was imported may name neither.
+    image = (found.get("Os") or here["Os"], found.get("Architecture") or here["Arch"])
+    machine = (here["Os"], here["Arch"])
+    if image != machine:
+        raise UsageError(
+            f"{ref.text} is made for {'/'.join(image)}, and {client.dialect.label} here runs "
+            f"{'/'.join(machine)}.",
+            "Give a tag for this machine, or use a machine that fits the image.",
+        )
+    identity = f"sha256:{str(found['Id']).removeprefix('sha256:')}"
+    return Prepared(ref, identity, _digest(ref, found) or identity)
+
+
+def _digest(ref: ImageRef, found: Mapping[str, Any]) -> str | None:
+    """Digest of the manifest under the name that was asked for."""
+    if ref.digest:
+        return ref.digest
+    if ref.kind != "registry":
+        return None
+    names = {f"{prefix}{ref.location}" for prefix in ("", *_DEFAULTS)}
+    pairs = [str(pair).rpartition("@") for pair in found.get("RepoDigests") or ()]
+    digests = [digest for name, _, digest in pairs if name in names]
+    # One image may have come with several manifests; podman tells the one it holds.
+    own = found.get("Digest")
+    return own if own in digests else next(iter(digests), None)
+
+
+_DEFAULTS = ("docker.io/", "docker.io/library/", "localhost/")
+"""What engines put before a name without a registry."""
+
+
+def _near(client: Client, name: str) -> str:
+    """Images here with a name like this one, as a remedy; "" when there is none."""
+    with engine_errors(client.dialect, "list its images"):
+        images = client.images()
+    names = [
+        str(tag).removeprefix("localhost/")
+        for image in images
+        for tag in image.get("RepoTags") or ()
+        if not str(tag).startswith((LOADED, "<none>"))
+    ]
+    close = difflib.get_close_matches(name, names, 3)
+    return f"Like it and here: {', '.join(close)}." if close else ""
+
+
+@contextmanager
+def _loaded(client: Client, ref: ImageRef, progress: Progress) -> Iterator[Mapping[str, Any]]:
+    """The image of an archive, loaded under a name of its own.
+
+    Removing that name removes the image only when it has no other: one that was here before
+    under a name stays, and two runs do not take it from each other.
+    """
+    path = Path(ref.location).expanduser()
+    if not path.exists():
+        raise UsageError(f"{ref.text}: there is no {path.absolute()}.", "Check the path.")
+    name = f"{LOADED}:{os.urandom(8).hex()}"
+    with janitor.undone(janitor.http_delete(client.host, _delete_path(client, name))):
+        progress(f"loading {path}")
+        _load(client, path, name)
+        found = inspect(client, name)
+        if found is None:
+            raise EngineError(f"{client.dialect.label} loaded {path}, but does not have it now.")
+        yield found
+
+
+def _delete_path(client: Client, name: str) -> str:
+    # Never by force, which for podman would take containers away with the image.
+    api = _LIBPOD if client.dialect.name == "podman" else f"v{client.api_version}"
+    return f"/{api}/images/{urllib.parse.quote(name, safe='')}"
+
+
+def _load(client: Client, path: Path, name: str) -> None:
+    api = _LIBPOD if client.dialect.name == "podman" else f"v{client.api_version}"
+    with engine_errors(client.dialect, f"load {path}"):
+        answer = client.post(
+            f"{client.base_url}/{api}/images/load",
+            # An empty chunk would end the request's body.
+            data=filter(None, renamed(path, name)),
+            headers={"Content-Type": "application/x-tar"},
+            timeout=SILENCE_LIMIT_S,
+        )
+        text = answer.text
+    # docker reports what went wrong behind a status that says that all is well.
+    if answer.status_code != 200 or '"errorDetail"' in text:
+        full = "no space left" in text
+        raise EngineError(
+            f"{client.dialect.label} could not load {path}: {' '.join(text.split())[:500]}",
+            f"Free space on the disk of its images: {client.dialect.name} system prune."
+            if full
+            else "",
+        )

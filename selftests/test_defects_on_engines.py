@@ -1,0 +1,103 @@
+"""The good image gets the same outcome from every check on every engine, and every engine shows
+every defect to the checks that must catch it. What a defect must not trip is proven once, by
+test_defects.py."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlcheck import reference
+from mlcheck.reference import DEFECTS
+from selftests import layers, registry
+from selftests.images import each_engine
+from selftests.test_defects import by_outcome, checked_in, judge
+
+ENGINES = ("docker", "podman", "apptainer")
+PROFILE = "--profile=ml-pyroot:alma9-python311"
+
+__all__ = ["checked_in"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[registry.Registry]:
+    """A registry with the good image, tag "good", and each defect under its name as tag."""
+    base = reference.build("ml-pyroot", tag="alma9-python311")
+    layer = tmp_path_factory.mktemp("layer") / "base.tar"
+    reference.export_tar(base, layer)
+    with registry.running() as running:
+        registry.push(running, "ml-pyroot", "good", [layer], layers.configuration(base))
+        for name in DEFECTS:
+            image = reference.build("ml-pyroot", tag="alma9-python311", defects=[name])
+            top = layers.difference(base, image)
+            registry.push(running, "ml-pyroot", name, [layer, top], layers.configuration(image))
+        yield running
+
+
+def image_of(engine: str, name: str, images: registry.Registry) -> str:
+    if engine in ("apptainer", "sandbox"):
+        defects = [] if name == "good" else [name]
+        return str(reference.build("ml-pyroot", tag="alma9-python311", defects=defects))
+    return f"{images.address}/ml-pyroot:{name}"
+
+
+@pytest.fixture
+def store(images: registry.Registry) -> Iterator[None]:
+    """Removes what the test pulled."""
+    yield
+    for engine in ("docker", "podman"):
+        listed = subprocess.run(
+            [engine, "images", "--format", "{{.Repository}}:{{.Tag}}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        mine = [line for line in listed.stdout.split() if line.startswith(images.address)]
+        if mine:
+            subprocess.run([engine, "rmi", "-f", *mine], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("engine", each_engine(*ENGINES))
+@pytest.mark.usefixtures("store")
+def test_the_same_verdicts_and_every_defect_is_caught(
+    engine: str, images: registry.Registry, checked_in: Path, tmp_path: Path
+) -> None:
+    good = judge(
+        checked_in,
+        tmp_path / "good.json",
+        f"--image={image_of(engine, 'good', images)}",
+        f"--engine={engine}",
+        PROFILE,
+    )
+    in_a_directory = judge(
+        checked_in,
+        tmp_path / "sandbox.json",
+        f"--image={image_of('sandbox', 'good', images)}",
+        PROFILE,
+    )
+    assert by_outcome(good) == by_outcome(in_a_directory)
+    assert set(by_outcome(good)) == {"passed"}
+
+    assert isinstance(good["results"], list)
+    tests = {result["check"]: result["test"].partition("[")[0] for result in good["results"]}
+    arguments = []
+    for name, defect in DEFECTS.items():
+        arguments.append(f"--image={image_of(engine, name, images)}")
+        text = image_of(engine, name, images)
+        label = text if engine == "apptainer" else f"ml-pyroot:{name}"
+        arguments += [f"{tests[check]}[{label}@{engine}]" for check in defect.caught_by]
+    report = judge(checked_in, tmp_path / "defects.json", f"--engine={engine}", PROFILE, *arguments)
+    by_image: dict[str, dict[str, set[str]]] = {}
+    assert isinstance(report["results"], list)
+    for result in report["results"]:
+        outcomes = by_image.setdefault(result["image"].partition("@")[0], {})
+        outcomes.setdefault(result["outcome"], set()).add(result["check"] or result["test"])
+    expected = {}
+    for name, defect in DEFECTS.items():
+        text = image_of(engine, name, images)
+        label = text if engine == "apptainer" else f"ml-pyroot:{name}"
+        expected[label] = {"failed": set(defect.caught_by)}
+    assert by_image == expected
