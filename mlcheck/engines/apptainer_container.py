@@ -37,9 +37,9 @@ NO_NV = "Could not find any nv files"
 """What apptainer says when it does not give an NVIDIA GPU, and goes on."""
 
 _GREETING = (
-    "s=0; [ -x /usr/bin/setsid ] || [ -x /bin/setsid ] && s=1; "
+    "s=0; for p in /bin/setsid /usr/bin/setsid; do [ -x $p ] && s=$p; done; "
     "c=0; for f in /.singularity.d/libs/libcuda.so*; do [ -e $f ] && c=1; done; "
-    "printf '%s %d %d %d;' {} $$ $s $c; exec >/dev/null 2>&1\n"
+    "printf '%s %d %s %d;' {} $$ $s $c; exec >/dev/null 2>&1\n"
 )
 
 
@@ -48,12 +48,13 @@ class _Greeting:
     """The first shell's answer: its number in the container, and what it sees there.
 
     Args:
+        setsid: the program of that name.
         cuda: NVIDIA's driver library. Other libraries do not tell a GPU: apptainer also takes
             libEGL and libGL of a machine that has none.
     """
 
     pid: int
-    setsid: bool
+    setsid: str | None
     cuda: bool
 
 
@@ -63,7 +64,7 @@ def _greet(process: subprocess.Popen[bytes]) -> tuple[_Greeting | None, str]:
     assert process.stdout is not None
     assert process.stderr is not None
     nonce = secrets.token_hex(16)
-    answer = re.compile(rf"{nonce} (\d+) ([01]) ([01]);".encode())
+    answer = re.compile(rf"{nonce} (\d+) (0|/usr/bin/setsid|/bin/setsid) ([01]);".encode())
     kept = {1: b"", 2: b""}
     found = None
     deadline = time.monotonic() + _START_LIMIT_S
@@ -81,7 +82,8 @@ def _greet(process: subprocess.Popen[bytes]) -> tuple[_Greeting | None, str]:
     said = _COLOUR.sub("", kept[2].decode("utf-8", "replace"))
     if not found:
         return None, said
-    return _Greeting(int(found[1]), found[2] == b"1", found[3] == b"1"), said
+    setsid = None if found[2] == b"0" else found[2].decode()
+    return _Greeting(int(found[1]), setsid, found[3] == b"1"), said
 
 
 class Container:
@@ -120,6 +122,7 @@ class Container:
                 raise NoShell
             self._shm = _own_directory(pid, ("dev", "shm"))
             stack.callback(os.close, self._shm)
+            self._setsid = found.setsid
             self._process = process
             self._resources = stack.pop_all()
 
@@ -140,7 +143,11 @@ class Container:
         # In a pipeline no signal is ignored, as it would be in the background of a shell. The
         # pipeline's other end goes on reading orders, and the first shell waits for both. Some
         # shells read more than a line at a time: the next order must come after this change.
-        order = "exec 9<&0; {{ printf .; exec /bin/sh; }} <{} >{} 2>{} 9<&- | /bin/sh <&9 9<&-"
+        # By setsid, each shell leads a process group, which a limit can end.
+        order = (
+            f"exec 9<&0; {{{{ printf .; exec {self._setsid} /bin/sh; }}}} <{{}} >{{}} 2>{{}} 9<&- "
+            "| /bin/sh <&9 9<&-"
+        )
         try:
             with self._lock:
                 self._order(order.format(*pipes))
@@ -152,11 +159,8 @@ class Container:
 
     def kill(self, group: int) -> None:
         """SIGKILL a process group, by its number in the container."""
-        if group > 1:
-            with self._lock:
-                self._order(f"kill -9 -{group}")
-        else:  # not known yet: the command has not begun
-            self.close()
+        with self._lock:
+            self._order(f"kill -9 -{group}")
 
     def _order(self, line: str) -> None:
         assert self._process.stdin is not None

@@ -5,9 +5,10 @@ there already it takes a millisecond. The shell reads what it should do from its
 What the command prints comes back as it is, between marks that hold a number nobody can guess:
 neither a banner nor binary output can be mistaken for one of them.
 
-Each command is the leader of a session of its own, by setsid(1) of the image, so that a limit
-ends it with its whole process group. In an image without setsid, the shell is the leader and
-ends with its one command.
+The shell is the leader of its process group, and its commands are in that group: a limit ends
+them with all that they started, and the shell with them; the next command gets another shell.
+A group of its own for each command would need another program of the image in between, which
+takes longer than most commands do.
 
 Only what POSIX says of a shell is used; `selftests/test_channel.py` tries several.
 """
@@ -142,6 +143,11 @@ class _Output:
         self._keep(self._pending[:safe])
         self._pending = self._pending[safe:]
 
+    def resume(self) -> None:
+        """More of the same comes, and another mark at its end."""
+        self._within = True
+        self.marks.pop(b"e", None)
+
     def end(self) -> None:
         """No more comes: what looked like the beginning of a mark is none."""
         self._keep(self._pending)
@@ -163,17 +169,19 @@ class _Shell:
     def __init__(self, stream: Stream, kill: Callable[[int], None]) -> None:
         self._stream = stream
         self._kill = kill
-        greeting = _Output(_nonce(), 0)
-        nonce = greeting._nonce.decode()
+        nonce = _nonce()
+        greeting = _Output(nonce, 0)
         try:
-            # What the shell itself says of its children ("Killed") is not theirs.
+            # A command may signal its process group: the shell survives what can be survived,
+            # and the command has the default, as always after exec. What the shell itself says
+            # of its children ("Killed") is not theirs.
             stream.send(
-                f"exec 3>&2 2>/dev/null; s=; for f in /usr/bin/setsid /bin/setsid; do "
-                f'[ -x "$f" ] && s=$f && break; done; [ -n "$s" ] && n=1 || n=0; '
-                f"printf '%s g %d;%s s %d;' {nonce} $$ {nonce} $n\n".encode()
+                f"exec 3>&2 2>/dev/null; trap : HUP INT QUIT TERM USR1 USR2; "
+                f"read -r l </proc/$$/stat; {_FIELDS}; g=$3; "
+                f"printf '%s g %d;' {nonce.decode()} \"$g\"\n".encode()
             )
             deadline = time.monotonic() + _START_LIMIT_S
-            while b"s" not in greeting.marks:
+            while b"g" not in greeting.marks:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise StreamEnded
@@ -182,8 +190,7 @@ class _Shell:
                         greeting.feed(data)
         except StreamEnded:
             raise NoShell from None
-        self._pid = greeting.marks[b"g"]
-        self._has_setsid = bool(greeting.marks[b"s"])
+        self._group = greeting.marks[b"g"]
         self.usable = True
 
     def run(
@@ -202,80 +209,61 @@ class _Shell:
         """
         nonce = _nonce()
         out, err = _Output(nonce, output_limit), _Output(nonce, output_limit)
+        self.usable = False
         started = time.monotonic()
         deadline = started + limit_s
-        ended: Literal["exited", "timeout", "output-limit"] = "exited"
-        seconds = None
-        told = False
-        # A shell without setsid is used up by its command, whatever happens.
-        self.usable = False
-        try:
-            self._stream.send(_script(nonce.decode(), argv, env, cwd, stdin, self._has_setsid))
-            while b"e" not in out.marks or b"e" not in err.marks:
-                now = time.monotonic()
-                if now >= deadline:
-                    if ended != "exited":
-                        raise StreamEnded
-                    ended = "timeout"
-                elif ended == "exited" and (out.exceeded or err.exceeded):
-                    ended = "output-limit"
-                if ended != "exited" and deadline <= started + limit_s:
-                    deadline = max(now, started + limit_s) + _END_LIMIT_S
-                    self._kill(out.marks.get(b"b", 0) if self._has_setsid else self._pid)
-                for number, data in self._stream.receive(deadline - now):
-                    (out if number == _STDOUT else err).feed(data)
-                if not told and out.marks.keys() & {b"b", b"d"}:
-                    # The shell cannot know its child's process group, and asks for it.
-                    told = True
-                    group = out.marks.get(b"b", 0) if self._has_setsid else 0
-                    self._stream.send(b"%d\n" % group)
-                if seconds is None and b"d" in out.marks:
-                    seconds = time.monotonic() - started
-            if out.marks.get(b"e") and ended == "exited":
-                self._end_group(nonce.decode(), out, err)
-            self.usable = self._has_setsid
-        except StreamEnded:
+        ended: Literal["exited", "timeout", "output-limit"] | None = None
+        self._stream.send(_script(nonce.decode(), argv, env, cwd, stdin))
+        while ended is None:
+            left = deadline - time.monotonic()
+            if out.exceeded or err.exceeded:
+                ended = "output-limit"
+            elif b"e" in out.marks and b"e" in err.marks:
+                ended = "exited"
+            elif left <= 0:
+                ended = "timeout"
+            else:
+                self._receive(left, out, err)
+        seconds = time.monotonic() - started
+        if ended == "exited" and out.marks[b"e"] == 0:
+            self.usable = True
+        else:
             if ended == "exited":
-                raise
+                self._wait_for_the_rest(nonce.decode(), out, err)
+            self._kill(self._group)
+            # What was printed before that is still to come.
+            with contextlib.suppress(StreamEnded):
+                end = time.monotonic() + _END_LIMIT_S
+                while (left := end - time.monotonic()) > 0:
+                    self._receive(left, out, err)
             out.end()
             err.end()
-        if not self._has_setsid:
-            self._kill(self._pid)
         if out.exceeded or err.exceeded:
             ended = "output-limit"
-        code = out.marks.get(b"d") if ended == "exited" else None
-        if b"b" not in out.marks and code is not None:
-            # The kernel did not start even the shell for it: E2BIG, execve(2).
-            code = 126
-            name = os.fsencode(argv[0])[:200]
-            err.kept += b"mlcheck: %s: cannot be executed: its arguments are too long\n" % name
+        code = out.marks[b"d"] if ended == "exited" else None
         if code is not None and code > 255:  # ksh93: 256+n for signal n
             code -= 128
-        if seconds is None:
-            seconds = time.monotonic() - started
         return Completed(tuple(argv), code, bytes(out.kept), bytes(err.kept), ended, seconds)
 
-    def _end_group(self, nonce: str, out: _Output, err: _Output) -> None:
-        """Give what is left of the command's group a moment for its last output; kill it."""
-        group = out.marks[b"b"]
+    def _receive(self, timeout_s: float, out: _Output, err: _Output) -> None:
+        for number, data in self._stream.receive(timeout_s):
+            (out if number == _STDOUT else err).feed(data)
+
+    def _wait_for_the_rest(self, nonce: str, out: _Output, err: _Output) -> None:
+        """Give what the command left in its process group a moment for its last output."""
         end = time.monotonic() + _GRACE_S
-        while True:
-            last = time.monotonic() >= end
-            for output in (out, err):
-                output._within = True
-                output.marks.pop(b"e", None)
-            kill = f"kill -9 -{group}; n=0" if last else f"kill -0 -{group} && n=1 || n=0"
-            self._stream.send(
-                f"{kill}; printf '%s e %d;' {nonce} $n; printf '%s e;' {nonce} >&3\n".encode()
-            )
-            while b"e" not in out.marks or b"e" not in err.marks:
-                if time.monotonic() > end + _END_LIMIT_S:
-                    raise StreamEnded
-                for number, data in self._stream.receive(_END_LIMIT_S):
-                    (out if number == _STDOUT else err).feed(data)
-            if last or not out.marks[b"e"] or out.exceeded or err.exceeded:
-                return
-            time.sleep(_GRACE_STEP_S)
+        with contextlib.suppress(StreamEnded):
+            while out.marks[b"e"] and not (out.exceeded or err.exceeded):
+                out.resume()
+                err.resume()
+                if (left := end - time.monotonic()) <= 0:
+                    return
+                self._receive(min(left, _GRACE_STEP_S), out, err)
+                self._stream.send(f"{_COUNT}; {_END.format(nonce)}\n".encode())
+                while b"e" not in out.marks or b"e" not in err.marks:
+                    if time.monotonic() > end + _END_LIMIT_S:
+                        return
+                    self._receive(_END_LIMIT_S, out, err)
 
     def close(self) -> None:
         self._stream.close()
@@ -286,7 +274,8 @@ class Channels:
 
     Args:
         connect: starts one more shell in the container.
-        kill: SIGKILLs a process group of the container, by its number there.
+        kill: SIGKILLs a process group of the container, by its number there. It must not wait
+            for its end, which an engine may tell only when all output has been read.
 
     Raises:
         NoShell: from `run`, when the image has no usable shell.
@@ -349,18 +338,25 @@ def _nonce() -> bytes:
     return secrets.token_hex(16).encode()
 
 
+_FIELDS = "set -- ${l##*\\) }"
+"""State, parent, process group of a line of /proc/PID/stat, proc(5), whatever the name holds."""
+
+_COUNT = (
+    "n=0; for f in /proc/[0-9]*/stat; do read -r l <$f || continue; "
+    f'{_FIELDS}; [ "$3" = "$g" ] && [ "$1" != Z ] && [ $f != /proc/$$/stat ] && n=1; done'
+)
+"""Sets n to 1 if the shell is not alone in its process group. Only what is built into a shell."""
+
+_END = "printf '%s e %d;' {0} $n; printf '%s e;' {0} >&3"
+
+
 def _script(
-    nonce: str,
-    argv: Sequence[str],
-    env: Mapping[str, str],
-    cwd: str,
-    stdin: bytes,
-    has_setsid: bool,
+    nonce: str, argv: Sequence[str], env: Mapping[str, str], cwd: str, stdin: bytes
 ) -> bytes:
     """What makes the shell run a command and report, in this order:
 
-    stdout: mark b with the command's process ID, output, mark d with its exit code, mark e with
-    1 if something of its process group is still there. stderr: mark b, output, mark e.
+    stdout: mark b, output, mark d with the exit code, mark e with 1 if something of the process
+    group is still there. stderr: mark b, output, mark e.
     """
     # A name that is none for a shell can only be passed on by env(1).
     odd = [f"{name}={value}" for name, value in env.items() if not _NAME.fullmatch(name)]
@@ -369,20 +365,15 @@ def _script(
         for name, value in env.items()
         if _NAME.fullmatch(name)
     )
-    inner = (
-        f'printf "{nonce} b %d;" $$; printf "{nonce} b;" >&2; '
-        'cd "$1" 2>/dev/null || { printf "mlcheck: cannot start in %s\\n" "$1" >&2; exit 126; }; '
-        # The variables come last: with them even /bin/sh may not start.
-        f'shift; unset OLDPWD SHLVL; {exports}exec "$@"'
-    )
-    words = ["/bin/sh", "-c", inner, "mlcheck", cwd, *(["env", *odd] if odd else []), *argv]
+    words = " ".join(map(shlex.quote, [*(["env", *odd] if odd else []), *argv]))
+    directory = shlex.quote(cwd)
     # Each byte that printf could take for an instruction is written as a number.
     feed = "".join(chr(b) if chr(b).isalnum() and b < 128 else f"\\{b:03o}" for b in stdin)
     return (
-        (f"printf '{feed}' | " if stdin else "")
-        + ("( exec $s " if has_setsid else "( exec ")
-        + " ".join(map(shlex.quote, words))
-        + f" 2>&3 3>&-{'' if stdin else ' </dev/null'} ); c=$?; printf '%s d %d;' {nonce} $c; "
-        + 'read -r p; n=0; [ "$p" -gt 0 ] && kill -0 "-$p" && n=1; '
-        + f"printf '%s e %d;' {nonce} $n; printf '%s e;' {nonce} >&3\n"
+        f"printf '%s b;' {nonce}; printf '%s b;' {nonce} >&3; "
+        + (f"printf '{feed}' | " if stdin else "")
+        + f"( exec 2>&3 3>&-; cd {directory} 2>/dev/null || "
+        + f"{{ printf 'mlcheck: cannot start in %s\\n' {directory} >&2; exit 126; }}; "
+        + f"unset OLDPWD SHLVL; {exports}exec {words} ){'' if stdin else ' </dev/null'}; "
+        + f"printf '%s d %d;' {nonce} $?; {_COUNT}; {_END.format(nonce)}\n"
     ).encode("utf-8", "surrogateescape")

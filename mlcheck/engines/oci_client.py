@@ -48,7 +48,7 @@ class Dialect:
     Args:
         name: of the engine, and of its command.
         label: its name for people.
-        component: how its server calls itself in its answer to /version.
+        server: how its server calls itself in the headers of its answers.
         host_variable: the environment variable that says where the server is.
         sockets: where it usually listens, with $VARIABLES.
         contexts: whether the docker command's contexts say where the server is.
@@ -67,7 +67,7 @@ class Dialect:
 
     name: str
     label: str
-    component: str
+    server: str
     host_variable: str
     sockets: tuple[str, ...]
     contexts: bool
@@ -87,7 +87,7 @@ class Dialect:
 DOCKER = Dialect(
     name="docker",
     label="docker",
-    component="Engine",
+    server="Docker",
     host_variable="DOCKER_HOST",
     sockets=("/var/run/docker.sock", "$XDG_RUNTIME_DIR/docker.sock"),
     contexts=True,
@@ -108,7 +108,7 @@ DOCKER = Dialect(
 PODMAN = Dialect(
     name="podman",
     label="podman",
-    component="Podman Engine",
+    server="Libpod",
     host_variable="CONTAINER_HOST",
     sockets=("/run/podman/podman.sock", "$XDG_RUNTIME_DIR/podman/podman.sock"),
     contexts=False,
@@ -138,7 +138,8 @@ class Client(docker.APIClient):  # type: ignore[misc] # the SDK has no types
     """
 
     def __init__(self, dialect: Dialect, host: str, tls: Any) -> None:
-        super().__init__(base_url=host, version="auto", timeout=API_TIMEOUT_S, tls=tls)
+        version = ".".join(map(str, OLDEST_API))
+        super().__init__(base_url=host, version=version, timeout=API_TIMEOUT_S, tls=tls)
         self.dialect = dialect
         self.host = host
         self.engine_version: tuple[int, ...] = ()
@@ -159,8 +160,9 @@ def connect(dialect: Dialect) -> Iterator[Client]:
             _check_reachable(dialect, host)
         with engine_errors(dialect, f"answer at {host}"):
             client = stack.enter_context(contextlib.closing(Client(dialect, host, tls)))
-            answer = client.version()
-        _check(client, answer)
+            # Not /version, for which podman asks its helpers: half a second.
+            answer = client.get(f"{client.base_url}/_ping", timeout=API_TIMEOUT_S)
+        _check(client, answer.headers)
         yield client
 
 
@@ -398,37 +400,34 @@ def _service(dialect: Dialect) -> Iterator[str]:
                 process.wait()
 
 
-def _check(client: Client, answer: Any) -> None:
-    """Raise an EngineError unless what answered /version is the engine, and new enough."""
+def _check(client: Client, headers: Mapping[str, str]) -> None:
+    """Raise an EngineError unless what answered a ping is the engine, and new enough."""
     dialect = client.dialect
-    components = answer.get("Components") if isinstance(answer, dict) else None
-    versions = {
-        str(part.get("Name")): str(part.get("Version"))
-        for part in (components if isinstance(components, list) else [])
-        if isinstance(part, dict)
-    }
+    product, _, rest = headers.get("Server", "").partition("/")
+    version = rest.partition(" ")[0]
     for other in (DOCKER, PODMAN):
-        if other.component in versions and other != dialect:
+        if other.server == product and other != dialect:
             raise EngineError(
-                f"{dialect.label}: what answers at {client.host} is {other.label} "
-                f"{versions[other.component]}.",
+                f"{dialect.label}: what answers at {client.host} is {other.label} {version}.",
                 f"Use it by its name: --engine {other.name}.",
             )
-    if dialect.component not in versions:
+    if product != dialect.server:
         raise EngineError(
             f"{dialect.label}: what answers at {client.host} is something else: "
-            f"{', '.join(versions) or 'it names no components'}.",
+            f"{product[:80] or 'it does not say what'}.",
             f"Set {dialect.host_variable} to the address of {dialect.label}.",
         )
-    found = _numbers(str(answer.get("ApiVersion")))
-    if found < OLDEST_API:
+    spoken = headers.get("Api-Version", "")
+    if _numbers(spoken) < OLDEST_API:
         raise EngineError(
-            f"{dialect.label} {versions[dialect.component]} at {client.host} is too old: it speaks "
-            f"version {answer.get('ApiVersion')} of docker's API, and "
-            f"{'.'.join(map(str, OLDEST_API))} is needed.",
+            f"{dialect.label} {version} at {client.host} is too old: it speaks version {spoken} "
+            f"of docker's API, and {'.'.join(map(str, OLDEST_API))} is needed.",
             dialect.old,
         )
-    client.engine_version = _numbers(versions[dialect.component])
+    client.engine_version = _numbers(version)
+    # The newest that both know: a server may refuse versions that are much older than itself.
+    newest = docker.constants.DEFAULT_DOCKER_API_VERSION
+    client._version = min(spoken, newest, key=_numbers)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

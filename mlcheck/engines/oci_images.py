@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import platform
+import sys
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -107,19 +109,27 @@ def inspect(client: Client, name: str) -> Mapping[str, Any] | None:
 
 def _checked(client: Client, ref: ImageRef, found: Mapping[str, Any]) -> Prepared:
     """Pin the image; a UsageError when it is made for another machine."""
-    with engine_errors(client.dialect, "say what it runs on"):
-        here = client.version()
+    image = (found.get("Os"), found.get("Architecture"))
+    machine = _machine(client)
     # An image that was imported may name neither.
-    image = (found.get("Os") or here["Os"], found.get("Architecture") or here["Arch"])
-    machine = (here["Os"], here["Arch"])
-    if image != machine:
+    if any(theirs and theirs != ours for theirs, ours in zip(image, machine, strict=True)):
         raise UsageError(
-            f"{ref.text} is made for {'/'.join(image)}, and {client.dialect.label} here runs "
-            f"{'/'.join(machine)}.",
+            f"{ref.text} is made for {'/'.join(map(str, image))}, and {client.dialect.label} here "
+            f"runs {'/'.join(machine)}.",
             "Give a tag for this machine, or use a machine that fits the image.",
         )
     identity = f"sha256:{str(found['Id']).removeprefix('sha256:')}"
     return Prepared(ref, identity, _digest(ref, found) or identity)
+
+
+def _machine(client: Client) -> tuple[str, str]:
+    """Operating system and architecture that the engine runs, by their names in images."""
+    local = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine())
+    if local is not None and client.host.startswith("unix:") and sys.platform == "linux":
+        return "linux", local
+    with engine_errors(client.dialect, "say what it runs on"):
+        here = client.version()
+    return str(here["Os"]), str(here["Arch"])
 
 
 def _digest(ref: ImageRef, found: Mapping[str, Any]) -> str | None:
