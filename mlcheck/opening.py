@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mlcheck import reference
+from mlcheck.engines import janitor
 from mlcheck.engines.base import Engine, OpenImage, Prepared, Progress, PullPolicy, Start, silent
 from mlcheck.engines.sandbox import Sandbox, check_directory
 from mlcheck.errors import UsageError
@@ -162,26 +163,33 @@ def prepare(
             yield prepared
         return
     directory = reference.build(ref.name, tag=ref.tag, progress=progress)
-    with (
-        _as_engine_takes_it(ref, directory, engine_name, progress) as converted,
-        chosen.prepare(converted, pull="never", progress=progress) as prepared,
-    ):
+    if "directory" in KINDS[engine_name]:
+        wanted = dataclasses.replace(ref, kind="directory", location=str(directory))
+    else:
+        wanted = _in_store(ref, directory, engine_name, progress)
+    with chosen.prepare(wanted, pull="never", progress=progress) as prepared:
         yield dataclasses.replace(prepared, ref=ref)
 
 
-@contextmanager
-def _as_engine_takes_it(
-    ref: ImageRef, directory: Path, engine_name: str, progress: Progress
-) -> Iterator[ImageRef]:
-    """A built reference image as a directory or, for docker and podman, as an archive."""
-    if "directory" in KINDS[engine_name]:
-        yield dataclasses.replace(ref, kind="directory", location=str(directory))
-        return
-    with tempfile.TemporaryDirectory(prefix="mlcheck-") as temporary:
-        archive = Path(temporary, f"{ref.name}.tar")
-        progress(f"packing {ref.label} for {engine_name}")
-        reference.export_docker_archive(directory, archive)
-        yield dataclasses.replace(ref, kind="docker-archive", location=str(archive))
+def _in_store(ref: ImageRef, directory: Path, engine_name: str, progress: Progress) -> ImageRef:
+    """A built reference image as an image of docker or podman, which keep it."""
+    from mlcheck.engines.oci import Oci
+
+    chosen = engine(engine_name)
+    assert isinstance(chosen, Oci)
+    # Its directory in the cache is named after all that it was made from.
+    stored = ImageRef.parse(f"localhost/mlcheck-reference/{ref.name}:{directory.parent.name}")
+    try:
+        with chosen.prepare(stored, pull="never"):
+            pass
+    except UsageError:
+        with tempfile.TemporaryDirectory(prefix="mlcheck-") as temporary:
+            archive = Path(temporary, "image.tar")
+            with janitor.promised(janitor.remove(Path(temporary))):
+                progress(f"loading it into {engine_name}, once")
+                reference.export_docker_archive(directory, archive)
+                chosen.keep(archive, stored.text)
+    return stored
 
 
 @contextmanager

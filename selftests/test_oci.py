@@ -270,7 +270,7 @@ def test_kill_9_leaves_nothing(dialect: Dialect, prepared: Prepared, moment: str
     assert eventually(lambda: containers(dialect, owner) == [])
     assert eventually(lambda: processes(name) == [])
     assert eventually(lambda: not [pid for pid in services if is_running(pid)])
-    assert not [place for place in places if place.exists()]
+    assert eventually(lambda: not [place for place in places if place.exists()])
 
 
 def is_running(pid: int) -> bool:

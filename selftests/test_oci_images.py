@@ -346,12 +346,12 @@ def on_a_small_disk(dialect: Dialect, directory: Path) -> Iterator[Client]:
     """An engine of its own whose images lie on a disk of 24 MB."""
     disk, socket_path = directory / "disk", directory / "socket"
     disk.mkdir()
+    bridge = f"mlcheck{os.getpid() % 100_000}"
     arguments = {
         "docker": [
-            # In a network of its own: with --bridge=none it removes docker0 where it is.
-            *("unshare", "--net", "dockerd"),
-            *("--data-root", str(disk), "--exec-root", f"{directory}/run"),
-            *("--pidfile", f"{directory}/pid", "-H", f"unix://{socket_path}", "--bridge=none"),
+            *("dockerd", "--data-root", str(disk), "--exec-root", f"{directory}/run"),
+            # With --bridge=none it would remove docker0, which belongs to another daemon.
+            *("--pidfile", f"{directory}/pid", "-H", f"unix://{socket_path}", "--bridge", bridge),
             *("--iptables=false", "--storage-driver=vfs"),
         ],
         "podman": [
@@ -367,6 +367,9 @@ def on_a_small_disk(dialect: Dialect, directory: Path) -> Iterator[Client]:
         ],
     }[dialect.name]
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], check=True)
+    subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], check=True)
+    # An address of TEST-NET-3 (RFC 5737), which nobody has.
+    subprocess.run(["ip", "address", "add", "203.0.113.1/24", "dev", bridge], check=True)
     try:
         with (directory / "log").open("wb") as log:
             server = subprocess.Popen(
@@ -390,6 +393,7 @@ def on_a_small_disk(dialect: Dialect, directory: Path) -> Iterator[Client]:
             server.terminate()
             server.wait()
     finally:
+        subprocess.run(["ip", "link", "delete", bridge], check=True)
         subprocess.run(["umount", "-R", disk], check=True)
 
 

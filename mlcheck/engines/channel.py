@@ -342,10 +342,12 @@ _FIELDS = "set -- ${l##*\\) }"
 """State, parent, process group of a line of /proc/PID/stat, proc(5), whatever the name holds."""
 
 _COUNT = (
-    "n=0; for f in /proc/[0-9]*/stat; do read -r l <$f || continue; "
-    f'{_FIELDS}; [ "$3" = "$g" ] && [ "$1" != Z ] && [ $f != /proc/$$/stat ] && n=1; done'
+    'n=0; set -- /proc/[0-9]*; a="$*"; [ "$a" = "$k" ] || { for f in $a; do '
+    f"read -r l <$f/stat || continue; {_FIELDS}; "
+    '[ "$3" = "$g" ] && [ "$1" != Z ] && [ $f != /proc/$$ ] && n=1; done; [ $n = 0 ] && k=$a; }'
 )
-"""Sets n to 1 if the shell is not alone in its process group. Only what is built into a shell."""
+"""Sets n to 1 if the shell is not alone in its process group. Only what is built into a shell;
+no file is read when the processes are those of the last time that it was alone."""
 
 _END = "printf '%s e %d;' {0} $n; printf '%s e;' {0} >&3"
 

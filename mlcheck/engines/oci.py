@@ -13,6 +13,7 @@ import shlex
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from mlcheck.engines import oci_images
@@ -84,6 +85,15 @@ class Oci:
             oci_images.prepare(client, ref, pull=pull, progress=progress) as prepared,
         ):
             yield prepared
+
+    def keep(self, archive: Path, name: str) -> None:
+        """Load the image of an archive under a name, and leave it there.
+
+        Raises:
+            EngineError: the engine could not.
+        """
+        with connect(self.dialect) as client:
+            oci_images.load(client, archive, name)
 
     @contextmanager
     def open(self, prepared: Prepared, *, start: Start = Start()) -> Iterator[OpenOci]:

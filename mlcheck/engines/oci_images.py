@@ -177,7 +177,7 @@ def _loaded(client: Client, ref: ImageRef, progress: Progress) -> Iterator[Mappi
     name = f"{LOADED}:{os.urandom(8).hex()}"
     with janitor.undone(janitor.http_delete(client.host, _delete_path(client, name))):
         progress(f"loading {path}")
-        _load(client, path, name)
+        load(client, path, name)
         found = inspect(client, name)
         if found is None:
             raise EngineError(f"{client.dialect.label} loaded {path}, but does not have it now.")
@@ -190,7 +190,13 @@ def _delete_path(client: Client, name: str) -> str:
     return f"/{api}/images/{urllib.parse.quote(name, safe='')}"
 
 
-def _load(client: Client, path: Path, name: str) -> None:
+def load(client: Client, path: Path, name: str) -> None:
+    """Put the image of an archive into the engine's store under a name, and under no other.
+
+    Raises:
+        UsageError: it is no archive of one image.
+        EngineError: the engine could not.
+    """
     api = _LIBPOD if client.dialect.name == "podman" else f"v{client.api_version}"
     with engine_errors(client.dialect, f"load {path}"):
         answer = client.post(
