@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,17 +156,43 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _prepare(config: pytest.Config, targets: Sequence[Target]) -> None:
-    terminal = config.pluginmanager.get_plugin("terminalreporter")
-
-    def progress(line: str) -> None:
-        if terminal is not None:
-            terminal.ensure_newline()
-            terminal.write_line(f"mlcheck: {text.printable(line)}")
-
+    run = config.stash[RUN]
     try:
-        config.stash[RUN].prepare(targets, progress)
+        run.prepare(targets, Progress(config.pluginmanager.get_plugin("terminalreporter")))
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
+    for plugin in config.pluginmanager.get_plugins():
+        if hasattr(plugin, "add_global_property"):  # pytest's JUnit report
+            for name, digest in run.digests().items():
+                plugin.add_global_property(f"mlcheck digest of {name}", digest)
+
+
+class Progress:
+    """Shows how images are made ready: a line that changes, or where lines cannot change, one
+    now and then."""
+
+    EVERY_S = 5.0
+
+    def __init__(self, terminal: pytest.TerminalReporter | None) -> None:
+        self._terminal = terminal
+        self._next = 0.0
+        self._step = ""
+
+    def __call__(self, line: str) -> None:
+        if self._terminal is None:
+            return
+        shown = f"mlcheck: {text.printable(line)}"
+        # "pulling NAME: 1 of 7 layers" and "pulling NAME: 2 of 7 layers" are one step.
+        step = " ".join(line.split()[:3])
+        if self._terminal.isatty:
+            if step != self._step:
+                self._terminal.ensure_newline()
+            self._terminal.rewrite(shown[: shutil.get_terminal_size().columns - 1], erase=True)
+        elif step != self._step or time.monotonic() >= self._next:
+            self._terminal.ensure_newline()
+            self._terminal.write_line(shown)
+            self._next = time.monotonic() + self.EVERY_S
+        self._step = step
 
 
 @pytest.hookimpl(optionalhook=True)

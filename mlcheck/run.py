@@ -154,6 +154,14 @@ class Run:
             raise EngineError(found.what, found.remedy)
         return found
 
+    def digests(self) -> dict[str, str]:
+        """What was judged, of each image that is ready and has a digest."""
+        return {
+            name: ready.digest
+            for name, ready in self._ready.items()
+            if isinstance(ready, Prepared) and ready.digest is not None
+        }
+
     def for_workers(self) -> dict[str, Any]:
         """What `given` is in a worker: data that execnet can send."""
         engines: dict[str, list[tuple[str, str]]] = {}

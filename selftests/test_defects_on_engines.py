@@ -7,6 +7,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -22,22 +23,34 @@ PROFILE = "--profile=ml-pyroot:alma9-python311"
 __all__ = ["checked_in"]
 
 
+class Images(NamedTuple):
+    """What a registry has.
+
+    Args:
+        address: of the registry.
+        digest: of the good image's manifest.
+    """
+
+    address: str
+    digest: str
+
+
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[registry.Registry]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
     """A registry with the good image, tag "good", and each defect under its name as tag."""
     base = reference.build("ml-pyroot", tag="alma9-python311")
     layer = tmp_path_factory.mktemp("layer") / "base.tar"
     reference.export_tar(base, layer)
     with registry.running() as running:
-        registry.push(running, "ml-pyroot", "good", [layer], layers.configuration(base))
+        digest = registry.push(running, "ml-pyroot", "good", [layer], layers.configuration(base))
         for name in DEFECTS:
             image = reference.build("ml-pyroot", tag="alma9-python311", defects=[name])
             top = layers.difference(base, image)
             registry.push(running, "ml-pyroot", name, [layer, top], layers.configuration(image))
-        yield running
+        yield Images(running.address, digest)
 
 
-def image_of(engine: str, name: str, images: registry.Registry) -> str:
+def image_of(engine: str, name: str, images: Images) -> str:
     if engine in ("apptainer", "sandbox"):
         defects = [] if name == "good" else [name]
         return str(reference.build("ml-pyroot", tag="alma9-python311", defects=defects))
@@ -45,7 +58,7 @@ def image_of(engine: str, name: str, images: registry.Registry) -> str:
 
 
 @pytest.fixture
-def store(images: registry.Registry) -> Iterator[None]:
+def store(images: Images) -> Iterator[None]:
     """Removes what the test pulled."""
     yield
     for engine in ("docker", "podman"):
@@ -63,7 +76,7 @@ def store(images: registry.Registry) -> Iterator[None]:
 @pytest.mark.parametrize("engine", each_engine(*ENGINES))
 @pytest.mark.usefixtures("store")
 def test_the_same_verdicts_and_every_defect_is_caught(
-    engine: str, images: registry.Registry, checked_in: Path, tmp_path: Path
+    engine: str, images: Images, checked_in: Path, tmp_path: Path
 ) -> None:
     good = judge(
         checked_in,
@@ -80,6 +93,9 @@ def test_the_same_verdicts_and_every_defect_is_caught(
     )
     assert by_outcome(good) == by_outcome(in_a_directory)
     assert set(by_outcome(good)) == {"passed"}
+    assert isinstance(good["images"], list)
+    expected_digest = None if engine == "apptainer" else images.digest
+    assert [image["digest"] for image in good["images"]] == [expected_digest]
 
     assert isinstance(good["results"], list)
     tests = {result["check"]: result["test"].partition("[")[0] for result in good["results"]}

@@ -17,6 +17,7 @@ import pytest
 from mlcheck import opening
 from mlcheck.engines.base import Completed, OpenImage, RootFS, Unreadable
 from mlcheck.facts import File
+from mlcheck.host import connect
 from mlcheck.image import ImageRef
 from selftests.images import copy_programs, each_engine, script, write
 
@@ -28,6 +29,13 @@ ENV_SCRIPT = """\
 export PATH="/usr/local/bin:/usr/bin:/bin"
 export FROM_IMAGE="${FROM_IMAGE:-"of-the-image"}"
 """
+# In the form in which apptainer writes it.
+RUNSCRIPT = """\
+#!/bin/sh
+OCI_ENTRYPOINT='"/opt/data/enter" "first argument"'
+OCI_CMD='"cmd"'
+exec /opt/data/enter "first argument" "$@"
+"""
 CONFIG_ENV = ("PATH=/usr/local/bin:/usr/bin:/bin", "FROM_IMAGE=of-the-image")
 
 
@@ -36,7 +44,7 @@ def directory(tiny_rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A small image with every kind of file, a configuration, and a banner at start."""
     root = tmp_path_factory.mktemp("contract") / "image"
     shutil.copytree(tiny_rootfs, root, symlinks=True)
-    copy_programs(root, ["ps", "chmod", "stat", "tr", "dd", "wc"])
+    copy_programs(root, ["chmod", "stat", "tr", "readlink", "cat", "env", "uname"])
     write(root, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
     write(root, "etc/group", "root:x:0:\n")
     write(root, ".singularity.d/env/10-docker2singularity.sh", ENV_SCRIPT, 0o755)
@@ -58,6 +66,9 @@ def directory(tiny_rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     }.items():
         (root / "opt/data" / name).symlink_to(target)
     write(root, "opt/data/below/deep/file", "deep")
+    write(root, ".singularity.d/runscript", RUNSCRIPT, 0o755)
+    (root / "singularity").symlink_to(".singularity.d/runscript")
+    script(root, "opt/data/enter", 'echo "entered with $1"; shift; exec "$@"')
     script(root, "opt/data/run-me", "echo ran $1; exit 3")
     write(root, "opt/data/no-interpreter", "#!/no/such/interpreter\n", 0o755)
     write(root, "opt/data/not-executable", "#!/bin/sh\n", 0o644)
@@ -81,6 +92,7 @@ def image(
     elif way in ("docker", "podman"):
         tar = subprocess.Popen(["tar", "-C", str(directory), "-c", "."], stdout=subprocess.PIPE)
         changes = [f"--change=ENV {variable}" for variable in CONFIG_ENV]
+        changes.append('--change=ENTRYPOINT ["/opt/data/enter", "first argument"]')
         subprocess.run([way, "import", *changes, "-", NAME], stdin=tar.stdout, check=True)
         assert tar.wait() == 0
         request.addfinalizer(
@@ -209,6 +221,37 @@ def running(image: OpenImage, command: str) -> bool:
         if time.monotonic() > deadline:
             return True
         time.sleep(0.05)
+
+
+class TestStart:
+    """The image as its users start it."""
+
+    def test_the_entrypoint_runs_the_command(self, image: OpenImage) -> None:
+        done = image.start(["sh", "-c", "echo two words; echo err >&2; exit 7"])
+        assert done.exit_code == 7
+        # apptainer's start has the image's banner before that.
+        assert done.stdout.endswith(b"entered with first argument\ntwo words\n")
+        assert done.stderr.endswith(b"err\n")
+        assert done.argv[:2] == ("/opt/data/enter", "first argument")
+
+    def test_a_limit(self, image: OpenImage) -> None:
+        done = image.start(["sleep", "6543"], limit_s=2)
+        assert (done.exit_code, done.ended) == (None, "timeout")
+        assert not running(image, "sleep 6543")
+
+
+class TestHost:
+    """testinfra's `host`; its modules are tried one by one in test_host.py."""
+
+    def test_host(self, image: OpenImage) -> None:
+        machine = connect(image)
+        assert machine.file("/opt/data/binary").size == 25600
+        assert machine.file("/opt/data/binary").content == bytes(range(256)) * 100
+        assert machine.file("/opt/data/relative").linked_to == "/opt/data/binary"
+        assert not machine.file("/opt/data/no-such").exists
+        assert machine.run("exit 5").rc == 5
+        assert machine.user("root").uid == 0
+        assert machine.environment()["FROM_IMAGE"] == "of-the-image"
 
 
 class TestInside:

@@ -22,6 +22,7 @@ host user's name for it, and no file in `/tmp` lasts from one command to the nex
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import shlex
@@ -168,13 +169,41 @@ class OpenApptainer:
                     else f"The shell in the container of {self.ref.text} ended while it ran "
                     f"{argv[0]!r}."
                 ) from None
+        return self._directly("exec", argv, env or {}, cwd, stdin, limit_s, output_limit)
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        limit_s: float = DEFAULT_LIMIT_S,
+        output_limit: int = DEFAULT_OUTPUT_LIMIT,
+    ) -> Completed:
+        """`apptainer run`: the image's runscript, which has its entrypoint.
+
+        Raises:
+            EngineError: no container can be started here.
+        """
+        done = self._directly("run", argv, {}, "/", b"", limit_s, output_limit)
+        whole = (*(self.environment.entrypoint or ()), *argv)
+        return dataclasses.replace(done, argv=whole)
+
+    def _directly(
+        self,
+        action: str,
+        argv: Sequence[str],
+        variables: Mapping[str, str],
+        cwd: str,
+        stdin: bytes,
+        limit_s: float,
+        output_limit: int,
+    ) -> Completed:
         program, options = self._command()
         return run_directly(
-            [program.path, "exec", *options],
+            [program.path, action, *options],
             str(self.location),
             argv,
             self._outside(program),
-            variables=dict(env or {}),
+            variables=dict(variables),
             variable_prefix=f"{program.prefix}ENV_",
             cwd=cwd,
             stdin=stdin,

@@ -129,6 +129,21 @@ class OpenImage(Protocol):
             EngineError: the engine could not do its part. A command that fails is no error.
         """
 
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        limit_s: float = DEFAULT_LIMIT_S,
+        output_limit: int = DEFAULT_OUTPUT_LIMIT,
+    ) -> Completed:
+        """Start the image anew as its users do, with `argv` behind its entrypoint.
+
+        `docker run IMAGE ARGV`, `apptainer run IMAGE ARGV`. The answer's argv has both.
+
+        Raises:
+            EngineError: the engine could not do its part.
+        """
+
     def show_run(self, argv: Sequence[str]) -> str:
         """The shell command by which a person runs `argv` in this image by hand."""
 

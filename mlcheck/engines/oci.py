@@ -203,6 +203,30 @@ class OpenOci:
             client, self._image, argv, variables, cwd, stdin, limit_s, output_limit, self._start
         )
 
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        limit_s: float = DEFAULT_LIMIT_S,
+        output_limit: int = DEFAULT_OUTPUT_LIMIT,
+    ) -> Completed:
+        """A container of its own, in which the entrypoint is the first process.
+
+        As with `run IMAGE ARGV`, it starts in the image's working directory, and its files can be
+        written; that changes nothing for other commands.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        whole = [*(self.environment.entrypoint or ()), *argv]
+        cwd = self.environment.workdir or "/"
+        with self.lock:
+            client = self.client()
+        return run_directly(
+            *(client, self._image, whole, {}, cwd, b"", limit_s, output_limit, self._start),
+            read_only=False,
+        )
+
     def show_run(self, argv: Sequence[str]) -> str:
         """The shell command by which a person runs `argv` in this image by hand."""
         gpu = self._dialect.gpu_option if self._start.gpu else ()

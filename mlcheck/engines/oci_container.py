@@ -214,7 +214,7 @@ class Created:
         host_config = client.create_host_config(
             auto_remove=options.pop("auto_remove", False),
             network_mode="host" if start.network else "none",
-            read_only=True,
+            read_only=options.pop("read_only", True),
             tmpfs={"/tmp": f"{dialect.tmpfs},size={_TMP_SIZE}"},  # noqa: S108 - the container's
             shm_size=_SHM_SIZE,
             log_config=docker.types.LogConfig(type="none"),

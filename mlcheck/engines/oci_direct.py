@@ -32,10 +32,15 @@ def run_directly(
     limit_s: float,
     output_limit: int,
     start: Start,
+    *,
+    read_only: bool = True,
 ) -> Completed:
     """Run one command as the first process of a container; see `OpenImage.run`.
 
     What it leaves running ends with it.
+
+    Args:
+        read_only: whether the image's files cannot be changed, for this container.
 
     Raises:
         EngineError: the engine failed.
@@ -44,7 +49,7 @@ def run_directly(
     if any("\0" in text for text in (*argv, *env, *env.values(), cwd)):
         return _not_run(argv, 126, "embedded null byte", begun)
     options = {"stdin_open": bool(stdin), "environment": dict(env), "working_dir": cwd}
-    container = Created(client, image, new_name(), argv, start, **options)
+    container = Created(client, image, new_name(), argv, start, read_only=read_only, **options)
     output = {1: bytearray(), 2: bytearray()}
     ended: Literal["exited", "timeout", "output-limit"] = "exited"
     code = None

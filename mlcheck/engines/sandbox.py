@@ -131,6 +131,21 @@ class OpenDirectory:
         variables |= env or {}
         return self._started().run(argv, variables, cwd, stdin, limit_s, output_limit)
 
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        limit_s: float = DEFAULT_LIMIT_S,
+        output_limit: int = DEFAULT_OUTPUT_LIMIT,
+    ) -> Completed:
+        """The entrypoint of the image's configuration, run in the sandbox with `argv` behind it.
+
+        Raises:
+            EngineError: no sandbox can be started here, or it ended in mid-run.
+        """
+        whole = [*(self.environment.entrypoint or ()), *argv]
+        return self.run(whole, limit_s=limit_s, output_limit=output_limit)
+
     def show_run(self, argv: Sequence[str]) -> str:
         """The shell command by which a person runs `argv` in this image by hand."""
         return shlex.join(["mlcheck", "exec", self.ref.text, "--", *argv])

@@ -170,18 +170,17 @@ def python(image: OpenImage) -> PythonProbe:
 
 
 def entrypoint(image: OpenImage) -> EntrypointRuns | None:
-    """Start the image's entrypoint with commands behind it; None when the image tells none.
+    """Start the image with commands behind its entrypoint; None when it tells of none.
 
     Raises:
         EngineError: the engine could not run it.
     """
-    argv = image.environment.entrypoint
-    if not argv:
+    if not image.environment.entrypoint:
         return None
 
     def answer(script: str) -> CommandResult:
-        command = [*argv, "bash", "-c", script]
-        return command_result(image.run(command, limit_s=LIMIT_S, output_limit=OUTPUT_LIMIT))
+        command = ["bash", "-c", script]
+        return command_result(image.start(command, limit_s=LIMIT_S, output_limit=OUTPUT_LIMIT))
 
     return EntrypointRuns(answer("exit 7"), answer("echo two words"))
 
