@@ -40,7 +40,7 @@ _TYPES: dict[int, FileType] = {
     stat.S_IFBLK: "block",
     stat.S_IFCHR: "char",
 }
-_WORDS: dict[FileType, str] = {
+TYPE_WORDS: dict[FileType, str] = {
     "file": "a regular file",
     "directory": "a directory",
     "symlink": "a symlink",
@@ -113,7 +113,7 @@ class DirectoryRootFS:
             ProbeError: this machine's permissions forbid to look.
         """
         place = self._locate(path, follow=False)
-        return _file(place, _normal(path)) if place.status else None
+        return _file(place, normal(path)) if place.status else None
 
     def resolve(self, path: str) -> ResolvedFile:
         """Follow all symlinks from `path`, inside the image.
@@ -122,7 +122,7 @@ class DirectoryRootFS:
             ProbeError: this machine's permissions forbid to look.
         """
         itself = self._locate(path, follow=False)
-        file = _file(itself, _normal(path)) if itself.status else None
+        file = _file(itself, normal(path)) if itself.status else None
         place = self._locate(path) if file and file.type == "symlink" else itself
         if place.status is None:
             return ResolvedFile(path, file, None, place.path, _problem(path, file, place))
@@ -149,7 +149,7 @@ class DirectoryRootFS:
             except OSError as error:
                 _fail(path, error)
         if too_large:
-            raise Unreadable(path, f"is larger than {_size(limit)}")
+            raise Unreadable(path, f"is larger than {size_text(limit)}")
         return bytes(content)
 
     def open(self, path: str) -> BinaryIO:
@@ -175,9 +175,9 @@ class DirectoryRootFS:
             if stat.S_ISREG(status.st_mode):
                 return os.fdopen(fd, "rb", buffering=0)
             os.close(fd)
-        word = _WORDS[_type(status)]
+        word = TYPE_WORDS[_type(status)]
         raise Unreadable(
-            path, _led(path, self.lstat(path), place, f"is {word}, not a regular file")
+            path, led(path, self.lstat(path), place.path, f"is {word}, not a regular file")
         )
 
     def listdir(self, path: str) -> list[str]:
@@ -201,7 +201,7 @@ class DirectoryRootFS:
         directory = self._directory_at(self._locate(top))
         if directory is None:
             return
-        pending = [(directory.path, self._files(directory, _normal(top)))]
+        pending = [(directory.path, self._files(directory, normal(top)))]
         while pending:
             real, files = pending[-1]
             file = next(files, None)
@@ -247,7 +247,7 @@ class DirectoryRootFS:
         parent, _, name = path.rpartition("/")
         if (kept := self._recall(parent)) is not None:
             at, path = kept, name
-        todo = _components(path)
+        todo = components(path)
         links = 0
         while todo:
             name = todo.pop()
@@ -264,7 +264,7 @@ class DirectoryRootFS:
                     target = os.readlink(name, dir_fd=at.fd)
                     if target.startswith("/"):
                         at = self._root
-                    todo += _components(target)
+                    todo += components(target)
                     continue
             except FileNotFoundError:
                 rest = [] if ".." in todo else todo[::-1]
@@ -278,7 +278,7 @@ class DirectoryRootFS:
             if not todo:
                 return _Place(at, name, here, status)
             if not stat.S_ISDIR(status.st_mode):
-                word = _WORDS[_type(status)]
+                word = TYPE_WORDS[_type(status)]
                 return _Place(at, name, here, None, f"is {word}, not a directory")
             at = self._enter(at, name)
         return _Place(at, ".", at.path, os.stat(".", dir_fd=at.fd))
@@ -324,13 +324,13 @@ class DirectoryRootFS:
             return directory
 
 
-def _components(path: str) -> list[str]:
+def components(path: str) -> list[str]:
     """The parts of a path, last one first."""
     return [part for part in reversed(path.split("/")) if part not in ("", ".")]
 
 
-def _normal(path: str) -> str:
-    return "/" + "/".join(reversed(_components(path)))
+def normal(path: str) -> str:
+    return "/" + "/".join(reversed(components(path)))
 
 
 def _names(directory: _Directory) -> list[str]:
@@ -375,21 +375,25 @@ def _file(place: _Place, path: str) -> File:
 
 
 def _problem(path: str, file: File | None, place: _Place) -> str:
-    return _led(path, file, place, place.problem or "")
+    return led(path, file, place.path, place.problem or "")
 
 
-def _led(path: str, file: File | None, place: _Place, problem: str) -> str:
-    """`problem` of the place, told of `path` that led there."""
-    if place.path == _normal(path) or problem == "is in a link loop":
+def led(path: str, file: File | None, reached: str, problem: str) -> str:
+    """`problem` of the place that was reached, told of `path` that led there.
+
+    Args:
+        file: what is at `path` itself.
+    """
+    if reached == normal(path) or problem == "is in a link loop":
         return problem
     if file is not None and file.type == "symlink":
-        return f"is a symlink to {place.path}, which {problem}"
-    if _normal(path).startswith(f"{place.path}/"):
-        return f"lies below {place.path}, which {problem}"
-    return f"leads to {place.path}, which {problem}"
+        return f"is a symlink to {reached}, which {problem}"
+    if normal(path).startswith(f"{reached}/"):
+        return f"lies below {reached}, which {problem}"
+    return f"leads to {reached}, which {problem}"
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
     for unit, name in ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB")):
         if count >= unit and count % unit == 0:
             return f"{count // unit} {name}"

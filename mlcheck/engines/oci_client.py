@@ -29,6 +29,7 @@ import urllib3
 
 from mlcheck.engines import janitor
 from mlcheck.errors import EngineError
+from mlcheck.image import Kind
 
 API_TIMEOUT_S = 120.0
 """How long the engine may say nothing while it does one thing; a busy disk can take a minute."""
@@ -61,6 +62,10 @@ class Dialect:
             command that was started through its API (`exit_command_delay` in containers.conf(5)).
         exports: whether its archives of single files follow symlinks and tell no owners, so that
             facts have to come from an export of the whole container.
+        formats: the kinds of archives that it loads.
+        images_api: where its own API for images is; "" for docker's.
+        insecure, certificates: where its administrator allows plain HTTP, and puts certificates
+            of registries.
         missing, stopped, forbidden, old: remedies: nothing is installed, no server runs, the
             socket may not be opened, the server is too old.
     """
@@ -78,6 +83,10 @@ class Dialect:
     tmpfs: str
     monitor: tuple[str, str] | None
     exports: bool
+    formats: tuple[Kind, ...]
+    images_api: str
+    insecure: str
+    certificates: str
     missing: str
     stopped: str
     forbidden: str
@@ -98,6 +107,10 @@ DOCKER = Dialect(
     tmpfs="rw,exec,nosuid,nodev,mode=1777",
     monitor=None,
     exports=False,
+    formats=("docker-archive",),
+    images_api="",
+    insecure='"insecure-registries" in /etc/docker/daemon.json',
+    certificates="/etc/docker/certs.d",
     missing="Install docker, or use another engine: `mlcheck doctor` lists them.",
     stopped="Start it: sudo systemctl start docker (rootless: systemctl --user start docker).",
     forbidden="Join its group (sudo usermod -aG docker $USER, then log in again), "
@@ -120,6 +133,11 @@ PODMAN = Dialect(
     tmpfs="rw,exec,nosuid,nodev,mode=1777,notmpcopyup",
     monitor=("conmon", "--exec-process-spec"),
     exports=True,
+    formats=("docker-archive", "oci-archive", "oci"),
+    # The one like docker's looks for short names at docker.io only.
+    images_api="v4.0.0/libpod",
+    insecure='"insecure = true" for it in /etc/containers/registries.conf',
+    certificates="/etc/containers/certs.d",
     missing="Install podman, or use another engine: `mlcheck doctor` lists them.",
     stopped="Unset CONTAINER_HOST, or start what listens there: "
     "systemctl --user start podman.socket.",
@@ -143,6 +161,11 @@ class Client(docker.APIClient):  # type: ignore[misc] # the SDK has no types
         self.dialect = dialect
         self.host = host
         self.engine_version: tuple[int, ...] = ()
+
+    @property
+    def images_url(self) -> str:
+        """Of the API for images."""
+        return f"/{self.dialect.images_api or f'v{self.api_version}'}/images"
 
 
 @contextmanager
@@ -329,19 +352,21 @@ class _Shared:
     users: int = 0
 
 
-_services: dict[str, _Shared] = {}
+_services: dict[object, _Shared] = {}
 _services_lock = threading.Lock()
 
 
 @contextmanager
 def _shared_service(dialect: Dialect) -> Iterator[str]:
     """The server of this process: started for the first who asks, ended after the last."""
+    # A server has the variables of its start, such as where its logins are.
+    key = (dialect.name, frozenset(os.environ.items()))
     with _services_lock:
-        shared = _services.get(dialect.name)
+        shared = _services.get(key)
         if shared is None or _reach(shared.host) is not None:
             resources = ExitStack()
             shared = _Shared(resources.enter_context(_service(dialect)), resources)
-            _services[dialect.name] = shared
+            _services[key] = shared
         shared.users += 1
     try:
         yield shared.host
@@ -349,8 +374,8 @@ def _shared_service(dialect: Dialect) -> Iterator[str]:
         with _services_lock:
             shared.users -= 1
             if shared.users == 0:
-                if _services.get(dialect.name) is shared:
-                    del _services[dialect.name]
+                if _services.get(key) is shared:
+                    del _services[key]
                 shared.resources.close()
 
 

@@ -24,12 +24,6 @@ from mlcheck.image import ImageRef
 LOADED = "localhost/mlcheck-loaded"
 """Repository of the images that are loaded from an archive, each with a tag of its own."""
 
-_LIBPOD = "v4.0.0/libpod"
-
-_FORMATS = {
-    "docker": ("docker-archive",),
-    "podman": ("docker-archive", "oci-archive", "oci"),
-}
 _INSTEAD = {
     "directory": "A directory is judged with --engine sandbox or --engine apptainer.",
     "sif": "A SIF file is judged with --engine apptainer or --engine singularity.",
@@ -52,7 +46,7 @@ def prepare(
     if ref.kind == "registry":
         yield _checked(client, ref, _from_registry(client, ref, pull, progress))
         return
-    if ref.kind not in _FORMATS[client.dialect.name]:
+    if ref.kind not in client.dialect.formats:
         raise UsageError(
             f"{ref.text}: {client.dialect.label} cannot open this kind of image.",
             _INSTEAD.get(ref.kind, ""),
@@ -92,9 +86,7 @@ def inspect(client: Client, name: str) -> Mapping[str, Any] | None:
     Raises:
         EngineError: the engine did not answer.
     """
-    # Podman's own API: the one like docker's looks for short names at docker.io only.
-    api = _LIBPOD if client.dialect.name == "podman" else f"v{client.api_version}"
-    url = f"{client.base_url}/{api}/images/{urllib.parse.quote(name, safe='')}/json"
+    url = f"{client.base_url}{client.images_url}/{urllib.parse.quote(name, safe='')}/json"
     with engine_errors(client.dialect, f"look for {name}"):
         answer = client.get(url)
         if answer.status_code == 404:
@@ -186,8 +178,7 @@ def _loaded(client: Client, ref: ImageRef, progress: Progress) -> Iterator[Mappi
 
 def _delete_path(client: Client, name: str) -> str:
     # Never by force, which for podman would take containers away with the image.
-    api = _LIBPOD if client.dialect.name == "podman" else f"v{client.api_version}"
-    return f"/{api}/images/{urllib.parse.quote(name, safe='')}"
+    return f"{client.images_url}/{urllib.parse.quote(name, safe='')}"
 
 
 def load(client: Client, path: Path, name: str) -> None:
@@ -197,10 +188,9 @@ def load(client: Client, path: Path, name: str) -> None:
         UsageError: it is no archive of one image.
         EngineError: the engine could not.
     """
-    api = _LIBPOD if client.dialect.name == "podman" else f"v{client.api_version}"
     with engine_errors(client.dialect, f"load {path}"):
         answer = client.post(
-            f"{client.base_url}/{api}/images/load",
+            f"{client.base_url}{client.images_url}/load",
             # An empty chunk would end the request's body.
             data=filter(None, renamed(path, name)),
             headers={"Content-Type": "application/x-tar"},

@@ -247,11 +247,6 @@ _REFUSALS: tuple[tuple[str, type[MlcheckError], str, str], ...] = (
         "Push the image again.",
     ),
 )
-_INSECURE = {
-    "docker": '"insecure-registries" in /etc/docker/daemon.json',
-    "podman": '"insecure = true" for it in /etc/containers/registries.conf',
-}
-_CERTIFICATES = {"docker": "/etc/docker/certs.d", "podman": "/etc/containers/certs.d"}
 
 
 def refusal(client: Client, name: str, message: str) -> MlcheckError:
@@ -262,8 +257,8 @@ def refusal(client: Client, name: str, message: str) -> MlcheckError:
         "engine": engine,
         "name": name,
         "host": host,
-        "insecure": _INSECURE[engine],
-        "certificates": _CERTIFICATES[engine],
+        "insecure": client.dialect.insecure,
+        "certificates": client.dialect.certificates,
     }
     # podman puts name and digest before the reason; their letters must decide nothing.
     reason = message.strip().replace(name, "NAME")

@@ -26,7 +26,15 @@ from mlcheck.engines.streamed_file import StreamedFile
 from mlcheck.engines.tar_stream import BrokenArchive, Member, TarStream
 from mlcheck.errors import EngineError, ProbeError
 from mlcheck.facts import File, FileType, ResolvedFile
-from mlcheck.rootfs import _WORDS, LINK_LIMIT, PATH_LIMIT, _components, _normal, _size
+from mlcheck.rootfs import (
+    LINK_LIMIT,
+    PATH_LIMIT,
+    TYPE_WORDS,
+    components,
+    led,
+    normal,
+    size_text,
+)
 
 NAME_LIMIT = 255
 """Bytes of one file name, as in Linux (NAME_MAX)."""
@@ -137,7 +145,7 @@ class StreamedRootFS:
             EngineError: the engine did not answer.
         """
         node = self._locate(path, follow=False).node
-        return node.fact(_normal(path)) if node else None
+        return node.fact(normal(path)) if node else None
 
     def resolve(self, path: str) -> ResolvedFile:
         """Follow all symlinks from `path`, inside the image.
@@ -148,7 +156,9 @@ class StreamedRootFS:
         file = self.lstat(path)
         place = self._locate(path)
         if place.node is None:
-            return ResolvedFile(path, file, None, place.path, _led(path, file, place.path, place))
+            return ResolvedFile(
+                path, file, None, place.path, led(path, file, place.path, place.problem)
+            )
         return ResolvedFile(path, file, place.node.fact(place.path), place.path)
 
     def read(self, path: str, limit: int) -> bytes:
@@ -170,7 +180,7 @@ class StreamedRootFS:
                     f"{path}: cannot be read on this machine: {error.strerror or error}."
                 ) from error
         if too_large:
-            raise Unreadable(path, f"is larger than {_size(limit)}")
+            raise Unreadable(path, f"is larger than {size_text(limit)}")
         return content
 
     def open(self, path: str) -> BinaryIO:
@@ -185,11 +195,11 @@ class StreamedRootFS:
         """
         place = self._locate(path)
         if place.node is None:
-            raise Unreadable(path, _led(path, self.lstat(path), place.path, place))
+            raise Unreadable(path, led(path, self.lstat(path), place.path, place.problem))
         if place.node.type != "file":
-            word = _WORDS[place.node.type]
-            wrong = _Place(place.path, None, f"is {word}, not a regular file")
-            raise Unreadable(path, _led(path, self.lstat(path), place.path, wrong))
+            word = TYPE_WORDS[place.node.type]
+            wrong = f"is {word}, not a regular file"
+            raise Unreadable(path, led(path, self.lstat(path), place.path, wrong))
         node = place.node
         start = os.pread(self._spool.fileno(), node.kept[1], node.kept[0]) if node.kept[1] else b""
         return cast(BinaryIO, StreamedFile(node.size, start, lambda: self._content(node)))
@@ -219,7 +229,7 @@ class StreamedRootFS:
         node = self._locate(top).node
         if node is None or node.type != "directory":
             return
-        pending = [(_normal(top).rstrip("/"), iter(self._below(node)))]
+        pending = [(normal(top).rstrip("/"), iter(self._below(node)))]
         while pending:
             shown, entries = pending[-1]
             entry = next(entries, None)
@@ -242,7 +252,7 @@ class StreamedRootFS:
         if "\0" in path:
             return _Place(path, None, "does not exist in the image")
         trail = [self._top()]
-        todo = _components(path)
+        todo = components(path)
         links = 0
         while todo:
             name = todo.pop()
@@ -263,12 +273,12 @@ class StreamedRootFS:
                     return _Place(here, None, "is in a link loop")
                 if node.target.startswith("/"):
                     del trail[1:]
-                todo += _components(node.target)
+                todo += components(node.target)
                 continue
             if not todo:
                 return _Place(here, node)
             if node.type != "directory":
-                return _Place(here, None, f"is {_WORDS[node.type]}, not a directory")
+                return _Place(here, None, f"is {TYPE_WORDS[node.type]}, not a directory")
             trail.append(node)
         return _Place(trail[-1].path, trail[-1])
 
@@ -326,7 +336,7 @@ class StreamedRootFS:
             prefix: list[str] = []
         else:
             stream = self._stream(top.path)
-            prefix = _components(top.path)[:1]
+            prefix = components(top.path)[:1]
         if stream is None:
             raise _broken(top.path, "is not there any more")
         fresh = _Node(top.path, "directory", top.mode, top.uid, top.gid, 0, None)
@@ -396,11 +406,11 @@ class StreamedRootFS:
                 raise _broken(node.path, "is no regular file any more")
             return stream
         # The nearest directory with a name that can be asked for.
-        parts = _components(node.path)[::-1]
+        parts = components(node.path)[::-1]
         first = next(index for index, part in enumerate(parts) if not _is_utf8(part))
         stream = self._stream("/" + "/".join(parts[:first]))
         while stream is not None and (member := _next(stream, node.path)) is not None:
-            name = _components(member.name)[::-1]
+            name = components(member.name)[::-1]
             if name == parts[max(first - 1, 0) :]:
                 return stream
         raise _broken(node.path, "is not there any more")
@@ -427,7 +437,7 @@ def _next(stream: TarStream, path: str) -> Member | None:
 
 def _inside(path: str, prefix: list[str], name: str) -> list[str]:
     """The components of a member's name below the top of the archive."""
-    parts = _components(name)[::-1]
+    parts = components(name)[::-1]
     if ".." in parts or parts[: len(prefix)] != prefix:
         raise _broken(path, f"holds {name[:200]!r}, which is not below it")
     return parts[len(prefix) :]
@@ -461,14 +471,3 @@ def _broken(path: str, what: str) -> EngineError:
         f"{path}: the archive that the engine sent of it {what}.",
         "Try again; when it happens again, the engine is at fault.",
     )
-
-
-def _led(path: str, file: File | None, reached: str, place: _Place) -> str:
-    """The problem of a place, told of `path` that led there; as in `mlcheck.rootfs`."""
-    if reached == _normal(path) or place.problem == "is in a link loop":
-        return place.problem
-    if file is not None and file.type == "symlink":
-        return f"is a symlink to {reached}, which {place.problem}"
-    if _normal(path).startswith(f"{reached}/"):
-        return f"lies below {reached}, which {place.problem}"
-    return f"leads to {reached}, which {place.problem}"
