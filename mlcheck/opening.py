@@ -45,6 +45,9 @@ PREFERRED: dict[Kind, tuple[str, ...]] = {
 }
 """What "auto" tries, in this order: first what needs the least of the machine."""
 
+_STORES = ("docker", "podman")
+"""Engines that keep images by name."""
+
 _WHY: dict[Kind, str] = {
     "directory": "a directory needs no container engine",
     "reference": "a directory needs no container engine",
@@ -98,14 +101,33 @@ def _asked_for(ref: ImageRef, name: str) -> Choice:
     return Choice(name, "asked for")
 
 
+def _has(name: str, ref: ImageRef) -> bool:
+    """Whether an engine has an image in its store."""
+    from mlcheck.engines.oci import Oci
+
+    chosen = engine(name)
+    return isinstance(chosen, Oci) and chosen.has(ref)
+
+
 def _automatic(ref: ImageRef) -> Choice:
     reasons: list[tuple[str, str]] = []
+    first: Choice | None = None
     for name in PREFERRED[ref.kind]:
+        if first is not None and name not in _STORES:
+            break
         reason = engine(name).unusable()
-        if reason is None:
-            others = f"; not {', '.join(r[0] for r in reasons)}" if reasons else ""
-            return Choice(name, _WHY.get(ref.kind, "the first that works here") + others)
-        reasons.append((name, " ".join(reason.splitlines())))
+        if reason is not None:
+            reasons.append((name, " ".join(reason.splitlines())))
+            continue
+        if ref.kind == "registry" and name in _STORES and _has(name, ref):
+            return Choice(name, "it has this image")
+        if first is None:
+            others = f"; not {', '.join(name for name, _ in reasons)}" if reasons else ""
+            first = Choice(name, _WHY.get(ref.kind, "the first that works here") + others)
+        if ref.kind != "registry":
+            break
+    if first is not None:
+        return first
     if "sandbox" in PREFERRED[ref.kind]:
         return Choice("sandbox", "only the files can be judged: nothing here runs commands in them")
     hint = ""

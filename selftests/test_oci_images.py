@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from mlcheck import opening
 from mlcheck.engines import oci_images
 from mlcheck.engines.base import Prepared, PullPolicy, silent
 from mlcheck.engines.oci_client import DOCKER, PODMAN, Client, Dialect, connect
@@ -589,3 +590,14 @@ def test_archives_that_hold_no_image(
     assert why in refused(client, UsageError, f"docker-archive:{path}").what
     missing = refused(client, UsageError, f"docker-archive:{tmp_path}/none.tar")
     assert "there is no" in missing.what
+
+
+def test_auto_takes_the_engine_that_has_the_image(client: Client, shelf: Registry) -> None:
+    repository = fresh()
+    registry.push(shelf, repository, "v1", [layer()], {})
+    text = f"{shelf.address}/{repository}:v1"
+    (before,) = opening.choose(ImageRef.parse(text))
+    assert (before.engine, before.why) == ("docker", "the first that works here")
+    prepared(client, text)
+    (chosen,) = opening.choose(ImageRef.parse(text))
+    assert (chosen.engine, chosen.why) == (client.dialect.name, "it has this image")

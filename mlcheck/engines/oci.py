@@ -75,6 +75,15 @@ class Oci:
             version = ".".join(map(str, client.engine_version))
             return f"{self.dialect.label} {version} at {client.host}"
 
+    def has(self, ref: ImageRef) -> bool:
+        """Whether an image of a registry is in the engine's store.
+
+        Raises:
+            EngineError: the engine did not answer.
+        """
+        with connect(self.dialect) as client:
+            return oci_images.inspect(client, oci_images.name_of(ref)) is not None
+
     @contextmanager
     def prepare(
         self, ref: ImageRef, *, pull: PullPolicy = "missing", progress: Progress = silent

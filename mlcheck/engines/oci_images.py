@@ -55,11 +55,15 @@ def prepare(
         yield _checked(client, ref, found)
 
 
+def name_of(ref: ImageRef) -> str:
+    """An image of a registry as engines name it; without a tag they mean "latest"."""
+    return f"{ref.location}@{ref.digest}" if ref.digest else f"{ref.location}:{ref.tag or 'latest'}"
+
+
 def _from_registry(
     client: Client, ref: ImageRef, pull: PullPolicy, progress: Progress
 ) -> Mapping[str, Any]:
-    # Without a tag engines mean this one.
-    name = f"{ref.location}@{ref.digest}" if ref.digest else f"{ref.location}:{ref.tag or 'latest'}"
+    name = name_of(ref)
     found = None if pull == "always" else inspect(client, name)
     if found is not None:
         return found
