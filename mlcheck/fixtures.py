@@ -49,7 +49,7 @@ def image(mlcheck_target: Target, request: pytest.FixtureRequest) -> Iterator[Op
     """The image, opened by its engine."""
     run = request.config.stash[RUN]
     engine = opening.engine(mlcheck_target.engine)
-    with engine.open(run.prepared(mlcheck_target), start=run.start) as opened:
+    with engine.open(run.prepared(mlcheck_target), start=run.start(mlcheck_target)) as opened:
         yield opened
 
 

@@ -45,6 +45,9 @@ PREFERRED: dict[Kind, tuple[str, ...]] = {
 }
 """What "auto" tries, in this order: first what needs the least of the machine."""
 
+GIVE_GPUS = ("docker", "podman", "apptainer", "singularity")
+"""Engines that can give a GPU to an image."""
+
 _STORES = ("docker", "podman")
 """Engines that keep images by name."""
 

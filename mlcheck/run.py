@@ -100,11 +100,14 @@ class Run:
             raise UsageError(f"{option} {value}: there is no such file.")
         return path
 
-    @functools.cached_property
-    def start(self) -> Start:
-        """How images are started."""
+    def start(self, target: Target) -> Start:
+        """How the image of a target is started."""
         option = self.config.getoption
-        return Start(network=option("--network"), gpu=gpu.wanted(option("--nv")))
+        request = option("--nv")
+        asked = gpu.wanted(request)
+        if request == "auto" and target.engine not in opening.GIVE_GPUS:
+            asked = False
+        return Start(network=option("--network"), gpu=asked)
 
     def check_options(self) -> None:
         """Find mistakes before the first test, in one message.

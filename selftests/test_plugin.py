@@ -188,6 +188,15 @@ def test_an_engine_that_does_not_fit(suite: Suite, engine: str, words: str) -> N
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_gpus_that_an_engine_does_not_give(suite: Suite) -> None:
+    always = suite.run("--nv=always", "-k", "os_is")
+    assert always.returncode == 1
+    assert "NOT JUDGED" in always.stdout
+    assert "The engine sandbox gives no GPU to an image." in always.stdout
+    # --nv alone asks where it can be given, and takes no other word for its value.
+    assert suite.run("--nv", "tests/general", "-k", "os_is").returncode == 0
+
+
 def test_collect_only_asks_no_engine(suite: Suite) -> None:
     done = suite.run(*("--collect-only", "-q", "--engine", "docker,podman"), image="nobody/mini:v1")
     assert done.returncode == 0, done.stdout

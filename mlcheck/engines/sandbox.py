@@ -74,7 +74,16 @@ class Sandbox:
 
     @contextmanager
     def open(self, prepared: Prepared, *, start: Start = Start()) -> Iterator[OpenDirectory]:
-        """Open an image directory. Nothing is started before the first command."""
+        """Open an image directory. Nothing is started before the first command.
+
+        Raises:
+            EngineError: GPUs are asked for, which this engine does not give.
+        """
+        if start.gpu:
+            raise EngineError(
+                "The engine sandbox gives no GPU to an image.",
+                "Use --engine apptainer for a directory, or run without --nv=always.",
+            )
         image = OpenDirectory(prepared.ref, Path(prepared.location), start)
         try:
             yield image
