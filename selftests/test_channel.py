@@ -248,6 +248,28 @@ def test_a_banner_and_a_shell_that_is_none(tmp_path: Path) -> None:
         assert none.processes[0].returncode is not None
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        'printf "%s e 0;" $n; printf "%s e;" $n >&2',  # never says how the command ended
+        'printf "%s d 99999999999999;%s e 0;" $n $n; printf "%s e;" $n >&2',
+        'printf "%s " $n; yes | head -c 3000000',  # a mark that does not end
+    ],
+)
+def test_a_hostile_shell(tmp_path: Path, answer: str) -> None:
+    script = tmp_path / "sh"
+    script.write_text(
+        "#!/bin/bash\n"
+        "read -r line; [[ $line =~ ([0-9a-f]{32}) ]]; printf '%s g 1;' ${BASH_REMATCH[1]}\n"
+        f"read -r line; [[ $line =~ ([0-9a-f]{{32}}) ]]; n=${{BASH_REMATCH[1]}}; {answer}\n"
+    )
+    script.chmod(0o755)
+    shells = Shells([str(script)])
+    with pytest.raises(StreamEnded):
+        shells.run("true")
+    assert shells.killed == []
+
+
 def test_the_shell_dies_in_mid_command() -> None:
     shells = Shells(["sh"])
     with pytest.raises(StreamEnded):

@@ -37,6 +37,9 @@ _GRACE_S = 1.0
 """How long a command's output is still read when its first process has ended."""
 _GRACE_STEP_S = 0.02
 
+_MARK_LIMIT = 16
+"""Most bytes of a mark behind its number."""
+
 _STDOUT, _STDERR = 1, 2
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -117,11 +120,11 @@ class PipeStream:
 
 
 class _Output:
-    """One stream of one command: the output between its marks, up to a limit."""
+    """One stream of one command: the output from the first mark on, up to a limit."""
 
     def __init__(self, nonce: bytes, limit: int) -> None:
         self._nonce = nonce
-        self._mark = re.compile(re.escape(nonce) + rb" ([a-z]) ?([0-9]*);")
+        self._mark = re.compile(re.escape(nonce) + rb" ([a-z]) ?([0-9]{0,10});")
         self._pending = b""
         self._limit = limit
         self._within = False
@@ -133,19 +136,18 @@ class _Output:
         self._pending += data
         while mark := self._mark.search(self._pending):
             self._keep(self._pending[: mark.start()])
-            self._within = mark[1] != b"e"
+            self._within = True
             self.marks[mark[1]] = int(mark[2] or 0)
             self._pending = self._pending[mark.end() :]
         # A mark may be here in part: the nonce as a whole, or its beginning at the very end.
         safe = self._pending.find(self._nonce)
-        if safe < 0:
+        if safe < 0 or len(self._pending) > safe + len(self._nonce) + _MARK_LIMIT:
             safe = max(0, len(self._pending) - len(self._nonce))
         self._keep(self._pending[:safe])
         self._pending = self._pending[safe:]
 
     def resume(self) -> None:
-        """More of the same comes, and another mark at its end."""
-        self._within = True
+        """Another mark comes at the end."""
         self.marks.pop(b"e", None)
 
     def end(self) -> None:
@@ -225,13 +227,13 @@ class _Shell:
             else:
                 self._receive(left, out, err)
         seconds = time.monotonic() - started
-        if ended == "exited" and out.marks[b"e"] == 0:
+        if ended == "exited" and b"d" not in out.marks:
+            raise StreamEnded  # that is no shell
+        if ended == "exited" and (not out.marks[b"e"] or self._rest_ends(nonce, out, err)):
             self.usable = True
         else:
-            if ended == "exited":
-                self._wait_for_the_rest(nonce.decode(), out, err)
+            # What was printed before the end is still to come.
             self._kill(self._group)
-            # What was printed before that is still to come.
             with contextlib.suppress(StreamEnded):
                 end = time.monotonic() + _END_LIMIT_S
                 while (left := end - time.monotonic()) > 0:
@@ -249,21 +251,22 @@ class _Shell:
         for number, data in self._stream.receive(timeout_s):
             (out if number == _STDOUT else err).feed(data)
 
-    def _wait_for_the_rest(self, nonce: str, out: _Output, err: _Output) -> None:
-        """Give what the command left in its process group a moment for its last output."""
+    def _rest_ends(self, nonce: bytes, out: _Output, err: _Output) -> bool:
+        """Whether what the command left in its process group ends within a moment."""
         end = time.monotonic() + _GRACE_S
-        with contextlib.suppress(StreamEnded):
-            while out.marks[b"e"] and not (out.exceeded or err.exceeded):
-                out.resume()
-                err.resume()
-                if (left := end - time.monotonic()) <= 0:
-                    return
-                self._receive(min(left, _GRACE_STEP_S), out, err)
-                self._stream.send(f"{_COUNT}; {_END.format(nonce)}\n".encode())
-                while b"e" not in out.marks or b"e" not in err.marks:
-                    if time.monotonic() > end + _END_LIMIT_S:
-                        return
-                    self._receive(_END_LIMIT_S, out, err)
+        count = f"{_COUNT}; {_END.format(nonce.decode())}\n".encode()
+        while time.monotonic() < end and not (out.exceeded or err.exceeded):
+            out.resume()
+            err.resume()
+            time.sleep(_GRACE_STEP_S)
+            self._stream.send(count)
+            while b"e" not in out.marks or b"e" not in err.marks:
+                self._receive(_END_LIMIT_S, out, err)
+                if time.monotonic() > end + _END_LIMIT_S:
+                    return False
+            if not out.marks[b"e"]:
+                return True
+        return False
 
     def close(self) -> None:
         self._stream.close()
