@@ -139,6 +139,9 @@ def main() -> None:
         print(f"| {' | '.join(columns)} |")
         print("|---|---|---|---|---|---|---|")
         for engine in ENGINES:
+            if (reason := opening.engine(engine).unusable()) is not None:
+                print(f"| {engine} | {reason.splitlines()[0]} | | | | | |")
+                continue
             has_peer = engine in ("docker", "podman")
             with imported(engine, root) if has_peer else contextlib.nullcontext():
                 first, median = command(engine, root)

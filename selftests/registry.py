@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import pytest
+
 from mlcheck.engines import janitor
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -66,6 +68,8 @@ class Registry:
 @contextlib.contextmanager
 def running(*, login: bool = False) -> Iterator[Registry]:
     """A registry of one's own on a free port; with `login`, only for USER with PASSWORD."""
+    if shutil.which("docker-registry") is None:
+        pytest.skip("docker-registry is not installed")
     storage = Path(tempfile.mkdtemp(prefix="mlcheck-registry-"))
     # Two sockets may not listen on one port, so the number is given back before it is used.
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from mlcheck import opening
 from selftests.images import copy_programs, each_engine
 
 ROOT = Path(__file__).parents[1]
@@ -142,10 +144,16 @@ class Started:
         return left
 
 
+@functools.cache
+def stores() -> list[str]:
+    """The engines here that have containers."""
+    return [name for name in ("docker", "podman") if opening.engine(name).unusable() is None]
+
+
 def containers() -> list[str]:
     """Our containers on docker and podman, running or not, except those of other tests."""
     found = []
-    for engine in ("docker", "podman"):
+    for engine in stores():
         listed = subprocess.run(
             [
                 *(engine, "ps", "-a", "--filter", "label=mlcheck.owner"),
