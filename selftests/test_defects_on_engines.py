@@ -4,6 +4,7 @@ test_defects.py."""
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,3 +113,23 @@ def test_the_same_verdicts_and_every_defect_is_caught(
         label = text if engine == "apptainer" else f"ml-pyroot:{name}"
         expected[label] = {"failed": set(defect.caught_by)}
     assert by_image == expected
+
+
+@pytest.mark.engine("apptainer")
+def test_a_sif_gets_the_same_verdicts(checked_in: Path, tmp_path: Path) -> None:
+    directory = reference.build("ml-pyroot", tag="alma9-python311")
+    sif = tmp_path / "ml-pyroot.sif"
+    # The colon of the directory's name would be taken for the end of a scheme.
+    (tmp_path / "image").symlink_to(directory)
+    # Not compressed: that takes a minute.
+    quick = "--mksquashfs-args=-noI -noD -noF -noX"
+    build = ["apptainer", "build", quick, str(sif), str(tmp_path / "image")]
+    subprocess.run(build, check=True, capture_output=True)
+    report = tmp_path / "report.json"
+    found = judge(checked_in, report, f"--image={sif}", PROFILE)
+    in_a_directory = judge(checked_in, report, f"--image={directory}", PROFILE)
+    assert by_outcome(found) == by_outcome(in_a_directory)
+    assert isinstance(found["images"], list)
+    (image,) = found["images"]
+    assert image["engine"] == "apptainer"
+    assert image["digest"] == f"sha256:{hashlib.sha256(sif.read_bytes()).hexdigest()}"
