@@ -26,6 +26,9 @@ NAME = "mlcheck-selftest/small"
 KILLS = 10
 """For each engine, at moments spread over the whole run."""
 
+LONG = f"300.{os.getpid()}"
+"""Seconds that tell this worker's processes from others'."""
+
 TESTS = """
 import threading
 import pytest
@@ -51,7 +54,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("profiles") / "small"
     folder.mkdir()
     (folder / "image.toml").write_text("")
-    (folder / "test_small.py").write_text(TESTS)
+    (folder / "test_small.py").write_text(TESTS.replace("sleep 300", f"sleep {LONG}"))
     return folder.parent
 
 
@@ -95,7 +98,8 @@ class Started:
     mark: str = field(default_factory=lambda: f"MLCHECK_TEST_MARK={uuid.uuid4().hex}")
 
     def __enter__(self) -> Started:
-        self.before = set(containers())
+        # Each test module in each worker has an image of its own.
+        self.image = self.arguments[1].partition("=")[2]
         self.temporary.mkdir()
         name, _, value = self.mark.partition("=")
         self.process = subprocess.Popen(
@@ -131,7 +135,7 @@ class Started:
         return [
             *self.processes(),
             *(line for line in mounts if str(self.temporary) in line),
-            *sorted(set(containers()) - self.before),
+            *containers(self.image),
             # pytest-of-USER is pytest's own, which it keeps on purpose.
             *(str(p) for p in self.temporary.iterdir() if not p.name.startswith("pytest-of-")),
         ]
@@ -150,8 +154,8 @@ def stores() -> list[str]:
     return [name for name in ("docker", "podman") if opening.engine(name).unusable() is None]
 
 
-def containers() -> list[str]:
-    """Our containers on docker and podman, running or not, except those of other tests."""
+def containers(image: str) -> list[str]:
+    """Our containers of an image on docker and podman, running or not."""
     found = []
     for engine in stores():
         listed = subprocess.run(
@@ -163,7 +167,7 @@ def containers() -> list[str]:
             text=True,
             check=True,
         )
-        found += [f"{engine} {line}" for line in listed.stdout.splitlines() if NAME in line]
+        found += [f"{engine} {line}" for line in listed.stdout.splitlines() if image in line]
     return found
 
 
@@ -211,7 +215,7 @@ def wait_for_command(started: Started) -> None:
         assert started.process.poll() is None, started.process.communicate()[0]
         for directory in Path("/proc").glob("[0-9]*"):
             try:
-                if (directory / "cmdline").read_bytes() == b"sleep\x00300\x00":
+                if (directory / "cmdline").read_bytes() == f"sleep\0{LONG}\0".encode():
                     return
             except OSError:
                 continue

@@ -38,6 +38,7 @@ OLDEST_API = (1, 41)
 """Version of docker's API: Docker 20.10, podman 4.0."""
 
 _REACH_TIMEOUT_S = 10.0
+_SOCKET_PATH_LIMIT = 107
 _SERVICE_START_S = 30.0
 _CONTEXTS = "Choose one of those that `docker context ls` shows, or set DOCKER_HOST."
 
@@ -379,11 +380,19 @@ def _shared_service(dialect: Dialect) -> Iterator[str]:
                 shared.resources.close()
 
 
+def _place_for_a_socket() -> Path:
+    """Where temporary files go, unless the path of a socket there were too long, unix(7)."""
+    usual = tempfile.gettempdir()
+    if len(os.fsencode(usual)) <= _SOCKET_PATH_LIMIT - len("/mlcheck-0123456789abcdef/socket"):
+        return Path(usual)
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp")  # noqa: S108 - below, for us alone
+
+
 @contextmanager
 def _service(dialect: Dialect) -> Iterator[str]:
     """A server for this process alone: where it listens."""
     assert dialect.service is not None
-    directory = Path(tempfile.gettempdir()) / f"mlcheck-{os.urandom(8).hex()}"
+    directory = _place_for_a_socket() / f"mlcheck-{os.urandom(8).hex()}"
     with janitor.undone(janitor.remove(directory)):
         directory.mkdir(mode=0o700)
         host = f"unix://{directory}/socket"
