@@ -157,10 +157,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def _prepare(config: pytest.Config, targets: Sequence[Target]) -> None:
     run = config.stash[RUN]
+    progress = Progress(config.pluginmanager.get_plugin("terminalreporter"))
     try:
-        run.prepare(targets, Progress(config.pluginmanager.get_plugin("terminalreporter")))
+        run.prepare(targets, progress)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
+    finally:
+        progress.end()
     for plugin in config.pluginmanager.get_plugins():
         if hasattr(plugin, "add_global_property"):  # pytest's JUnit report
             for name, digest in run.digests().items():
@@ -185,14 +188,19 @@ class Progress:
         # "pulling NAME: 1 of 7 layers" and "pulling NAME: 2 of 7 layers" are one step.
         step = " ".join(line.split()[:3])
         if self._terminal.isatty:
-            if step != self._step:
-                self._terminal.ensure_newline()
+            if self._step not in ("", step):
+                self._terminal.write_line("")
             self._terminal.rewrite(shown[: shutil.get_terminal_size().columns - 1], erase=True)
         elif step != self._step or time.monotonic() >= self._next:
             self._terminal.ensure_newline()
             self._terminal.write_line(shown)
             self._next = time.monotonic() + self.EVERY_S
         self._step = step
+
+    def end(self) -> None:
+        """What comes after this begins on a line of its own."""
+        if self._terminal is not None and self._terminal.isatty and self._step:
+            self._terminal.write_line("")
 
 
 @pytest.hookimpl(optionalhook=True)

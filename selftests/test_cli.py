@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -20,10 +22,13 @@ def image(tmp_path_factory: pytest.TempPathFactory, tiny_rootfs: Path) -> Path:
     return root
 
 
-def mlcheck(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def mlcheck(
+    *arguments: str, stdin: bytes = b"", env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-m", "mlcheck.cli", *arguments],
         input=stdin,
+        env={**os.environ, **(env or {})},
         capture_output=True,
         check=False,
         timeout=60,
@@ -95,3 +100,54 @@ def test_a_reader_that_goes_away_is_no_error(image: Path) -> None:
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr
     assert b"Exception" not in done.stderr
+
+
+def test_doctor_says_what_works_and_what_helps(tmp_path: Path) -> None:
+    elsewhere = {
+        "DOCKER_HOST": f"unix://{tmp_path}/none",
+        "CONTAINER_HOST": f"unix://{tmp_path}/no",
+    }
+    done = mlcheck("doctor", "--json", env=elsewhere)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    engines = {engine["engine"]: engine for engine in said["engines"]}
+    assert list(engines) == ["docker", "podman", "apptainer", "singularity", "sandbox"]
+    for name, place in (("docker", "none"), ("podman", "no")):
+        assert not engines[name]["usable"]
+        assert f"nothing answers at unix://{tmp_path}/{place}" in engines[name]["what"]
+        assert engines[name]["remedy"]
+    assert engines["sandbox"]["usable"]
+    assert said["auto"]["directory"] == "sandbox"
+    assert said["auto"]["registry"] not in ("docker", "podman")
+    plain = mlcheck("doctor", env=elsewhere)
+    assert plain.returncode == 0
+    assert f"docker: cannot be used here: {engines['docker']['what']}" in plain.stdout.decode()
+
+
+@pytest.mark.engine("docker", "podman", "apptainer")
+def test_doctor_where_all_is_there() -> None:
+    said = json.loads(mlcheck("doctor", "--json").stdout)
+    usable = {engine["engine"] for engine in said["engines"] if engine["usable"]}
+    assert usable >= {"docker", "podman", "apptainer", "sandbox"}
+    assert said["auto"] == {
+        "directory": "sandbox",
+        "reference": "sandbox",
+        "sif": "apptainer",
+        "registry": "docker",
+        "docker-archive": "docker",
+        "oci-archive": "podman",
+        "oci": "podman",
+    }
+
+
+@pytest.mark.engine("apptainer")
+def test_facts_and_exec_by_another_engine(tiny_rootfs: Path) -> None:
+    options = ("--engine", "apptainer", str(tiny_rootfs))
+    facts = mlcheck("facts", "--probe", "os-release", "--json", *options)
+    assert facts.returncode == 0, facts.stderr
+    assert b"Tiny" in facts.stdout
+    done = mlcheck("exec", *options, "--", "sh", "-c", "echo $APPTAINER_NAME; exit 3")
+    assert (done.returncode, bool(done.stdout.strip())) == (3, True)
+    wrong = mlcheck("exec", "--engine", "docker", str(tiny_rootfs), "--", "true")
+    assert wrong.returncode == 2
+    assert b"which docker does not open" in wrong.stderr

@@ -7,12 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any, cast
 
 import jsonschema
 import pytest
 
+from mlcheck.plugin import Progress
 from mlcheck.schemas import report_schema
 
 ROOT = Path(__file__).parents[1]
@@ -369,3 +372,52 @@ def test_an_image_cannot_configure_pytest(suite: Suite, form: str) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert not planted.exists()
+
+
+class Screen:
+    """Stands in for pytest's terminal reporter: what is on it."""
+
+    def __init__(self, isatty: bool) -> None:
+        self.isatty = isatty
+        self.lines: list[str] = [""]
+
+    def ensure_newline(self) -> None:
+        if self.lines[-1]:
+            self.lines.append("")
+
+    def write_line(self, line: str) -> None:
+        self.lines[-1:] = [self.lines[-1] + line, ""]
+
+    def rewrite(self, line: str, **_: object) -> None:
+        self.lines[-1] = line
+
+
+PULLING = [f"mini:v1: pulling mini:v1: {n} of 3 layers, {n} of 9 MB" for n in range(4)]
+
+
+def test_progress_on_a_terminal_is_a_line_that_changes() -> None:
+    screen = Screen(isatty=True)
+    progress = Progress(cast(Any, screen))
+    for line in [*PULLING, "other:v1: loading it into docker, once"]:
+        progress(line)
+    assert screen.lines == [
+        f"mlcheck: {PULLING[-1]}",
+        "mlcheck: other:v1: loading it into docker, once",
+    ]
+
+
+def test_progress_in_a_log_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    screen = Screen(isatty=False)
+    progress = Progress(cast(Any, screen))
+    for line in PULLING:
+        progress(line)
+        clock[0] += Progress.EVERY_S / 2
+    progress("other:v1: loading it")
+    assert screen.lines == [
+        f"mlcheck: {PULLING[0]}",
+        f"mlcheck: {PULLING[2]}",
+        "mlcheck: other:v1: loading it",
+        "",
+    ]
