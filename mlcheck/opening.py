@@ -89,9 +89,11 @@ def choose(ref: ImageRef, wanted: Sequence[str] = (AUTO,)) -> list[Choice]:
     Raises:
         UsageError: an engine does not open such images, or for "auto" none works here.
     """
-    return [
-        _automatic(ref) if name == AUTO else _asked_for(ref, name) for name in dict.fromkeys(wanted)
-    ]
+    found: dict[str, Choice] = {}
+    for name in wanted:
+        choice = _automatic(ref) if name == AUTO else _asked_for(ref, name)
+        found.setdefault(choice.engine, choice)
+    return list(found.values())
 
 
 def _asked_for(ref: ImageRef, name: str) -> Choice:

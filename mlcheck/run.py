@@ -89,6 +89,11 @@ class Run:
             chosen: Sequence[Sequence[str]] = self._given["engines"][ref.text]
             return chosen
         wanted = self.config.getoption("--engine") or [opening.AUTO]
+        if self.config.option.collectonly:
+            # Nothing will be opened: no engine has to be there.
+            likely = opening.PREFERRED[ref.kind][0]
+            named = dict.fromkeys(likely if name == opening.AUTO else name for name in wanted)
+            return [(name, "not tried") for name in named]
         return opening.choose(ref, wanted)
 
     def _file_option(self, option: str) -> Path | None:

@@ -207,6 +207,19 @@ def test_collect_only_asks_no_engine(suite: Suite) -> None:
     assert "[mini:v1@podman]" in done.stdout
 
 
+def test_collect_only_needs_no_engine(suite: Suite, tmp_path: Path) -> None:
+    nowhere = {"PATH": "/nowhere", "DOCKER_HOST": f"unix://{tmp_path}/none"}
+    done = suite.run("--collect-only", "-q", image="nobody/mini:v1", env=nowhere)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[mini:v1@docker]" in done.stdout
+
+
+def test_an_engine_named_twice_runs_once(suite: Suite) -> None:
+    done = suite.run("--engine", "auto,sandbox", "-k", "os_is")
+    assert done.returncode == 0
+    assert "1 passed" in done.stdout
+
+
 @pytest.mark.engine("apptainer")
 def test_each_test_runs_on_each_engine(suite: Suite, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
