@@ -48,6 +48,7 @@ from mlcheck.engines.base import (
     silent,
 )
 from mlcheck.engines.channel import Channels, NoShell, StreamEnded
+from mlcheck.engines.proxies import proxies
 from mlcheck.engines.singularity_d import read_environment
 from mlcheck.errors import EngineError
 from mlcheck.facts import Environment
@@ -56,7 +57,6 @@ from mlcheck.rootfs import DirectoryRootFS
 
 Name = Literal["apptainer", "singularity"]
 
-_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 
 # capabilities(7). docker's default set lacks these.
 _DROPPED = ",".join(
@@ -288,8 +288,7 @@ class OpenApptainer:
         """The variables that apptainer itself gets."""
         env = {name: os.environ[name] for name in PASSED if name in os.environ}
         if self._start.network:
-            names = {variant for name in _PROXIES for variant in (name, name.upper())}
-            env |= {name: os.environ[name] for name in names & os.environ.keys()}
+            env |= proxies()
         return env
 
     def _explain(self, said: str) -> EngineError:

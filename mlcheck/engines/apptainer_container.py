@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from mlcheck.engines.apptainer_process import in_container, started
-from mlcheck.engines.channel import NoShell, StreamEnded
+from mlcheck.engines.channel import NoShell, StreamEnded, write_all
 from mlcheck.errors import EngineError
 
 _START_LIMIT_S = 60.0
@@ -244,12 +244,7 @@ class FifoStream:
         self._names.close()
 
     def send(self, data: bytes) -> None:
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self._stdin, view) :]
-        except OSError:
-            raise StreamEnded from None
+        write_all(self._stdin, data)
 
     def receive(self, timeout_s: float) -> list[tuple[int, bytes]]:
         received = []

@@ -73,6 +73,20 @@ class Stream(Protocol):
         """Let go of the shell."""
 
 
+def write_all(fd: int, data: bytes) -> None:
+    """Write to a blocking pipe.
+
+    Raises:
+        StreamEnded: nobody reads it any more.
+    """
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(fd, view) :]
+    except OSError:
+        raise StreamEnded from None
+
+
 class PipeStream:
     """A shell that is a process of this machine, with three pipes and in a session of its own."""
 
@@ -88,12 +102,7 @@ class PipeStream:
             self._selector.register(pipe.fileno(), selectors.EVENT_READ, number)
 
     def send(self, data: bytes) -> None:
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self._stdin, view) :]
-        except OSError:
-            raise StreamEnded from None
+        write_all(self._stdin, data)
 
     def receive(self, timeout_s: float) -> list[tuple[int, bytes]]:
         received = []

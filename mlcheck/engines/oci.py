@@ -35,10 +35,10 @@ from mlcheck.engines.oci_container import (
     Created,
     clear_abandoned,
     new_name,
-    proxies,
 )
 from mlcheck.engines.oci_direct import run_directly
 from mlcheck.engines.oci_files import WAYS, Way, local_files, streamed_files
+from mlcheck.engines.proxies import proxies
 from mlcheck.errors import EngineError
 from mlcheck.facts import Environment
 from mlcheck.image import ImageRef

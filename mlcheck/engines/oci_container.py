@@ -12,7 +12,6 @@ on every engine alike. Nothing is logged.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import select
 import socket
@@ -25,7 +24,7 @@ from typing import Any
 import docker
 import requests
 
-from mlcheck.engines import janitor, oci_monitors
+from mlcheck.engines import janitor, oci_monitors, proxies
 from mlcheck.engines.base import Start
 from mlcheck.engines.channel import NoShell, StreamEnded
 from mlcheck.engines.oci_client import Client, engine_errors, reason
@@ -41,12 +40,7 @@ _TMP_SIZE = "1g"
 _SHM_SIZE = "256m"
 """The same as in the sandbox."""
 
-PROXIES = tuple(
-    variant
-    for name in ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
-    for variant in (name, name.upper())
-)
-_ADDED = ("HOSTNAME", "TERM", "container", *PROXIES)
+_ADDED = ("HOSTNAME", "TERM", "container", *proxies.NAMES)
 """Variables that one engine or the other adds to those of the image."""
 
 # What engines and runtimes say when the program to start is missing, or is none.
@@ -396,8 +390,3 @@ def clear_abandoned(client: Client) -> None:
                 contextlib.suppress(docker.errors.APIError),  # another run was faster
             ):
                 client.remove_container(container["Id"], force=True, v=True)
-
-
-def proxies() -> dict[str, str]:
-    """The host's variables that lead out of its network."""
-    return {name: os.environ[name] for name in PROXIES if name in os.environ}

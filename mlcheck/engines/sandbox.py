@@ -31,6 +31,7 @@ from mlcheck.engines.base import (
     Start,
     silent,
 )
+from mlcheck.engines.proxies import proxies
 from mlcheck.engines.sandbox_process import SandboxProcess, launcher
 from mlcheck.engines.sandbox_server import DEFAULT_PATH
 from mlcheck.engines.singularity_d import DIRECTORY as SINGULARITY_D
@@ -40,7 +41,6 @@ from mlcheck.facts import Environment
 from mlcheck.image import ImageRef
 from mlcheck.rootfs import DirectoryRootFS
 
-_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 _MARKS = ("bin", "usr", "etc", "opt", SINGULARITY_D.strip("/"))
 
 
@@ -135,8 +135,7 @@ class OpenDirectory:
         """
         variables = {"PATH": DEFAULT_PATH} | dict(self.environment.env) | {"HOME": "/tmp"}  # noqa: S108
         if self._start.network:
-            names = {variant for name in _PROXIES for variant in (name, name.upper())}
-            variables |= {name: os.environ[name] for name in names & os.environ.keys()}
+            variables |= proxies()
         variables |= env or {}
         return self._started().run(argv, variables, cwd, stdin, limit_s, output_limit)
 
