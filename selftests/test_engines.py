@@ -22,7 +22,8 @@ from mlcheck.image import ImageRef
 from selftests.images import copy_programs, each_engine, script, write
 
 WAYS = ("sandbox", "docker", "podman", "apptainer", "apptainer-sif")
-NAME = "mlcheck-selftest/contract"
+NAME = f"mlcheck-selftest-{os.getpid()}/contract"
+"""Each worker has its own: a name that another takes leaves an image without one."""
 
 ENV_SCRIPT = """\
 #!/bin/sh
