@@ -15,7 +15,7 @@ ALLOWED = {
     "argv": set(),
     "errors": set(),
     "gpu": set(),
-    "facts": set(),
+    "facts": {"facts"},
     "verdict": set(),
     "toml_lines": set(),
     "expectations": set(),

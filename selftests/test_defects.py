@@ -61,11 +61,10 @@ def by_outcome(report: dict[str, object]) -> dict[str, set[str]]:
     return outcomes
 
 
-@pytest.fixture(scope="session")
-def checked_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package list of the good image."""
-    copy = tmp_path_factory.mktemp("checked-in") / "list-of-pkgs-inside.txt"
-    copy.write_bytes((reference.build("ml-pyroot") / "list-of-pkgs-inside.txt").read_bytes())
+def checked_in(name: str, directory: Path) -> Path:
+    """A copy of the package list of a good image."""
+    copy = directory / f"{name}.txt"
+    copy.write_bytes((reference.build(name) / "list-of-pkgs-inside.txt").read_bytes())
     return copy
 
 
@@ -76,12 +75,11 @@ def test_every_check_is_proven_by_a_defect() -> None:
 
 @pytest.mark.parametrize("name", reference.NAMES)
 def test_the_good_image_conforms_and_nothing_is_skipped_by_mistake(
-    name: str, checked_in: Path, tmp_path: Path
+    name: str, tmp_path: Path
 ) -> None:
-    image = reference.build(name)
-    own_list = tmp_path / "list.txt"
-    own_list.write_bytes((image / "list-of-pkgs-inside.txt").read_bytes())
-    outcomes = by_outcome(judge(own_list, tmp_path / "report.json", f"--image={image}"))
+    own_list = checked_in(name, tmp_path)
+    arguments = [f"--image={reference.build(name)}"]
+    outcomes = by_outcome(judge(own_list, tmp_path / "report.json", *arguments))
     # ml-base promises no ROOT: no RPATH entry, no libGL.
     skipped = {"ml-base": {"rpath-required", "libraries-system"}, "ml-pyroot": set[str]()}
     assert outcomes.pop("skipped", set()) == skipped[name]
@@ -91,15 +89,14 @@ def test_the_good_image_conforms_and_nothing_is_skipped_by_mistake(
 
 
 @pytest.mark.parametrize("name", DEFECTS)
-def test_a_defect_is_caught_by_its_checks_alone(
-    name: str, checked_in: Path, tmp_path: Path
-) -> None:
+def test_a_defect_is_caught_by_its_checks_alone(name: str, tmp_path: Path) -> None:
     defect = DEFECTS[name]
-    image = reference.build("ml-pyroot", defects=[name])
+    image = reference.build(defect.judged_in, defects=[name])
     arguments = [f"--image={image}"]
     if not defect.caught_by & SLOW:
         arguments += ["-m", "not slow"]
-    outcomes = by_outcome(judge(checked_in, tmp_path / "report.json", *arguments))
+    own_list = checked_in(defect.judged_in, tmp_path)
+    outcomes = by_outcome(judge(own_list, tmp_path / "report.json", *arguments))
     assert outcomes.get("failed", set()) == defect.caught_by, outcomes
     assert "error" not in outcomes
     # A broken kernel.json leaves nothing to compare with the promise.

@@ -21,8 +21,6 @@ from selftests.test_defects import by_outcome, checked_in, judge
 ENGINES = ("docker", "podman", "apptainer")
 PROFILE = "--profile=ml-pyroot:alma9-python311"
 
-__all__ = ["checked_in"]
-
 
 class Images(NamedTuple):
     """What a registry has.
@@ -72,17 +70,18 @@ def store(engine: str, images: Images) -> Iterator[None]:
 @pytest.mark.parametrize("engine", each_engine(*ENGINES))
 @pytest.mark.usefixtures("store")
 def test_the_same_verdicts_and_every_defect_is_caught(
-    engine: str, images: Images, checked_in: Path, tmp_path: Path
+    engine: str, images: Images, tmp_path: Path
 ) -> None:
+    own_list = checked_in("ml-pyroot", tmp_path)
     good = judge(
-        checked_in,
+        own_list,
         tmp_path / "good.json",
         f"--image={image_of(engine, 'good', images)}",
         f"--engine={engine}",
         PROFILE,
     )
     in_a_directory = judge(
-        checked_in,
+        own_list,
         tmp_path / "sandbox.json",
         f"--image={image_of('sandbox', 'good', images)}",
         PROFILE,
@@ -101,7 +100,7 @@ def test_the_same_verdicts_and_every_defect_is_caught(
         text = image_of(engine, name, images)
         label = text if engine == "apptainer" else f"ml-pyroot:{name}"
         arguments += [f"{tests[check]}[{label}@{engine}]" for check in defect.caught_by]
-    report = judge(checked_in, tmp_path / "defects.json", f"--engine={engine}", PROFILE, *arguments)
+    report = judge(own_list, tmp_path / "defects.json", f"--engine={engine}", PROFILE, *arguments)
     by_image: dict[str, dict[str, set[str]]] = {}
     assert isinstance(report["results"], list)
     for result in report["results"]:
@@ -116,7 +115,8 @@ def test_the_same_verdicts_and_every_defect_is_caught(
 
 
 @pytest.mark.engine("apptainer")
-def test_a_sif_gets_the_same_verdicts(checked_in: Path, tmp_path: Path) -> None:
+def test_a_sif_gets_the_same_verdicts(tmp_path: Path) -> None:
+    own_list = checked_in("ml-pyroot", tmp_path)
     directory = reference.build("ml-pyroot", tag="alma9-python311")
     sif = tmp_path / "ml-pyroot.sif"
     # The colon of the directory's name would be taken for the end of a scheme.
@@ -126,8 +126,8 @@ def test_a_sif_gets_the_same_verdicts(checked_in: Path, tmp_path: Path) -> None:
     build = ["apptainer", "build", quick, str(sif), str(tmp_path / "image")]
     subprocess.run(build, check=True, capture_output=True)
     report = tmp_path / "report.json"
-    found = judge(checked_in, report, f"--image={sif}", PROFILE)
-    in_a_directory = judge(checked_in, report, f"--image={directory}", PROFILE)
+    found = judge(own_list, report, f"--image={sif}", PROFILE)
+    in_a_directory = judge(own_list, report, f"--image={directory}", PROFILE)
     assert by_outcome(found) == by_outcome(in_a_directory)
     assert isinstance(found["images"], list)
     (image,) = found["images"]

@@ -35,6 +35,11 @@ class Defect:
     caught_by: frozenset[str]
     apply: Callable[[Path], None]
 
+    @property
+    def judged_in(self) -> str:
+        """The image in which the defect is proven: of several ml-pyroot, which has the most."""
+        return ML_PYROOT if ML_PYROOT in self.images else min(self.images)
+
 
 Plant = Callable[[Path], None]
 

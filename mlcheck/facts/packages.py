@@ -1,0 +1,92 @@
+"""Packages: listed, installed, imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mlcheck.facts.files import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPackage:
+    """One line of a package list: name and version as written, and the line number from 1."""
+
+    name: str
+    version: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackageList:
+    """A package list: `/list-of-pkgs-inside.txt` or its checked-in copy.
+
+    Args:
+        path: where it was read.
+        entries: in the order of the file; one name may rightly stand there with two versions.
+        problems: lines that are neither package, header nor ruler; or why nothing was read.
+    """
+
+    path: str
+    entries: tuple[ListedPackage, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+PackageSource = Literal["conda", "dist-info", "rpm", "dpkg", "micromamba"]
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledPackage:
+    """One package that is really there.
+
+    Args:
+        version: for rpm and dpkg with the release ("1.0.8-8.el9"), without an epoch.
+        source: which database or record says so.
+        record: path of that record in the image.
+        arch: rpm's or dpkg's architecture, else "".
+        owner: for a dist-info, name of the conda record that lists it among its files, else "".
+    """
+
+    name: str
+    version: str
+    source: PackageSource
+    record: str
+    arch: str = ""
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledPackages:
+    """All packages found, sorted by source and name.
+
+    Args:
+        sources: the sources that could be read at all; the database of system packages that is
+            not among them was looked for and could not be read (`notes` says why).
+        notes: what was not read and why, for people.
+    """
+
+    packages: tuple[InstalledPackage, ...]
+    sources: frozenset[PackageSource]
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """One import in a fresh interpreter.
+
+    Args:
+        error: last line of the traceback, or how the interpreter ended; None: imported.
+        seconds: wall time.
+    """
+
+    module: str
+    error: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Imports:
+    """All the asked-for imports, in the order asked."""
+
+    results: tuple[ImportResult, ...]
