@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import mlcheck
-from mlcheck import gpu, opening
+from mlcheck import gpu, opening, reference
 from mlcheck.engines.base import Prepared, Progress, Start
 from mlcheck.errors import EngineError, UsageError
 from mlcheck.image import ImageRef
@@ -22,7 +22,7 @@ from mlcheck.profile import Catalog, Profile
 from mlcheck.report.model import ImageModel, Report, ResultModel
 
 SUITE = Path(__file__).parents[1] / "tests"
-DEFAULT_IMAGES = ("reference:ml-base", "reference:ml-pyroot")
+DEFAULT_IMAGES = tuple(f"reference:{name}" for name in reference.NAMES)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,9 @@
+"""Says which TensorFlow this is, and which GPUs it sees; ends with 0 also without one."""
+
+import tensorflow as tf
+
+print("TensorFlow", tf.__version__, "built for CUDA", tf.sysconfig.get_build_info()["cuda_version"])
+gpus = tf.config.list_physical_devices("GPU")
+print(len(gpus), "GPUs")
+for gpu in gpus:
+    print(gpu.name)
