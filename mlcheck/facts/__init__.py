@@ -10,6 +10,18 @@ from __future__ import annotations
 from mlcheck.facts.commands import CommandResult, Commands, EntrypointRuns, Shell, Shells
 from mlcheck.facts.elf import ElfFile, ElfFiles, Libraries, LibraryNeed
 from mlcheck.facts.files import File, Files, FileType, Problem, ResolvedFile, Script, Scripts
+from mlcheck.facts.gpu import (
+    Computation,
+    CudaDriver,
+    CudaLibraries,
+    CudaLibrary,
+    Framework,
+    GpuDevice,
+    Gpus,
+    Hint,
+    Hints,
+    HostGpus,
+)
 from mlcheck.facts.jupyter import Kernelspec, Kernelspecs
 from mlcheck.facts.packages import (
     ImportResult,
@@ -26,6 +38,10 @@ from mlcheck.facts.system import Environment, OsRelease, PythonInfo, PythonProbe
 __all__ = [
     "CommandResult",
     "Commands",
+    "Computation",
+    "CudaDriver",
+    "CudaLibraries",
+    "CudaLibrary",
     "ElfFile",
     "ElfFiles",
     "EntrypointRuns",
@@ -33,6 +49,12 @@ __all__ = [
     "File",
     "FileType",
     "Files",
+    "Framework",
+    "GpuDevice",
+    "Gpus",
+    "Hint",
+    "Hints",
+    "HostGpus",
     "ImportResult",
     "Imports",
     "InstalledPackage",

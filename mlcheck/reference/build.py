@@ -110,7 +110,8 @@ def build(
         )
     planted = [find(defect, name) for defect in sorted(set(defects))]
     _require_linux()
-    steps = _Steps(progress, name, tag, full, framework or full, planted)
+    real = full or (framework and name == "ml-tensorflow-cpu")
+    steps = _Steps(progress, name, tag, full, real, planted)
     return steps.with_defects() if planted else steps.good(name)
 
 
@@ -123,24 +124,24 @@ class _Steps:
         name: str,
         tag: str,
         full: bool,
-        framework: bool,
+        real: bool,
         planted: Sequence[Defect],
     ) -> None:
         self.progress, self.name, self.tag, self.full = progress, name, tag, full
-        self.framework = framework
+        self.real = real
         self.planted = planted
         self.key = _hash(_sources(), _machine(), full, tag)
 
     def good(self, name: str) -> Path:
         label = f"{name}:{self.tag}"
         make = self._derived if name in DERIVED else self._base
-        own = [name, self.framework] if name in DERIVED else [name]
+        own = [name, self.real] if name in DERIVED else [name]
         return cache.layer(_hash(self.key, *own), label, make, self.progress)
 
     def with_defects(self) -> Path:
         label = f"{self.name}:{self.tag}"
         names = [defect.name for defect in self.planted]
-        key = _hash(self.key, self.name, self.framework, names, _content(_HERE / "defects"))
+        key = _hash(self.key, self.name, self.real, names, _content(_HERE / "defects"))
 
         def make(directory: Path, job: Job) -> None:
             cache.clone(self.good(self.name), directory)
@@ -203,7 +204,7 @@ class _Steps:
         with self._step(job, 6, title) as step:
             tree.overlay(directory, _HERE / "rootfs" / self.name, VERSION)
             config.write_singularity(directory, self.tag, self.name)
-            condameta.write(directory, add(directory, job, self.framework))
+            condameta.write(directory, add(directory, job, self.real))
             step("programs, libraries and records")
         _finish(directory)
 
