@@ -114,6 +114,36 @@ class Entrypoint(Table):
     """ENTRYPOINT."""
     cmd: tuple[str, ...] | None = None
     """CMD."""
+    activates: bool | None = None
+    """Whether it activates the conda environment. Left out: not checked."""
+
+
+class Banner(Table):
+    """What the image says when it starts."""
+
+    script: AbsolutePath
+    """The script that says it, which the entrypoint sources."""
+    says: tuple[str, ...] = ()
+    """Words that it must print."""
+    writable: tuple[str, ...] = ()
+    """Words that it must print where the prefix can be written, and nowhere else."""
+    read_only: tuple[str, ...] = ()
+    """Words that it must print where the prefix cannot be written, and nowhere else."""
+    silenced_by: str
+    """Variable that silences it, set to anything."""
+
+
+class Configuration(Table):
+    """The rest of the image's configuration. What is left out is not checked."""
+
+    labels: tuple[str, ...] = ()
+    """Names of labels; their values are free."""
+    user: str | None = None
+    """USER; empty: not set."""
+    workdir: str | None = None
+    """WORKDIR; empty: not set, which is the root directory."""
+    exposed: tuple[str, ...] | None = None
+    """EXPOSE, such as "8888/tcp"; empty: none."""
 
 
 class Kernelspec(Table):
@@ -211,6 +241,8 @@ class Expectations(Table):
     files: dict[AbsolutePath, PromisedFile] = {}
     environment: Environment = Environment()
     entrypoint: Entrypoint | None = None
+    banner: Banner | None = None
+    configuration: Configuration | None = None
     kernelspecs: Kernelspecs | None = None
     rpath: Rpath | None = None
     libraries: Libraries = Libraries()

@@ -26,6 +26,7 @@ from mlcheck.probes import (
     libraries,
     package_list,
     root_config,
+    startup,
     system,
 )
 from mlcheck.probes import gpu as gpu_probe
@@ -172,7 +173,16 @@ def environment(image: OpenImage) -> facts.Environment:
 @pytest.fixture(scope="session")
 def entrypoint_runs(image: OpenImage) -> facts.EntrypointRuns | None:
     """The entrypoint, started with commands behind it."""
-    return system.entrypoint(image)
+    return startup.entrypoint(image)
+
+
+@pytest.fixture(scope="session")
+def banner(image: OpenImage, profile: Profile, prefix: str) -> facts.Banner | None:
+    """The banner, sourced by itself."""
+    expected = profile.expect.banner
+    if expected is None:
+        return None
+    return startup.banner(image, expected.script, expected.silenced_by, prefix)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ from mlcheck.verdict import Rule
 
 ROOT = Path(__file__).parents[1]
 SLOW = {"commands", "imports"}
+NOTHING_TO_JUDGE = {"entrypoint-activation", "entrypoint-command", "kernelspecs-argv"}
+"""Checks to which another check's finding may leave nothing: a broken kernel.json has no argv."""
 
 
 def rules() -> dict[str, Rule]:
@@ -100,5 +102,4 @@ def test_a_defect_is_caught_by_its_checks_alone(name: str, tmp_path: Path) -> No
     outcomes = by_outcome(judge(own_list, tmp_path / "report.json", *arguments))
     assert outcomes.get("failed", set()) == defect.caught_by, outcomes
     assert "error" not in outcomes
-    # A broken kernel.json leaves nothing to compare with the promise.
-    assert outcomes.get("skipped", set()) <= {"kernelspecs-argv", "entrypoint-command"}
+    assert outcomes.get("skipped", set()) <= NOTHING_TO_JUDGE

@@ -7,7 +7,7 @@ fact, and a check decides what it means.
 
 from __future__ import annotations
 
-from mlcheck.facts.commands import CommandResult, Commands, EntrypointRuns, Shell, Shells
+from mlcheck.facts.commands import Banner, CommandResult, Commands, EntrypointRuns, Shell, Shells
 from mlcheck.facts.elf import ElfFile, ElfFiles, Libraries, LibraryNeed
 from mlcheck.facts.files import File, Files, FileType, Problem, ResolvedFile, Script, Scripts
 from mlcheck.facts.gpu import (
@@ -36,6 +36,7 @@ from mlcheck.facts.root import RootConfig
 from mlcheck.facts.system import Environment, OsRelease, PythonInfo, PythonProbe
 
 __all__ = [
+    "Banner",
     "CommandResult",
     "Commands",
     "Computation",

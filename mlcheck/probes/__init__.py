@@ -23,6 +23,7 @@ from mlcheck.probes import (
     libraries,
     package_list,
     root_config,
+    startup,
     system,
 )
 
@@ -84,7 +85,7 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
         "kernelspecs": lambda image, _: kernelspecs.probe(image),
         "root-config": lambda image, _: root_config.probe(image),
         "python": lambda image, _: system.python(image),
-        "entrypoint": lambda image, _: system.entrypoint(image),
+        "entrypoint": lambda image, _: startup.entrypoint(image),
         "shells": lambda image, ask: system.shells(image, ask.shells),
         "commands": lambda image, ask: system.commands(image, ask.commands),
         "tensorflow": lambda image, _: framework.probe(image, "tensorflow"),
