@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-print("TensorFlow", tf.__version__, "built for CUDA", tf.sysconfig.get_build_info()["cuda_version"])
+build = tf.sysconfig.get_build_info()
+print("TensorFlow", tf.__version__, "built for CUDA", build.get("cuda_version"))
 gpus = tf.config.list_physical_devices("GPU")
 print(len(gpus), "GPUs")
 for gpu in gpus:
