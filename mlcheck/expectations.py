@@ -181,6 +181,23 @@ class Libraries(Table):
     """Sonames that must come from the system, not from the prefix."""
 
 
+class Framework(Table):
+    """The framework of a machine-learning image."""
+
+    module: Literal["tensorflow", "torch"]
+    """The Python package."""
+    cuda: str | Literal[False]
+    """The CUDA version that it was built for, or its leading parts; false: it was built for none,
+    and asks nothing of a GPU."""
+    opens: tuple[str, ...] = ()
+    """Sonames of CUDA's libraries that it opens by name when it is used, so that no ELF file tells
+    of them."""
+    script: AbsolutePath | None = None
+    """The image's own check of it, a Python program that ends with 0 and prints the version."""
+    hints: tuple[AbsolutePath, ...] = ()
+    """Scripts that tell a user, when a shell starts, that the GPU's driver is not in there."""
+
+
 class RootConfig(Table):
     """What `root-config` answers."""
 
@@ -229,6 +246,7 @@ class Expectations(Table):
     kernelspecs: Kernelspecs | None = None
     rpath: Rpath | None = None
     libraries: Libraries = Libraries()
+    framework: Framework | None = None
     root_config: RootConfig | None = None
     scripts: Scripts | None = None
     waivers: tuple[Waiver, ...] = ()

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from mlcheck import facts, opening
+from mlcheck import facts, gpu, opening
 from mlcheck.engines.base import OpenImage
 from mlcheck.host import connect
 from mlcheck.judge import Judge, show_with
 from mlcheck.probes import (
+    cuda,
     elf,
+    framework,
     imports,
     installed,
     kernelspecs,
@@ -27,6 +29,7 @@ from mlcheck.probes import (
     startup,
     system,
 )
+from mlcheck.probes import gpu as gpu_probe
 from mlcheck.profile import Profile
 from mlcheck.run import RUN, Target
 
@@ -204,3 +207,56 @@ def module_imports(image: OpenImage, profile: Profile) -> facts.Imports:
 def root_config_libs(image: OpenImage) -> facts.RootConfig:
     """`root-config --libs`."""
     return root_config.probe(image)
+
+
+@pytest.fixture(scope="session")
+def framework_said(image: OpenImage, profile: Profile) -> facts.Framework:
+    """The promised framework, imported, computing on the CPU."""
+    if profile.expect.framework is None:
+        pytest.skip("the profile promises no framework")
+    return framework.probe(image, profile.expect.framework.module)
+
+
+@pytest.fixture(scope="session")
+def framework_script(image: OpenImage, profile: Profile) -> facts.CommandResult | None:
+    """The image's own check of its framework."""
+    promised = profile.expect.framework
+    return cuda.script(image, promised.script) if promised and promised.script else None
+
+
+@pytest.fixture(scope="session")
+def cuda_libraries(
+    image: OpenImage,
+    prefix: str,
+    profile: Profile,
+    mlcheck_target: Target,
+    request: pytest.FixtureRequest,
+) -> facts.CudaLibraries:
+    """The framework's CUDA libraries, and those of the driver in the image."""
+    promised = profile.expect.framework
+    if promised is None:
+        pytest.skip("the profile promises no framework")
+    asked = request.config.stash[RUN].start(mlcheck_target).gpu
+    given = cuda.mount_points(image) if asked else frozenset[str]()
+    return cuda.probe(image, prefix, promised.module, promised.opens, given)
+
+
+@pytest.fixture(scope="session")
+def gpu_hints(image: OpenImage, profile: Profile) -> facts.Hints:
+    """What the hint scripts say."""
+    promised = profile.expect.framework
+    return cuda.hints(image, promised.hints if promised else ())
+
+
+@pytest.fixture(scope="session")
+def gpus(
+    image: OpenImage, profile: Profile, mlcheck_target: Target, request: pytest.FixtureRequest
+) -> facts.Gpus:
+    """The GPUs, from the machine up to a computation; as far as there are any."""
+    run = request.config.stash[RUN]
+    required = bool(request.config.getoption("--require-gpu"))
+    host, refused = gpu.host(), run.gpu_refused(mlcheck_target)
+    promised = profile.expect.framework
+    if refused or promised is None or not promised.cuda:
+        return facts.Gpus(host, refused, required)
+    return gpu_probe.climb(image, host, promised.module, required=required)

@@ -61,6 +61,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--nv=auto (default: never)",
     )
     group.addoption(
+        "--require-gpu",
+        action="store_true",
+        help="for runners that promise a GPU: asks for one as --nv does, and a test that would be "
+        "skipped for lack of it is an error",
+    )
+    group.addoption(
         "--profile",
         metavar="NAME[:TAG]",
         help="what to expect of the images; default: the name and tag of the image itself",

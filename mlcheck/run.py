@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import mlcheck
-from mlcheck import gpu, opening
+from mlcheck import gpu, opening, reference
 from mlcheck.engines.base import Prepared, Progress, Start
 from mlcheck.errors import EngineError, UsageError
 from mlcheck.image import ImageRef
@@ -22,7 +22,7 @@ from mlcheck.profile import Catalog, Profile
 from mlcheck.report.model import ImageModel, Report, ResultModel
 
 SUITE = Path(__file__).parents[1] / "tests"
-DEFAULT_IMAGES = ("reference:ml-base", "reference:ml-pyroot")
+DEFAULT_IMAGES = tuple(f"reference:{name}" for name in reference.NAMES)
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,25 @@ class Run:
 
     def start(self, target: Target) -> Start:
         """How the image of a target is started."""
+        gpus = not self.gpu_refused(target)
+        return Start(network=self.config.getoption("--network"), gpu=gpus)
+
+    def gpu_refused(self, target: Target) -> str:
+        """Why no GPU is asked for; "" when one is."""
         option = self.config.getoption
-        request = option("--nv")
-        asked = gpu.wanted(request)
-        if request == "auto" and target.engine not in opening.GIVE_GPUS:
-            asked = False
-        return Start(network=option("--network"), gpu=asked)
+        request, required = option("--nv"), option("--require-gpu")
+        if request == "always":
+            return ""
+        if request == "never" and not required:
+            return "no GPU was asked for (--nv)"
+        if not gpu.host_has_driver():
+            pci = gpu.host().pci
+            if not pci:
+                return "this machine has no NVIDIA GPU"
+            return f"this machine has an NVIDIA GPU (PCI {pci[0]}), and its driver is not loaded"
+        if target.engine not in opening.GIVE_GPUS:
+            return f"the engine {target.engine} gives no GPU to an image"
+        return ""
 
     def check_options(self) -> None:
         """Find mistakes before the first test, in one message.

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "mlcheck"
 ALLOWED = {
     "argv": set(),
     "errors": set(),
-    "gpu": set(),
+    "gpu": {"facts"},
     "facts": {"facts"},
     "verdict": set(),
     "toml_lines": set(),
@@ -75,7 +75,7 @@ def test_imports_go_one_way(name: str, file: Path) -> None:
     ("library", "only"),
     [
         ("lief", {"probes.elf"}),
-        ("subprocess", {"engines", "reference.cache"}),
+        ("subprocess", {"engines", "gpu", "reference.cache"}),
         ("pydantic", {"expectations", "profile", "report.model"}),
         ("pytest", {"plugin", "run", "judge", "spreading", "fixtures", "report.summary"}),
         ("testinfra", {"host", "fixtures"}),

@@ -14,13 +14,29 @@ from pathlib import Path
 import pytest
 
 from mlcheck import checks, reference
+from mlcheck.checks import gpu
 from mlcheck.reference import DEFECTS
 from mlcheck.verdict import Rule
 
 ROOT = Path(__file__).parents[1]
-SLOW = {"commands", "imports"}
+SLOW = {"commands", "framework-build", "framework-computes", "framework-script", "imports"}
 NOTHING_TO_JUDGE = {"entrypoint-activation", "entrypoint-command", "kernelspecs-argv"}
 """Checks to which another check's finding may leave nothing: a broken kernel.json has no argv."""
+NO_ROOT = {"rpath-required", "libraries-system"}
+"""Checks that say nothing about an image without ROOT."""
+RUNGS = {rule.check for rule in gpu.RUNGS}
+"""Checks that need a GPU."""
+PROVEN_ELSEWHERE = RUNGS
+"""No fault of an image's content: proven by test_gpu_ladder.py, with a stand-in for the driver."""
+_GPU = frozenset({"ml-tensorflow-gpu", "ml-torch-gpu"})
+_FRAMEWORK = _GPU | {"ml-tensorflow-cpu"}
+ONLY_IN = {
+    "root-config": frozenset({"ml-pyroot"}),
+    **dict.fromkeys(("framework-build", "framework-computes"), _FRAMEWORK),
+    **dict.fromkeys(("framework-script", "cuda-driver-in-image"), _FRAMEWORK),
+    **dict.fromkeys(("cuda-libraries", "gpu-hint", *RUNGS), _GPU),
+}
+"""Checks whose tests are in the folder of some images."""
 
 
 def rules() -> dict[str, Rule]:
@@ -72,7 +88,7 @@ def checked_in(name: str, directory: Path) -> Path:
 
 def test_every_check_is_proven_by_a_defect() -> None:
     proven = {check for defect in DEFECTS.values() for check in defect.caught_by}
-    assert proven == set(rules())
+    assert proven == set(rules()) - PROVEN_ELSEWHERE
 
 
 @pytest.mark.parametrize("name", reference.NAMES)
@@ -82,12 +98,12 @@ def test_the_good_image_conforms_and_nothing_is_skipped_by_mistake(
     own_list = checked_in(name, tmp_path)
     arguments = [f"--image={reference.build(name)}"]
     outcomes = by_outcome(judge(own_list, tmp_path / "report.json", *arguments))
-    # ml-base promises no ROOT: no RPATH entry, no libGL.
-    skipped = {"ml-base": {"rpath-required", "libraries-system"}, "ml-pyroot": set[str]()}
-    assert outcomes.pop("skipped", set()) == skipped[name]
+    # All but ml-pyroot promise no ROOT: no RPATH entry, no libGL.
+    skipped = set() if name == "ml-pyroot" else NO_ROOT | (RUNGS if name in _GPU else set())
+    assert outcomes.pop("skipped", set()) == skipped
     assert set(outcomes) == {"passed"}, outcomes
-    expected = set(rules()) - skipped[name] - ({"root-config"} if name == "ml-base" else set())
-    assert outcomes["passed"] == expected
+    expected = {rule for rule in rules() if name in ONLY_IN.get(rule, {name})}
+    assert outcomes["passed"] == expected - skipped
 
 
 @pytest.mark.parametrize("name", DEFECTS)
@@ -101,4 +117,5 @@ def test_a_defect_is_caught_by_its_checks_alone(name: str, tmp_path: Path) -> No
     outcomes = by_outcome(judge(own_list, tmp_path / "report.json", *arguments))
     assert outcomes.get("failed", set()) == defect.caught_by, outcomes
     assert "error" not in outcomes
-    assert outcomes.get("skipped", set()) <= NOTHING_TO_JUDGE
+    not_promised = set() if defect.judged_in == "ml-pyroot" else NO_ROOT | RUNGS
+    assert outcomes.get("skipped", set()) <= NOTHING_TO_JUDGE | not_promised

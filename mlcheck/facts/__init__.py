@@ -10,6 +10,18 @@ from __future__ import annotations
 from mlcheck.facts.commands import Banner, CommandResult, Commands, EntrypointRuns, Shell, Shells
 from mlcheck.facts.elf import ElfFile, ElfFiles, Libraries, LibraryNeed
 from mlcheck.facts.files import File, Files, FileType, Problem, ResolvedFile, Script, Scripts
+from mlcheck.facts.gpu import (
+    Computation,
+    CudaDriver,
+    CudaLibraries,
+    CudaLibrary,
+    Framework,
+    GpuDevice,
+    Gpus,
+    Hint,
+    Hints,
+    HostGpus,
+)
 from mlcheck.facts.jupyter import Kernelspec, Kernelspecs
 from mlcheck.facts.packages import (
     ImportResult,
@@ -27,6 +39,10 @@ __all__ = [
     "Banner",
     "CommandResult",
     "Commands",
+    "Computation",
+    "CudaDriver",
+    "CudaLibraries",
+    "CudaLibrary",
     "ElfFile",
     "ElfFiles",
     "EntrypointRuns",
@@ -34,6 +50,12 @@ __all__ = [
     "File",
     "FileType",
     "Files",
+    "Framework",
+    "GpuDevice",
+    "Gpus",
+    "Hint",
+    "Hints",
+    "HostGpus",
     "ImportResult",
     "Imports",
     "InstalledPackage",

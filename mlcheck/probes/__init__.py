@@ -15,6 +15,8 @@ from mlcheck.engines.base import OpenImage
 from mlcheck.facts import ElfFiles, Libraries
 from mlcheck.probes import (
     elf,
+    framework,
+    gpu,
     imports,
     installed,
     kernelspecs,
@@ -86,6 +88,9 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
         "entrypoint": lambda image, _: startup.entrypoint(image),
         "shells": lambda image, ask: system.shells(image, ask.shells),
         "commands": lambda image, ask: system.commands(image, ask.commands),
+        "tensorflow": lambda image, _: framework.probe(image, "tensorflow"),
+        "torch": lambda image, _: framework.probe(image, "torch"),
+        "cuda-driver": lambda image, _: gpu.driver(image),
         "imports": lambda image, ask: imports.probe(image, ask.modules),
     }
 )

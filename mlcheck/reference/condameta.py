@@ -33,6 +33,9 @@ _NAMES = {
     "matplotlib": "matplotlib-base",
     "plotly-express": "plotly_express",
     "seaborn": "seaborn-base",
+    "tensorflow": "tensorflow-base",
+    "tensorflow-cpu": "tensorflow-base",
+    "torch": "pytorch",
     "tzdata": "python-tzdata",
     "uproot": "uproot-base",
     "xgboost": "py-xgboost",
@@ -43,6 +46,7 @@ _META_PACKAGES = {
     "matplotlib-base": "matplotlib",
     "py-xgboost": "xgboost",
     "seaborn-base": "seaborn",
+    "tensorflow-base": "tensorflow",
     "uproot-base": "uproot",
 }
 
@@ -100,11 +104,17 @@ def write(root: Path, packages: Iterable[CondaPackage]) -> None:
     tree.write(root, f"{META}/history", before + "\n".join(lines) + "\n")
 
 
-def python_packages(root: Path, requested: Iterable[str]) -> list[CondaPackage]:
-    """Records for everything that has a dist-info directory, with the files of its RECORD."""
+def python_packages(
+    root: Path, requested: Iterable[str], infos: Iterable[Path] | None = None
+) -> list[CondaPackage]:
+    """Records for everything that has a dist-info directory, with the files of its RECORD.
+
+    Args:
+        infos: these dist-info directories alone.
+    """
     asked: set[str] = {canonicalize_name(name) for name in requested}
     found = []
-    for info in sorted(tree.at(root, SITE).glob("*.dist-info")):
+    for info in sorted(tree.at(root, SITE).glob("*.dist-info") if infos is None else infos):
         package = _from_dist_info(root, info, asked)
         found.append(package)
         meta = _META_PACKAGES.get(package.name)

@@ -49,12 +49,6 @@ def add(root: Path, job: Job) -> list[CondaPackage]:
     for name in PROGRAMS[1:]:
         shutil.copy2(first, bin_ / name)
     tree.symlink(root, f"{PREFIX}/bin/rootcling", "rootcling.exe")
-    overlay = Path(__file__).parent / "rootfs" / "ml-pyroot"
-    for source in sorted(overlay.rglob("*")):
-        if source.is_file():
-            path = f"/{source.relative_to(overlay)}".replace("python3.X", f"python{VERSION}")
-            mode = 0o755 if source.read_bytes().startswith(b"#!") else 0o644
-            tree.write(root, path, source.read_bytes(), mode)
     return _records(root)
 
 
