@@ -8,8 +8,19 @@ fact, and a check decides what it means.
 from __future__ import annotations
 
 from mlcheck.facts.commands import CommandResult, Commands, EntrypointRuns, Shell, Shells
+from mlcheck.facts.deployed import Deployment, UnreadableFiles
 from mlcheck.facts.elf import ElfFile, ElfFiles, Libraries, LibraryNeed
 from mlcheck.facts.files import File, Files, FileType, Problem, ResolvedFile, Script, Scripts
+from mlcheck.facts.integrity import (
+    CondaRecord,
+    CondaRecords,
+    Distribution,
+    Distributions,
+    FileContents,
+    FileDifference,
+    FilePresence,
+    RecordedFile,
+)
 from mlcheck.facts.jupyter import Kernelspec, Kernelspecs
 from mlcheck.facts.packages import (
     ImportResult,
@@ -26,11 +37,19 @@ from mlcheck.facts.system import Environment, OsRelease, PythonInfo, PythonProbe
 __all__ = [
     "CommandResult",
     "Commands",
+    "CondaRecord",
+    "CondaRecords",
+    "Deployment",
+    "Distribution",
+    "Distributions",
     "ElfFile",
     "ElfFiles",
     "EntrypointRuns",
     "Environment",
     "File",
+    "FileContents",
+    "FileDifference",
+    "FilePresence",
     "FileType",
     "Files",
     "ImportResult",
@@ -48,10 +67,12 @@ __all__ = [
     "Problem",
     "PythonInfo",
     "PythonProbe",
+    "RecordedFile",
     "ResolvedFile",
     "RootConfig",
     "Script",
     "Scripts",
     "Shell",
     "Shells",
+    "UnreadableFiles",
 ]

@@ -43,5 +43,6 @@ def write_singularity(root: Path, version: str) -> None:
         ("/.exec", "actions/exec"),
         ("/.run", "actions/run"),
         ("/.shell", "actions/shell"),
+        ("/.test", "actions/test"),
     ):
         tree.symlink(root, link, f".singularity.d/{target}")
