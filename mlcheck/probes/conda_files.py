@@ -281,9 +281,7 @@ class _Contents:
             self.size += size
         return digest.hexdigest()
 
-    def _explain(
-        self, path: str, entries: Sequence[RecordedFile], file: File, found: str
-    ) -> None:
+    def _explain(self, path: str, entries: Sequence[RecordedFile], file: File, found: str) -> None:
         """Find out how a file differs from the recorded one."""
         if file.type == "symlink":
             found = f"a symlink to {file.target}: {found}"
@@ -298,9 +296,10 @@ class _Contents:
             return
         prefix = self._prefix.encode()
         for entry in entries:
-            if entry.placeholder and entry.sha256 in map(
-                _sha256, _before(content, prefix, entry.placeholder.encode(), entry.binary)
-            ):
+            if entry.placeholder is None:
+                continue
+            before = _before(content, prefix, entry.placeholder.encode(), entry.binary)
+            if _sha256(before) == entry.sha256:
                 with self._lock:
                     self.relocated += 1
                 return
@@ -337,10 +336,10 @@ def _other_shebangs(content: bytes, prefix: str) -> list[bytes]:
     return [f"#!{prefix}/bin/{name}\n".encode() + rest for name in names]
 
 
-def _before(content: bytes, prefix: bytes, placeholder: bytes, binary: bool) -> list[bytes]:
+def _before(content: bytes, prefix: bytes, placeholder: bytes, binary: bool) -> bytes:
     """A file as it was in its package, as far as that can be told from the installed one."""
     if not binary:
-        return [content.replace(prefix, placeholder)]
+        return content.replace(prefix, placeholder)
     pad = len(placeholder) - len(prefix)
 
     def undone(match: re.Match[bytes]) -> bytes:
@@ -348,7 +347,7 @@ def _before(content: bytes, prefix: bytes, placeholder: bytes, binary: bool) -> 
         zeros = len(match[2]) - times * pad
         return match[1].replace(prefix, placeholder) + b"\0" * max(zeros, 0)
 
-    return [re.sub(rb"([^\0]*" + re.escape(prefix) + rb"[^\0]*)(\0*)", undone, content)]
+    return re.sub(rb"([^\0]*" + re.escape(prefix) + rb"[^\0]*)(\0*)", undone, content)
 
 
 def _may_be_relocated(entry: RecordedFile, content: bytes, prefix: bytes) -> bool:

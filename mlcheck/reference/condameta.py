@@ -111,7 +111,7 @@ def python_packages(root: Path, requested: Iterable[str]) -> list[CondaPackage]:
     found = []
     infos = sorted(tree.at(root, SITE).glob("*.dist-info"))
     names = [_metadata(info)["Name"] for info in infos]
-    conda_names = {canonicalize_name(name): _conda_name(name) for name in names}
+    conda_names: dict[str, str] = {canonicalize_name(name): _conda_name(name) for name in names}
     for info in infos:
         package = _from_dist_info(root, info, asked, conda_names)
         found.append(package)
