@@ -299,10 +299,16 @@ def _constraint_fits(version: str, constraint: str) -> bool:
             return there != wanted
 
 
-def of_base(listed: PackageList, base: PackageList, profile: Profile) -> Verdict:
-    """The names of the base image's package list are among this image's."""
+def of_base(listed: PackageList, base: PackageList | None, profile: Profile) -> Verdict:
+    """The names of the base image's package list are among this image's.
+
+    Args:
+        base: None when the profile extends no other.
+    """
     if not profile.expect.packages.contains_base:
         return BASE.skipped("the profile does not promise its base's packages")
+    if base is None:
+        return BASE.skipped(f"{profile.name} extends no other image")
     there = {canonicalize_name(entry.name) for entry in listed.entries}
     source = profile.source("packages", "contains_base")
     findings = [

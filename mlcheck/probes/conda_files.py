@@ -185,6 +185,7 @@ def _absence(
     if file.type == "symlink":
         # A link that led nowhere when it was installed may rightly lead nowhere.
         led_somewhere = all(entry.in_prefix not in (None, _EMPTY) for entry in entries)
+        led_somewhere = led_somewhere or all(entry.type == "hardlink" for entry in entries)
         resolved = rootfs.resolve(path)
         if led_somewhere and resolved.final is None:
             return f"a symlink to {file.target}, which leads nowhere"
@@ -206,11 +207,13 @@ def contents(rootfs: RootFS, recorded: CondaRecords) -> FileContents:
         if _is_bytecode(path, entries) or not any(_wanted(entry) for entry in entries):
             continue
         file = there.get(path) or rootfs.lstat(path)
-        # Links to other files of the prefix are judged by what they lead to.
-        if file is None or (
-            file.type == "symlink" and all(entry.type == "softlink" for entry in entries)
-        ):
+        if file is None or _absence(rootfs, path, file, entries) is not None:
             continue
+        if file.type == "symlink":
+            # Recorded links are judged by what they lead to, under its own name.
+            recorded_as_link = all(entry.type == "softlink" for entry in entries)
+            if recorded_as_link or rootfs.resolve(path).final is None:
+                continue
         work.append((path, entries, file))
     batches = [work[start : start + _BATCH] for start in range(0, len(work), _BATCH)]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:

@@ -41,6 +41,9 @@ def test_conda_packages_have_what_they_depend_on(conda_records: CondaRecords, ju
 
 
 def test_packages_of_the_base_are_there(
-    listed_packages: PackageList, base_packages: PackageList, profile: Profile, judge: Judge
+    listed_packages: PackageList,
+    base_packages: PackageList | None,
+    profile: Profile,
+    judge: Judge,
 ) -> None:
     judge(integrity.of_base(listed_packages, base_packages, profile))
