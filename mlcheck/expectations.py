@@ -76,6 +76,8 @@ class Packages(Table):
     """Packages of rpm or dpkg that the list names (with their architecture)."""
     required: dict[str, Package] = {}
     """The promised packages of conda or pip."""
+    contains_base: bool = False
+    """Whether every package of the image that this one extends is in it too, with any version."""
 
     def modules(self) -> dict[str, str]:
         """Package name to the module that it must let import."""
@@ -212,6 +214,23 @@ class Scripts(Table):
     """Names whose first line must not hold the prefix, so that they work in a moved copy."""
 
 
+class Integrity(Table):
+    """Files of conda packages that the image changes on purpose."""
+
+    replaced: dict[Glob, Annotated[str, Field(min_length=1)] | Literal[False]] = {}
+    """File (with `*`) = why it must not be the package's own; false: it must be, whatever a
+    parent says."""
+    edited: dict[Glob, Annotated[str, Field(min_length=1)]] = {}
+    """File (with `*`) = why it may differ from the package's own."""
+
+
+class Deployed(Table):
+    """An image that is deployed as a directory for many users."""
+
+    private: tuple[Glob, ...] = ()
+    """Files and directories that others need not read (with `*`)."""
+
+
 class Waiver(Table):
     """A known deviation: reported as waived until its end date, failing again after it."""
 
@@ -249,6 +268,8 @@ class Expectations(Table):
     framework: Framework | None = None
     root_config: RootConfig | None = None
     scripts: Scripts | None = None
+    integrity: Integrity = Integrity()
+    deployed: Deployed | None = None
     waivers: tuple[Waiver, ...] = ()
 
 

@@ -6,6 +6,7 @@ makes the tests that need the fact end as ERROR, not as FAILED.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,15 @@ import pytest
 from testinfra.host import Host
 
 from mlcheck import facts, gpu, opening
+from mlcheck.checks.deployed import SINGULARITY_FILES, SINGULARITY_LINKS
 from mlcheck.engines.base import OpenImage
+from mlcheck.errors import UsageError
 from mlcheck.host import connect
 from mlcheck.judge import Judge, show_with
+from mlcheck.probes import conda_files as conda_files_probe
 from mlcheck.probes import (
     cuda,
+    deployed,
     elf,
     framework,
     imports,
@@ -29,6 +34,7 @@ from mlcheck.probes import (
     startup,
     system,
 )
+from mlcheck.probes import distributions as distributions_probe
 from mlcheck.probes import gpu as gpu_probe
 from mlcheck.profile import Profile
 from mlcheck.run import RUN, Target
@@ -105,6 +111,86 @@ def checked_in_packages(
 def installed_packages(image: OpenImage, prefix: str) -> facts.InstalledPackages:
     """What conda, pip, the system and micromamba have installed."""
     return installed.probe(image, prefix)
+
+
+@pytest.fixture(scope="session")
+def conda_records(image: OpenImage, prefix: str) -> facts.CondaRecords:
+    """What conda-meta says of files and dependencies."""
+    return conda_files_probe.records(image.rootfs, prefix)
+
+
+@pytest.fixture(scope="session")
+def conda_files(image: OpenImage, conda_records: facts.CondaRecords) -> facts.FilePresence:
+    """Which of the recorded files are there."""
+    return conda_files_probe.presence(image.rootfs, conda_records)
+
+
+@pytest.fixture(scope="session")
+def conda_contents(image: OpenImage, conda_records: facts.CondaRecords) -> facts.FileContents:
+    """Which of the recorded files have the recorded content: every one is read."""
+    return conda_files_probe.contents(image.rootfs, conda_records)
+
+
+@pytest.fixture(scope="session")
+def distributions(image: OpenImage, prefix: str) -> facts.Distributions:
+    """What the Python packages require."""
+    return distributions_probe.probe(image.rootfs, prefix)
+
+
+@pytest.fixture(scope="session")
+def base_packages(
+    mlcheck_target: Target, profile: Profile, request: pytest.FixtureRequest
+) -> facts.PackageList | None:
+    """The package list of the image that this one extends: of --base-list, or of the base image
+    where it is found beside this one. None when it is not asked for."""
+    run = request.config.stash[RUN]
+    path = profile.expect.packages.list
+    if not profile.expect.packages.contains_base or path is None or len(profile.lineage) == 1:
+        return None
+    if run.base_list is not None:
+        return package_list.read_host_file(run.base_list)
+    try:
+        base, engine = opening.base(mlcheck_target.ref, profile.lineage[1], mlcheck_target.engine)
+        with opening.open_image(base, engine, pull="never") as opened:
+            found = package_list.read(opened.rootfs, path)
+    except UsageError as error:
+        why = str(error).partition("\n")[0]
+        pytest.skip(f"the base image was not found ({why}); give its list with --base-list FILE")
+    return dataclasses.replace(found, path=f"{base.text}{path}")
+
+
+@pytest.fixture(scope="session")
+def deployment(mlcheck_target: Target, request: pytest.FixtureRequest) -> facts.Deployment | None:
+    """Where this machine has the image as a directory; None when it has not."""
+    if mlcheck_target.ref.kind not in ("directory", "reference"):
+        return None
+    directory = Path(request.config.stash[RUN].prepared(mlcheck_target).location)
+    if not directory.is_absolute() or not directory.is_dir():
+        return None
+    return deployed.deployment(directory)
+
+
+@pytest.fixture(scope="session")
+def config_digest(mlcheck_target: Target, request: pytest.FixtureRequest) -> str | None:
+    """Digest of the published image's configuration, "sha256:...": --config-digest."""
+    return request.config.stash[RUN].config_digest(mlcheck_target)
+
+
+@pytest.fixture(scope="session")
+def singularity_files(image: OpenImage) -> facts.Files:
+    """What is at the paths by which apptainer starts an image."""
+    libs = "/.singularity.d/libs"
+    return system.files(image.rootfs, [*SINGULARITY_FILES, libs, *SINGULARITY_LINKS])
+
+
+@pytest.fixture(scope="session")
+def unreadable_files(
+    image: OpenImage, deployment: facts.Deployment | None, profile: Profile
+) -> facts.UnreadableFiles | None:
+    """What others cannot read of a sandbox; None when that is not asked."""
+    if deployment is None or deployment.cvmfs or profile.expect.deployed is None:
+        return None
+    return deployed.unreadable(image.rootfs)
 
 
 @pytest.fixture(scope="session")

@@ -84,6 +84,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="checked-in copy of the package list to compare the image's list with",
     )
     group.addoption(
+        "--base-list",
+        metavar="FILE",
+        help="package list of the image that this one is built from, where that is not found "
+        "beside it (default: NAME:TAG in the same directory, registry or engine)",
+    )
+    group.addoption(
+        "--config-digest",
+        action="append",
+        default=[],
+        metavar="[IMAGE=]sha256:...",
+        help="digest of the published image's configuration, to compare with the directory that "
+        "CVMFS has of it; repeat for several images",
+    )
+    group.addoption(
         "--network",
         action="store_true",
         help="let commands in the images use the network (default: none)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from mlcheck.image import ImageRef
 from mlcheck.profile import Catalog, Profile
 from mlcheck.report.model import ImageModel, Report, ResultModel
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 SUITE = Path(__file__).parents[1] / "tests"
 DEFAULT_IMAGES = tuple(f"reference:{name}" for name in reference.NAMES)
 
@@ -58,6 +60,8 @@ class Run:
         self.clock = time.monotonic()
         self.catalog = Catalog([Path(p) for p in config.getoption("--profiles")] + [SUITE])
         self.package_list = self._file_option("--package-list")
+        self.base_list = self._file_option("--base-list")
+        self._config_digests = self._digests_option("--config-digest")
         self.results: list[ResultModel] = []
         self.notes: dict[str, dict[str, None]] = {}
         self._given = given
@@ -104,6 +108,27 @@ class Run:
         if not path.is_file():
             raise UsageError(f"{option} {value}: there is no such file.")
         return path
+
+    def _digests_option(self, option: str) -> dict[str, str]:
+        """Image as it was written, or "" for all, to the digest that is expected of it."""
+        found = {}
+        for value in self.config.getoption(option):
+            image, _, digest = str(value).rpartition("=")
+            if not _DIGEST.fullmatch(digest):
+                raise UsageError(
+                    f"{option} {value}: expected [IMAGE=]sha256:<64 hex digits>.",
+                    "It is the digest of the image's configuration: "
+                    "`docker image inspect --format {{.Id}} IMAGE`.",
+                )
+            found[image] = digest
+        return found
+
+    def config_digest(self, target: Target) -> str | None:
+        """The digest of the published image's configuration, if it was given."""
+        for image in (target.ref.text, target.label, ""):
+            if image in self._config_digests:
+                return self._config_digests[image]
+        return None
 
     def start(self, target: Target) -> Start:
         """How the image of a target is started."""

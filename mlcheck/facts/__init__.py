@@ -8,6 +8,7 @@ fact, and a check decides what it means.
 from __future__ import annotations
 
 from mlcheck.facts.commands import Banner, CommandResult, Commands, EntrypointRuns, Shell, Shells
+from mlcheck.facts.deployed import Deployment, UnreadableFiles
 from mlcheck.facts.elf import ElfFile, ElfFiles, Libraries, LibraryNeed
 from mlcheck.facts.files import File, Files, FileType, Problem, ResolvedFile, Script, Scripts
 from mlcheck.facts.gpu import (
@@ -21,6 +22,16 @@ from mlcheck.facts.gpu import (
     Hint,
     Hints,
     HostGpus,
+)
+from mlcheck.facts.integrity import (
+    CondaRecord,
+    CondaRecords,
+    Distribution,
+    Distributions,
+    FileContents,
+    FileDifference,
+    FilePresence,
+    RecordedFile,
 )
 from mlcheck.facts.jupyter import Kernelspec, Kernelspecs
 from mlcheck.facts.packages import (
@@ -40,14 +51,22 @@ __all__ = [
     "CommandResult",
     "Commands",
     "Computation",
+    "CondaRecord",
+    "CondaRecords",
     "CudaDriver",
     "CudaLibraries",
     "CudaLibrary",
+    "Deployment",
+    "Distribution",
+    "Distributions",
     "ElfFile",
     "ElfFiles",
     "EntrypointRuns",
     "Environment",
     "File",
+    "FileContents",
+    "FileDifference",
+    "FilePresence",
     "FileType",
     "Files",
     "Framework",
@@ -71,10 +90,12 @@ __all__ = [
     "Problem",
     "PythonInfo",
     "PythonProbe",
+    "RecordedFile",
     "ResolvedFile",
     "RootConfig",
     "Script",
     "Scripts",
     "Shell",
     "Shells",
+    "UnreadableFiles",
 ]

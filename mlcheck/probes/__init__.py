@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from mlcheck.engines.base import OpenImage
-from mlcheck.facts import ElfFiles, Libraries
+from mlcheck.facts import ElfFiles, FileContents, FilePresence, Libraries
 from mlcheck.probes import (
+    conda_files,
+    distributions,
     elf,
     framework,
     gpu,
@@ -70,6 +72,14 @@ def _libraries(image: OpenImage, questions: Questions) -> Libraries:
     return libraries.probe(image, questions.libraries, list(programs.files))
 
 
+def _conda_files(image: OpenImage, questions: Questions) -> tuple[FilePresence, FileContents]:
+    recorded = conda_files.records(image.rootfs, questions.prefix)
+    return (
+        conda_files.presence(image.rootfs, recorded),
+        conda_files.contents(image.rootfs, recorded),
+    )
+
+
 PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyType(
     {
         "os-release": lambda image, _: system.os_release(image.rootfs),
@@ -77,6 +87,8 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
         "files": lambda image, ask: system.files(image.rootfs, ask.files),
         "package-list": lambda image, ask: package_list.read(image.rootfs, ask.package_list),
         "installed": lambda image, ask: installed.probe(image, ask.prefix),
+        "distributions": lambda image, ask: distributions.probe(image.rootfs, ask.prefix),
+        "conda-files": _conda_files,
         "elf": lambda image, ask: elf.probe(image.rootfs, ask.prefix),
         "libraries": _libraries,
         "scripts": lambda image, ask: system.scripts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -60,6 +61,13 @@ def _records(root: Path) -> list[CondaPackage]:
         root, *(f"{PREFIX}/lib/{name}" for name in ("libz.so", "libz.so.1", f"libz.so.{_ZLIB}"))
     )
     built = build_string("root")
+    # As the package has them: the images' builders put -lz and another RPATH there.
+    own = {f"bin/{name}": (b"/0000000000000:", f"{PREFIX}/lib:".encode()) for name in PROGRAMS}
+    own["bin/root-config"] = (b" -lz ", b" ")
+    hashes = {}
+    for path, (ours, theirs) in own.items():
+        content = tree.at(root, f"{PREFIX}/{path}").read_bytes().replace(ours, theirs, 1)
+        hashes[path] = (hashlib.sha256(content).hexdigest(), len(content))
     return [
         CondaPackage(
             "root",
@@ -76,6 +84,7 @@ def _records(root: Path) -> list[CondaPackage]:
             "LGPL-2.1-only",
             (f"python {VERSION}.*", "zlib >=1.3.1,<2.0a0", "_x86_64-microarch-level >=3"),
             root_base,
+            hashes,
         ),
         CondaPackage("zlib", _ZLIB, build_string("zlib", python=False), "Zlib", files=zlib),
         CondaPackage("_x86_64-microarch-level", "3", "2_haswell", "BSD-3-Clause", noarch=False),

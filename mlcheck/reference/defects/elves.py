@@ -55,6 +55,7 @@ def _rpath_last_entry(image: Path) -> None:
     "rpath-library",
     "The RPATH of libHist.so, which is no *.exe, begins with /opt/conda/lib.",
     "rpath-hard-coded",
+    "conda-files-unchanged",
     images=_PYROOT,
 )
 def _rpath_library(image: Path) -> None:
@@ -66,6 +67,7 @@ def _rpath_library(image: Path) -> None:
     "rpath-runpath",
     "An extension module of a Python package has the RUNPATH /opt/conda/lib/sub.",
     "rpath-hard-coded",
+    "conda-files-unchanged",
 )
 def _rpath_runpath(image: Path) -> None:
     module = tree.own(image, _extension_module(image))
@@ -76,6 +78,7 @@ def _rpath_runpath(image: Path) -> None:
     "rpath-empty",
     "The RUNPATH of an extension module has an empty entry, which is the working directory.",
     "rpath-relative",
+    "conda-files-unchanged",
 )
 def _rpath_empty(image: Path) -> None:
     module = tree.own(image, _extension_module(image))
@@ -131,6 +134,7 @@ def _elf_missing_library(image: Path) -> None:
     "libCore.so is for 32 bits: the loader passes it over, and the programs find no other.",
     "libraries-resolve",
     "imports",
+    "conda-files-unchanged",
     images=_PYROOT,
 )
 def _elf_library_32bit(image: Path) -> None:

@@ -58,7 +58,9 @@ def _file_missing(image: Path) -> None:
     tree.remove(image, "/create-newEnv-on-base.sh")
 
 
-@DEFECTS.defect("file-mode", "/setupMe-on-host.sh may be read by its owner alone.", "files")
+@DEFECTS.defect(
+    "file-mode", "/setupMe-on-host.sh may be read by its owner alone.", "files", "deployed-readable"
+)
 def _file_mode(image: Path) -> None:
     tree.chmod(image, "/setupMe-on-host.sh", 0o600)
 

@@ -91,7 +91,9 @@ def _micromamba_missing(image: Path) -> None:
     tree.remove(image, f"{_BIN}/micromamba")
 
 
-@DEFECTS.defect("pipenv-missing", "There is no pipenv in /opt/conda/bin.", "commands")
+@DEFECTS.defect(
+    "pipenv-missing", "There is no pipenv in /opt/conda/bin.", "commands", "conda-files-present"
+)
 def _pipenv_missing(image: Path) -> None:
     tree.remove(image, f"{_BIN}/pipenv")
 
@@ -101,17 +103,27 @@ def _pipenv_fails(image: Path) -> None:
     tree.replace(image, f"{_BIN}/pipenv", "from pipenv import cli", "from pipenv import nothing")
 
 
-@DEFECTS.defect("zsh-missing", "/bin/zsh leads to a file that does not exist.", "shells", "files")
+@DEFECTS.defect(
+    "zsh-missing",
+    "/bin/zsh leads to a file that does not exist.",
+    "shells",
+    "files",
+    "conda-files-present",
+)
 def _zsh_missing(image: Path) -> None:
     tree.remove(image, f"{_BIN}/zsh")
 
 
-@DEFECTS.defect("tcsh-fails", "tcsh starts and does nothing but fail.", "shells")
+@DEFECTS.defect(
+    "tcsh-fails", "tcsh starts and does nothing but fail.", "shells", "conda-files-unchanged"
+)
 def _tcsh_fails(image: Path) -> None:
     tree.write(image, f"{_BIN}/tcsh", "#!/bin/sh\necho 'tcsh: no terminal' >&2\nexit 1\n", 0o755)
 
 
-@DEFECTS.defect("tcsh-mute", "tcsh ends with 0 and has done nothing.", "shells")
+@DEFECTS.defect(
+    "tcsh-mute", "tcsh ends with 0 and has done nothing.", "shells", "conda-files-unchanged"
+)
 def _tcsh_mute(image: Path) -> None:
     tree.write(image, f"{_BIN}/tcsh", "#!/bin/sh\nexit 0\n", 0o755)
 
@@ -131,7 +143,13 @@ def _root_config_lzstd_only(image: Path) -> None:
     tree.replace(image, f"{_BIN}/root-config", " -lz ", " -lzstd ")
 
 
-@DEFECTS.defect("root-config-missing", "There is no root-config.", "root-config", images=_PYROOT)
+@DEFECTS.defect(
+    "root-config-missing",
+    "There is no root-config.",
+    "root-config",
+    "conda-files-present",
+    images=_PYROOT,
+)
 def _root_config_missing(image: Path) -> None:
     tree.remove(image, f"{_BIN}/root-config")
 
