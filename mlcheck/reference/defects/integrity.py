@@ -9,6 +9,7 @@ from mlcheck.reference.condameta import PLACEHOLDER, CondaPackage
 from mlcheck.reference.condameta import write as write_records
 from mlcheck.reference.defects.base import ML_PYROOT, Catalogue, edit_list, uninstall
 from mlcheck.reference.python import PREFIX, SITE
+from mlcheck.reference.system import LIB
 
 DEFECTS = Catalogue()
 _PRESENT, _UNCHANGED = "conda-files-present", "conda-files-unchanged"
@@ -60,6 +61,16 @@ def _conda_file_placeholder(image: Path) -> None:
 )
 def _openssl_of_conda(image: Path) -> None:
     consistency.undo_openssl(image)
+
+
+@DEFECTS.defect(
+    "openssl-of-system",
+    "libssl.so.3 in the prefix is the system's, in the image that should keep conda's.",
+    "conda-files-unchanged",
+    images=("ml-tensorflow-cpu",),
+)
+def _openssl_of_system(image: Path) -> None:
+    tree.copy(image, consistency.OPENSSL[1], tree.at(image, f"{LIB}/libssl.so.3"), 0o755)
 
 
 @DEFECTS.defect(
