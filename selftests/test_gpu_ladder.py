@@ -24,6 +24,7 @@ from mlcheck.probes import gpu as probe
 from mlcheck.profile import Catalog
 from mlcheck.reference import cache, elf, tree
 from mlcheck.reference.cache import Job
+from mlcheck.reference.python import SITE
 from mlcheck.verdict import Verdict
 from selftests.images import opened
 
@@ -40,17 +41,30 @@ SITE_PACKAGES_KEPT = ("numpy", "tensorflow")
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Path]:
-    """A copy of the reference image, with no more of Python's packages than is needed."""
-    good = reference.build("ml-tensorflow-gpu")
+    """A copy of the reference image that a test may change."""
+    with tempfile.TemporaryDirectory(prefix=".selftest-", dir=cache.cache_root()) as top:
+        yield lean_copy(reference.build("ml-tensorflow-gpu"), Path(top, "image"))
+
+
+def lean_copy(good: Path, copy: Path) -> Path:
+    """A copy, by hard links, with no more of Python's packages than TensorFlow needs."""
 
     def left_out(directory: str, names: list[str]) -> list[str]:
         at_packages = directory.endswith("/site-packages")
         return [name for name in names if at_packages and not name.startswith(SITE_PACKAGES_KEPT)]
 
-    with tempfile.TemporaryDirectory(prefix=".selftest-", dir=cache.cache_root()) as top:
-        copy = Path(top, "image")
-        shutil.copytree(good, copy, symlinks=True, ignore=left_out, copy_function=os.link)
-        yield copy
+    shutil.copytree(good, copy, symlinks=True, ignore=left_out, copy_function=os.link)
+    return copy
+
+
+def compile_driver(target: Path, **answers: int) -> None:
+    """The stand-in for libcuda.so.1, which gives these answers."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    defines = {"INIT": 0, "CRASH": 0, "DEAF": 0, "VERSION": 12040, "COUNT": 2} | answers
+    texts = {name: str(value) for name, value in defines.items()}
+    flags = ["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1"]
+    elf.compile_c(Job(), str(HERE / "standin_libcuda.c"), target, texts, flags)
 
 
 def drive(
@@ -70,15 +84,10 @@ def drive(
     for name in ("nvidia0", "nvidia1", "nvidiactl") if nodes else ():
         os.mkfifo(tree.at(image, f"{DEV}/{name}"))
     target = tree.at(image, LIBCUDA)
-    target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     if library:
-        defines = {"INIT": init, "CRASH": int(crash), "DEAF": int(deaf)}
-        defines |= {"VERSION": version, "COUNT": count}
-        flags = ["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1"]
-        source = str(HERE / "standin_libcuda.c")
-        texts = {name: str(value) for name, value in defines.items()}
-        elf.compile_c(Job(), source, target, texts, flags)
+        answers = {"INIT": init, "CRASH": int(crash), "DEAF": int(deaf)}
+        compile_driver(target, **answers, VERSION=version, COUNT=count)
     with opened(image) as running:
         return probe.climb(running, HOST, "tensorflow", dev=DEV)
 
@@ -187,7 +196,7 @@ def test_a_device_that_does_not_go_away_is_none(image: Path) -> None:
 
 def test_a_framework_on_the_cpu(image: Path) -> None:
     """A CPU build of TensorFlow in an image for GPUs."""
-    path = "/opt/conda/lib/python3.11/site-packages/tensorflow/_build.py"
+    path = f"{SITE}/tensorflow/_build.py"
     good = tree.at(image, path).read_text()
     tree.replace(image, path, "'11.8'", "None")
     try:

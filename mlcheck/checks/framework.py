@@ -183,6 +183,8 @@ def hint(fact: Hints, profile: Profile) -> Verdict:
     expected = profile.expect.framework
     if expected is None or not expected.hints:
         return HINT.skipped("the profile promises no hint about a GPU")
+    if fact.driver:
+        return HINT.skipped("libcuda.so.1 is there: what is said without it is judged without --nv")
     source = profile.source("framework", "hints")
     if fact.problem:
         return HINT.judged(1, [Finding("hint", fact.problem, "hints that can be tried", source)])

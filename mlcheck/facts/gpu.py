@@ -186,7 +186,9 @@ class Hints:
 
     Args:
         problem: why they could not be tried; "" when they were.
+        driver: whether libcuda.so.1 can be loaded as it is, so that they were not tried.
     """
 
     hints: tuple[Hint, ...]
     problem: str = ""
+    driver: bool = False

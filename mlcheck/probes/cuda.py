@@ -50,7 +50,7 @@ def probe(
     Args:
         module: the framework's package.
         opened: sonames that it opens by name (dlopen) when it is used.
-        given: paths at which the engine put files of the machine; these are not the image's.
+        given: where the engine put files or directories of the machine.
 
     Raises:
         ProbeError: this machine forbids reading a file.
@@ -107,7 +107,7 @@ def _driver_files(
     for path in paths:
         if _DRIVER.fullmatch(path.rpartition("/")[2]):
             answer = rootfs.resolve(path)
-            if answer.file is not None and answer.final_path not in given:
+            if answer.file is not None and not _is_given(answer.final_path, given):
                 looked.setdefault(answer.final_path, path)
     aside = [
         file.path
@@ -115,8 +115,12 @@ def _driver_files(
         for file in rootfs.walk(top)
         if file.type == "file" and _DRIVER.fullmatch(file.path.rpartition("/")[2])
     ]
-    others = [path for path in aside if path not in looked and path not in given]
+    others = [path for path in aside if path not in looked and not _is_given(path, given)]
     return tuple(looked.values()), tuple(others)
+
+
+def _is_given(path: str, given: Collection[str]) -> bool:
+    return any(path == top or path.startswith(f"{top}/") for top in given)
 
 
 def mount_points(image: OpenImage) -> frozenset[str]:
@@ -129,6 +133,8 @@ def mount_points(image: OpenImage) -> frozenset[str]:
     fields = (line.split() for line in done.stdout.decode("utf-8", "replace").splitlines())
     return frozenset(words[4] for words in fields if len(words) > 4 and words[4].count("/") > 1)
 
+
+_LOADS = "python3 -I -c 'import ctypes; ctypes.CDLL(\"libcuda.so.1\")'"
 
 # $1 is the script; $2 is "library" when a libcuda.so.1 shall be there to be loaded. The stand-in
 # for it is a library that the image's own Python or shell has loaded anyway: it only has to load.
@@ -166,6 +172,8 @@ def hints(image: OpenImage, scripts: Sequence[str]) -> Hints:
         argv = ["bash", "-c", *words]
         return command_result(image.run(argv, limit_s=HINT_LIMIT_S, output_limit=_OUTPUT_LIMIT))
 
+    if answer(_LOADS).exit_code == 0:
+        return Hints((), driver=True)
     return Hints(
         tuple(
             Hint(
