@@ -11,6 +11,15 @@ from mlcheck.facts.commands import CommandResult, Commands, EntrypointRuns, Shel
 from mlcheck.facts.elf import ElfFile, ElfFiles, Libraries, LibraryNeed
 from mlcheck.facts.files import File, Files, FileType, Problem, ResolvedFile, Script, Scripts
 from mlcheck.facts.jupyter import Kernelspec, Kernelspecs
+from mlcheck.facts.newenv import (
+    ArchiveLink,
+    EnvArchive,
+    EnvAttempt,
+    EnvPython,
+    EnvSession,
+    NewEnv,
+)
+from mlcheck.facts.on_host import HostCommands, HostLibraries, HostShell, InsideSetup, LoadedFiles
 from mlcheck.facts.packages import (
     ImportResult,
     Imports,
@@ -20,21 +29,30 @@ from mlcheck.facts.packages import (
     PackageList,
     PackageSource,
 )
-from mlcheck.facts.root import RootConfig
+from mlcheck.facts.root import PyRoot, RootConfig, RootProgram
 from mlcheck.facts.system import Environment, OsRelease, PythonInfo, PythonProbe
 
 __all__ = [
+    "ArchiveLink",
     "CommandResult",
     "Commands",
     "ElfFile",
     "ElfFiles",
     "EntrypointRuns",
+    "EnvArchive",
+    "EnvAttempt",
+    "EnvPython",
+    "EnvSession",
     "Environment",
     "File",
     "FileType",
     "Files",
+    "HostCommands",
+    "HostLibraries",
+    "HostShell",
     "ImportResult",
     "Imports",
+    "InsideSetup",
     "InstalledPackage",
     "InstalledPackages",
     "Kernelspec",
@@ -42,14 +60,18 @@ __all__ = [
     "Libraries",
     "LibraryNeed",
     "ListedPackage",
+    "LoadedFiles",
+    "NewEnv",
     "OsRelease",
     "PackageList",
     "PackageSource",
     "Problem",
+    "PyRoot",
     "PythonInfo",
     "PythonProbe",
     "ResolvedFile",
     "RootConfig",
+    "RootProgram",
     "Script",
     "Scripts",
     "Shell",

@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from mlcheck.errors import UsageError
-from mlcheck.reference.defects import elves, files, jupyter, packages, programs
+from mlcheck.reference.defects import (
+    elves,
+    files,
+    jupyter,
+    newenv,
+    on_host,
+    packages,
+    programs,
+    root,
+)
 from mlcheck.reference.defects.base import Defect
 
 __all__ = ["DEFECTS", "Defect", "find"]
@@ -18,8 +27,11 @@ DEFECTS: Mapping[str, Defect] = MappingProxyType(
                 elves.DEFECTS
                 | files.DEFECTS
                 | jupyter.DEFECTS
+                | newenv.DEFECTS
+                | on_host.DEFECTS
                 | packages.DEFECTS
                 | programs.DEFECTS
+                | root.DEFECTS
             ).items()
         )
     )

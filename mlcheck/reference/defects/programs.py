@@ -82,6 +82,10 @@ def _micromamba_script(image: Path) -> None:
     "There is no micromamba, neither in /bin nor in the prefix.",
     "micromamba",
     "commands",
+    "newenv-archive",
+    "on-host-bash",
+    "on-host-zsh",
+    "on-host-programs",
     "package-list-installed",
     "packages-promised",
     "files",
@@ -91,7 +95,9 @@ def _micromamba_missing(image: Path) -> None:
     tree.remove(image, f"{_BIN}/micromamba")
 
 
-@DEFECTS.defect("pipenv-missing", "There is no pipenv in /opt/conda/bin.", "commands")
+@DEFECTS.defect(
+    "pipenv-missing", "There is no pipenv in /opt/conda/bin.", "commands", "newenv-archive"
+)
 def _pipenv_missing(image: Path) -> None:
     tree.remove(image, f"{_BIN}/pipenv")
 
@@ -101,7 +107,13 @@ def _pipenv_fails(image: Path) -> None:
     tree.replace(image, f"{_BIN}/pipenv", "from pipenv import cli", "from pipenv import nothing")
 
 
-@DEFECTS.defect("zsh-missing", "/bin/zsh leads to a file that does not exist.", "shells", "files")
+@DEFECTS.defect(
+    "zsh-missing",
+    "/bin/zsh leads to a file that does not exist.",
+    "shells",
+    "files",
+    "newenv-archive",
+)
 def _zsh_missing(image: Path) -> None:
     tree.remove(image, f"{_BIN}/zsh")
 
@@ -125,13 +137,20 @@ def _zsh_no_link(image: Path) -> None:
     "root-config-lzstd-only",
     "root-config --libs names -lzstd, and not -lz.",
     "root-config",
+    "root-program",
     images=_PYROOT,
 )
 def _root_config_lzstd_only(image: Path) -> None:
     tree.replace(image, f"{_BIN}/root-config", " -lz ", " -lzstd ")
 
 
-@DEFECTS.defect("root-config-missing", "There is no root-config.", "root-config", images=_PYROOT)
+@DEFECTS.defect(
+    "root-config-missing",
+    "There is no root-config.",
+    "root-config",
+    "newenv-archive",
+    images=_PYROOT,
+)
 def _root_config_missing(image: Path) -> None:
     tree.remove(image, f"{_BIN}/root-config")
 
