@@ -169,7 +169,7 @@ def libraries(fact: HostLibraries | str, profile: Profile) -> Verdict:
             findings.append(Finding(loaded.subject, f"{soname} not found", "found", source, show))
         own, others = _origins(loaded, fact)
         compared += own
-        if not own and loaded.error is None:
+        if not own and not others and loaded.error is None:
             found = "loads nothing of the image"
             findings.append(Finding(loaded.subject, found, "its libraries", source, show))
         for path in others[:_MANY]:

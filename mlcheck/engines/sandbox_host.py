@@ -65,8 +65,9 @@ def opened(directory: Path, prefix: str) -> Iterator[HostSandbox]:
     """A host that has the unpacked image in `directory`, and libraries of its own in `prefix`/lib.
 
     Those are the image's, seen a second time: whatever asks for a library by that path gets a
-    working one, and the path tells where it came from. The host's `prefix` has nothing else, so
-    that a program which asks for `prefix`/bin fails.
+    working one, and the path tells where it came from. (A file that was loaded already, from the
+    image, is not loaded a second time: the loader goes by device and inode.) The host's `prefix`
+    has nothing else, so that a program which asks for `prefix`/bin fails.
 
     Args:
         prefix: the image's own ("/opt/conda").
@@ -85,7 +86,7 @@ def opened(directory: Path, prefix: str) -> Iterator[HostSandbox]:
 
 def _binds(directory: Path, prefix: str) -> Binds:
     top = prefix.strip("/").split("/")[0]
-    if top in (*_SYSTEM, "etc", "dev", "proc", "tmp", IMAGE.strip("/")):
+    if top in ("", *_SYSTEM, "etc", "dev", "proc", "tmp", IMAGE.strip("/")):
         raise EngineError(f"No host can be tried that has a directory {prefix} of its own.")
     binds = [(f"/{name}", f"/{name}") for name in _SYSTEM if os.path.lexists(f"/{name}")]
     binds += [(f"/etc/{n}", f"/etc/{n}") for n in _CONFIGURATION if os.path.lexists(f"/etc/{n}")]

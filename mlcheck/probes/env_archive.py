@@ -49,21 +49,29 @@ def probe(rootfs: RootFS, path: str, prefix: str) -> EnvArchive:
     """
     found = _Members(path)
     try:
-        with opened(rootfs, path) as packed, gzip.GzipFile(fileobj=packed) as unzipped:
+        with opened(rootfs, path) as packed:
+            _read(packed, found)
+    except Unreadable as unreadable:
+        found.problems.append(Problem(unreadable.path, unreadable.what))
+    found.refuse_below_links()
+    links = (_link(rootfs, prefix, name, to, found.seen) for name, to in found.links.items())
+    return EnvArchive(path, found.files, tuple(links), found.directories, tuple(found.problems))
+
+
+def _read(packed: BinaryIO, found: _Members) -> None:
+    """Take in all members up to the first that cannot be read."""
+    try:
+        with gzip.GzipFile(fileobj=packed) as unzipped:
             stream = cast("BinaryIO", _Bounded(cast("BinaryIO", unzipped), MOST_BYTES))
             with tarfile.open(fileobj=stream, mode="r|") as archive:
                 for number, member in enumerate(archive):
                     if number >= MOST_MEMBERS:
                         raise tarfile.ReadError(f"it has more than {MOST_MEMBERS} members")
-                    archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                    # It would keep them all.
+                    archive.members.clear()  # type: ignore[attr-defined]
                     found.take(member)
-    except Unreadable as unreadable:
-        found.problems.append(Problem(unreadable.path, unreadable.what))
-    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
-        found.problems.append(Problem(path, f"cannot be read as a .tgz: {error}"))
-    found.refuse_below_links()
-    links = (_link(rootfs, prefix, name, to, found.seen) for name, to in found.links.items())
-    return EnvArchive(path, found.files, tuple(links), found.directories, tuple(found.problems))
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError) as error:
+        found.problems.append(Problem(found.path, f"cannot be read as a .tgz: {error}"))
 
 
 class _Members:
@@ -81,7 +89,8 @@ class _Members:
         name = posixpath.normpath(member.name)
         if _outside(member.name):
             self._refuse(member.name, "is a path out of it")
-        elif name in self.seen and not member.isdir():
+            return
+        if name in self.seen and not member.isdir():
             self._refuse(name, "stands in it twice")
         elif member.issym():
             self.links[name] = member.linkname

@@ -21,7 +21,7 @@ from mlcheck.facts import (
     LoadedFiles,
 )
 from mlcheck.probes.loader_trace import loaded
-from mlcheck.probes.reading import TOKEN_BYTES, command_result, how_it_ended, load_json
+from mlcheck.probes.reading import TOKEN_BYTES, command_result, framed, how_it_ended, load_json
 
 LIMIT_S = 120.0
 OUTPUT_LIMIT = 4 * 1024 * 1024
@@ -174,9 +174,8 @@ def _run(host: HostView, script: str, argv: Sequence[str], *, own: bool = False)
 
 
 def _python(result: CommandResult, token: str) -> LoadedFiles:
-    text = result.stdout.rpartition(f"\n{token} ")[2].partition("\n")[0]
     try:
-        answer = load_json(text.encode(), "its answer")
+        answer = load_json(framed(result.stdout, token).encode(), "its answer")
     except Unreadable:
         answer = None
     files = answer.get("files") if isinstance(answer, dict) else None

@@ -14,6 +14,7 @@ from mlcheck.probes.loader_trace import loaded
 from mlcheck.probes.reading import (
     TOKEN_BYTES,
     command_result,
+    framed,
     how_it_ended,
     load_json,
     on_path,
@@ -82,9 +83,8 @@ def pyroot(image: OpenImage, level: int | None) -> PyRoot:
     token = secrets.token_hex(TOKEN_BYTES)
     result = _run(image, ["python3", "-c", _PYROOT.format(token=token)])
     illegal = cpu.is_images_fault(image, result, level)
-    text = result.stdout.rpartition(f"\n{token} ")[2].partition("\n")[0]
     try:
-        answer = load_json(text.encode(), "its answer")
+        answer = load_json(framed(result.stdout, token).encode(), "its answer")
     except Unreadable:
         answer = None
     if not isinstance(answer, dict):

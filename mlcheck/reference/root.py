@@ -68,7 +68,7 @@ def _compiler(root: Path, job: Job) -> None:
     program = tree.at(root, f"{COMPILED}/histogram")
     program.parent.mkdir(parents=True, exist_ok=True)
     lib = tree.at(root, f"{PREFIX}/lib")
-    needed = [lib / "libHist.so", lib / f"libz.so.{_ZLIB}"]
+    needed = [lib / "libCore.so", lib / "libHist.so", lib / f"libz.so.{_ZLIB}"]
     elf.compile_c(job, "histogram.c", program, {}, [f"-Wl,--dynamic-linker={LOADER}", *needed])
     elf.set_rpath(job, program, _RPATH_ROOM)
     for name in COMPILERS[1:]:

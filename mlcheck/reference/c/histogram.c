@@ -1,6 +1,7 @@
 /* Stand-in for a compiled ROOT program: a histogram's entries and mean, and the zlib it got. */
 
 extern const char *reference_Hist(void);
+extern const char *reference_root_version(void);
 extern const char *zlibVersion(void);
 
 static long call(long number, long a, long b, long c)
@@ -34,6 +35,7 @@ __attribute__((used, noreturn)) static void start(void)
     double sum = 0;
     int entries = 0, third = 0;
     (void)reference_Hist();
+    (void)reference_root_version();
     for (; entries < 4; entries++) {
         sum += values[entries];
         third += values[entries] >= 2 && values[entries] < 3;

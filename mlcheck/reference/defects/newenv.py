@@ -106,11 +106,11 @@ def _newenv_version(image: Path) -> None:
 
 @DEFECTS.defect(
     "newenv-home",
-    "pyvenv.cfg of a new environment has the prefix as its home, not the prefix's bin.",
+    "pyvenv.cfg of a new environment leads to the image by a directory that is not there.",
     "newenv-pyvenv",
+    "newenv-path",
 )
 def _newenv_home(image: Path) -> None:
-    # site.py takes the place of the linked interpreter, so that all else still works.
     tree.replace(image, _SCRIPT, '"home = $base/bin"', '"home = $base/sbin/../bin"')
 
 

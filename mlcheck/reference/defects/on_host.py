@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlcheck.reference import tree
-from mlcheck.reference.defects.base import Catalogue
+from mlcheck.reference.defects.base import ML_PYROOT, Catalogue
 from mlcheck.reference.python import PREFIX, SITE
 
 DEFECTS = Catalogue()
@@ -62,6 +62,8 @@ def _host_not_exported(image: Path) -> None:
     "host-path-last",
     "_activate_current_env.sh puts the environment behind the host's programs in PATH.",
     *_BOTH,
+    "on-host-programs",
+    "on-host-libraries",
 )
 def _host_path_last(image: Path) -> None:
     path = "/usr/local/bin/_activate_current_env.sh"
@@ -90,13 +92,11 @@ def _host_script_absolute(image: Path) -> None:
 
 @DEFECTS.defect(
     "host-absolute-load",
-    "numpy loads a library by its absolute path in /opt/conda, which the host has too.",
+    "import ROOT loads a library by its absolute path in /opt/conda, which the host has too.",
     "on-host-libraries",
+    images=(ML_PYROOT,),
 )
 def _host_absolute_load(image: Path) -> None:
-    path = f"{SITE}/numpy/__init__.py"
-    library = next(iter(sorted(tree.at(image, f"{PREFIX}/lib").glob("libpython*.so*"))), None)
-    name = library.name if library is not None else "libz.so.1"
+    path = f"{SITE}/ROOT/__init__.py"
     text = tree.at(image, path).read_text()
-    load = f'import ctypes as _ct\n_ct.CDLL("{PREFIX}/lib/{name}")\n'
-    tree.write(image, path, text + load)
+    tree.write(image, path, f'{text}\n\nctypes.CDLL("{PREFIX}/lib/libMathCore.so")\n')
