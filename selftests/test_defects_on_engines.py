@@ -20,6 +20,8 @@ from selftests.test_defects import by_outcome, checked_in, judge
 
 ENGINES = ("docker", "podman", "apptainer")
 PROFILE = "--profile=ml-pyroot:alma9-python311"
+# A host can use only an unpacked image without a container.
+UNPACKED_ALONE = {"on-host-bash", "on-host-zsh", "on-host-programs", "on-host-libraries"}
 
 
 class Images(NamedTuple):
@@ -47,6 +49,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
             top = layers.difference(base, image)
             registry.push(running, "ml-pyroot", name, [layer, top], layers.configuration(image))
         yield Images(running.address, digest)
+
+
+def packed(outcomes: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The outcomes of a packed image, by those of the same in a directory."""
+    found = {name: checks - UNPACKED_ALONE for name, checks in outcomes.items()}
+    skipped = set[str]().union(*outcomes.values()) & UNPACKED_ALONE
+    found["skipped"] = found.get("skipped", set()) | skipped
+    return {name: checks for name, checks in found.items() if checks}
 
 
 def image_of(engine: str, name: str, images: Images) -> str:
@@ -86,8 +96,9 @@ def test_the_same_verdicts_and_every_defect_is_caught(
         f"--image={image_of('sandbox', 'good', images)}",
         PROFILE,
     )
-    assert by_outcome(good) == by_outcome(in_a_directory)
-    assert set(by_outcome(good)) == {"passed"}
+    assert set(by_outcome(in_a_directory)) == {"passed"}
+    expected_good = by_outcome(in_a_directory)
+    assert by_outcome(good) == (expected_good if engine == "apptainer" else packed(expected_good))
     assert isinstance(good["images"], list)
     expected_digest = None if engine == "apptainer" else images.digest
     assert [image["digest"] for image in good["images"]] == [expected_digest]
@@ -110,7 +121,8 @@ def test_the_same_verdicts_and_every_defect_is_caught(
     for name, defect in DEFECTS.items():
         text = image_of(engine, name, images)
         label = text if engine == "apptainer" else f"ml-pyroot:{name}"
-        expected[label] = {"failed": set(defect.caught_by)}
+        caught = {"failed": set(defect.caught_by)}
+        expected[label] = caught if engine == "apptainer" else packed(caught)
     assert by_image == expected
 
 
@@ -128,7 +140,7 @@ def test_a_sif_gets_the_same_verdicts(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     found = judge(own_list, report, f"--image={sif}", PROFILE)
     in_a_directory = judge(own_list, report, f"--image={directory}", PROFILE)
-    assert by_outcome(found) == by_outcome(in_a_directory)
+    assert by_outcome(found) == packed(by_outcome(in_a_directory))
     assert isinstance(found["images"], list)
     (image,) = found["images"]
     assert image["engine"] == "apptainer"
