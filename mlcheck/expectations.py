@@ -76,6 +76,8 @@ class Packages(Table):
     """Packages of rpm or dpkg that the list names (with their architecture)."""
     required: dict[str, Package] = {}
     """The promised packages of conda or pip."""
+    contains_base: bool = False
+    """Whether every package of the image that this one extends is in it too, with any version."""
 
     def modules(self) -> dict[str, str]:
         """Package name to the module that it must let import."""
@@ -114,6 +116,36 @@ class Entrypoint(Table):
     """ENTRYPOINT."""
     cmd: tuple[str, ...] | None = None
     """CMD."""
+    activates: bool | None = None
+    """Whether it activates the conda environment. Left out: not checked."""
+
+
+class Banner(Table):
+    """What the image says when it starts."""
+
+    script: AbsolutePath
+    """The script that says it, which the entrypoint sources."""
+    says: tuple[str, ...] = ()
+    """Words that it must print."""
+    writable: tuple[str, ...] = ()
+    """Words that it must print where the prefix can be written, and nowhere else."""
+    read_only: tuple[str, ...] = ()
+    """Words that it must print where the prefix cannot be written, and nowhere else."""
+    silenced_by: str
+    """Variable that silences it, set to anything."""
+
+
+class Configuration(Table):
+    """The rest of the image's configuration. What is left out is not checked."""
+
+    labels: tuple[str, ...] = ()
+    """Names of labels; their values are free."""
+    user: str | None = None
+    """USER; empty: not set."""
+    workdir: str | None = None
+    """WORKDIR; empty: not set, which is the root directory."""
+    exposed: tuple[str, ...] | None = None
+    """EXPOSE, such as "8888/tcp"; empty: none."""
 
 
 class Kernelspec(Table):
@@ -149,6 +181,23 @@ class Libraries(Table):
 
     system: tuple[str, ...] = ()
     """Sonames that must come from the system, not from the prefix."""
+
+
+class Framework(Table):
+    """The framework of a machine-learning image."""
+
+    module: Literal["tensorflow", "torch"]
+    """The Python package."""
+    cuda: str | Literal[False]
+    """The CUDA version that it was built for, or its leading parts; false: it was built for none,
+    and asks nothing of a GPU."""
+    opens: tuple[str, ...] = ()
+    """Sonames of CUDA's libraries that it opens by name when it is used, so that no ELF file tells
+    of them."""
+    script: AbsolutePath | None = None
+    """The image's own check of it, a Python program that ends with 0 and prints the version."""
+    hints: tuple[AbsolutePath, ...] = ()
+    """Scripts that tell a user, when a shell starts, that the GPU's driver is not in there."""
 
 
 class RootConfig(Table):
@@ -191,6 +240,23 @@ class Scripts(Table):
     """Names whose first line must not hold the prefix, so that they work in a moved copy."""
 
 
+class Integrity(Table):
+    """Files of conda packages that the image changes on purpose."""
+
+    replaced: dict[Glob, Annotated[str, Field(min_length=1)] | Literal[False]] = {}
+    """File (with `*`) = why it must not be the package's own; false: it must be, whatever a
+    parent says."""
+    edited: dict[Glob, Annotated[str, Field(min_length=1)]] = {}
+    """File (with `*`) = why it may differ from the package's own."""
+
+
+class Deployed(Table):
+    """An image that is deployed as a directory for many users."""
+
+    private: tuple[Glob, ...] = ()
+    """Files and directories that others need not read (with `*`)."""
+
+
 class Waiver(Table):
     """A known deviation: reported as waived until its end date, failing again after it."""
 
@@ -220,13 +286,18 @@ class Expectations(Table):
     files: dict[AbsolutePath, PromisedFile] = {}
     environment: Environment = Environment()
     entrypoint: Entrypoint | None = None
+    banner: Banner | None = None
+    configuration: Configuration | None = None
     kernelspecs: Kernelspecs | None = None
     rpath: Rpath | None = None
     libraries: Libraries = Libraries()
+    framework: Framework | None = None
     root_config: RootConfig | None = None
     new_env: NewEnv | None = None
     on_host: OnHost | None = None
     scripts: Scripts | None = None
+    integrity: Integrity = Integrity()
+    deployed: Deployed | None = None
     waivers: tuple[Waiver, ...] = ()
 
 

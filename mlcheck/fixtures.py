@@ -6,33 +6,38 @@ makes the tests that need the fact end as ERROR, not as FAILED.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from testinfra.host import Host
 
-from mlcheck import facts, opening
+from mlcheck import facts, gpu, opening
+from mlcheck.checks.deployed import SINGULARITY_FILES, SINGULARITY_LINKS
 from mlcheck.checks.root_runs import needed_level
-from mlcheck.engines import sandbox_host
-from mlcheck.engines.base import HostView, OpenImage
+from mlcheck.engines.base import OpenImage
+from mlcheck.errors import UsageError
 from mlcheck.host import connect
 from mlcheck.judge import Judge, show_with
+from mlcheck.probes import conda_files as conda_files_probe
 from mlcheck.probes import (
     cpu,
+    cuda,
+    deployed,
     elf,
-    env_archive,
+    framework,
     imports,
     installed,
     kernelspecs,
     libraries,
-    newenv,
-    on_host,
     package_list,
     root_config,
-    root_runs,
+    startup,
     system,
 )
+from mlcheck.probes import distributions as distributions_probe
+from mlcheck.probes import gpu as gpu_probe
 from mlcheck.profile import Profile
 from mlcheck.run import RUN, Target
 
@@ -111,6 +116,86 @@ def installed_packages(image: OpenImage, prefix: str) -> facts.InstalledPackages
 
 
 @pytest.fixture(scope="session")
+def conda_records(image: OpenImage, prefix: str) -> facts.CondaRecords:
+    """What conda-meta says of files and dependencies."""
+    return conda_files_probe.records(image.rootfs, prefix)
+
+
+@pytest.fixture(scope="session")
+def conda_files(image: OpenImage, conda_records: facts.CondaRecords) -> facts.FilePresence:
+    """Which of the recorded files are there."""
+    return conda_files_probe.presence(image.rootfs, conda_records)
+
+
+@pytest.fixture(scope="session")
+def conda_contents(image: OpenImage, conda_records: facts.CondaRecords) -> facts.FileContents:
+    """Which of the recorded files have the recorded content: every one is read."""
+    return conda_files_probe.contents(image.rootfs, conda_records)
+
+
+@pytest.fixture(scope="session")
+def distributions(image: OpenImage, prefix: str) -> facts.Distributions:
+    """What the Python packages require."""
+    return distributions_probe.probe(image.rootfs, prefix)
+
+
+@pytest.fixture(scope="session")
+def base_packages(
+    mlcheck_target: Target, profile: Profile, request: pytest.FixtureRequest
+) -> facts.PackageList | None:
+    """The package list of the image that this one extends: of --base-list, or of the base image
+    where it is found beside this one. None when it is not asked for."""
+    run = request.config.stash[RUN]
+    path = profile.expect.packages.list
+    if not profile.expect.packages.contains_base or path is None or len(profile.lineage) == 1:
+        return None
+    if run.base_list is not None:
+        return package_list.read_host_file(run.base_list)
+    try:
+        base, engine = opening.base(mlcheck_target.ref, profile.lineage[1], mlcheck_target.engine)
+        with opening.open_image(base, engine, pull="never") as opened:
+            found = package_list.read(opened.rootfs, path)
+    except UsageError as error:
+        why = str(error).partition("\n")[0]
+        pytest.skip(f"the base image was not found ({why}); give its list with --base-list FILE")
+    return dataclasses.replace(found, path=f"{base.text}{path}")
+
+
+@pytest.fixture(scope="session")
+def deployment(mlcheck_target: Target, request: pytest.FixtureRequest) -> facts.Deployment | None:
+    """Where this machine has the image as a directory; None when it has not."""
+    if mlcheck_target.ref.kind not in ("directory", "reference"):
+        return None
+    directory = Path(request.config.stash[RUN].prepared(mlcheck_target).location)
+    if not directory.is_absolute() or not directory.is_dir():
+        return None
+    return deployed.deployment(directory)
+
+
+@pytest.fixture(scope="session")
+def config_digest(mlcheck_target: Target, request: pytest.FixtureRequest) -> str | None:
+    """Digest of the published image's configuration, "sha256:...": --config-digest."""
+    return request.config.stash[RUN].config_digest(mlcheck_target)
+
+
+@pytest.fixture(scope="session")
+def singularity_files(image: OpenImage) -> facts.Files:
+    """What is at the paths by which apptainer starts an image."""
+    libs = "/.singularity.d/libs"
+    return system.files(image.rootfs, [*SINGULARITY_FILES, libs, *SINGULARITY_LINKS])
+
+
+@pytest.fixture(scope="session")
+def unreadable_files(
+    image: OpenImage, deployment: facts.Deployment | None, profile: Profile
+) -> facts.UnreadableFiles | None:
+    """What others cannot read of a sandbox; None when that is not asked."""
+    if deployment is None or deployment.cvmfs or profile.expect.deployed is None:
+        return None
+    return deployed.unreadable(image.rootfs)
+
+
+@pytest.fixture(scope="session")
 def elf_files(image: OpenImage, prefix: str) -> facts.ElfFiles:
     """Every ELF file of the prefix."""
     return elf.probe(image.rootfs, prefix)
@@ -176,7 +261,16 @@ def environment(image: OpenImage) -> facts.Environment:
 @pytest.fixture(scope="session")
 def entrypoint_runs(image: OpenImage) -> facts.EntrypointRuns | None:
     """The entrypoint, started with commands behind it."""
-    return system.entrypoint(image)
+    return startup.entrypoint(image)
+
+
+@pytest.fixture(scope="session")
+def banner(image: OpenImage, profile: Profile, prefix: str) -> facts.Banner | None:
+    """The banner, sourced by itself."""
+    expected = profile.expect.banner
+    if expected is None:
+        return None
+    return startup.banner(image, expected.script, expected.silenced_by, prefix)
 
 
 @pytest.fixture(scope="session")
@@ -207,98 +301,53 @@ def root_config_libs(image: OpenImage) -> facts.RootConfig:
 
 
 @pytest.fixture(scope="session")
-def pyroot_run(image: OpenImage, profile: Profile) -> facts.PyRoot:
-    """A histogram in PyROOT."""
-    return root_runs.pyroot(image, needed_level(profile))
+def framework_said(image: OpenImage, profile: Profile) -> facts.Framework:
+    """The promised framework, imported, computing on the CPU."""
+    if profile.expect.framework is None:
+        pytest.skip("the profile promises no framework")
+    return framework.probe(image, profile.expect.framework.module)
 
 
 @pytest.fixture(scope="session")
-def root_program(image: OpenImage, profile: Profile) -> facts.RootProgram:
-    """A C++ program, compiled by what root-config says."""
-    return root_runs.program(image, needed_level(profile))
+def framework_script(image: OpenImage, profile: Profile) -> facts.CommandResult | None:
+    """The image's own check of its framework."""
+    promised = profile.expect.framework
+    return cuda.script(image, promised.script) if promised and promised.script else None
 
 
 @pytest.fixture(scope="session")
-def new_environment(image: OpenImage, profile: Profile, prefix: str) -> facts.NewEnv | None:
-    """An environment made on top of the image's."""
-    expected = profile.expect.new_env
-    if expected is None:
-        return None
-    return newenv.probe(image, expected.script, expected.reuse, prefix)
+def cuda_libraries(
+    image: OpenImage,
+    prefix: str,
+    profile: Profile,
+    mlcheck_target: Target,
+    request: pytest.FixtureRequest,
+) -> facts.CudaLibraries:
+    """The framework's CUDA libraries, and those of the driver in the image."""
+    promised = profile.expect.framework
+    if promised is None:
+        pytest.skip("the profile promises no framework")
+    asked = request.config.stash[RUN].start(mlcheck_target).gpu
+    given = cuda.mount_points(image) if asked else frozenset[str]()
+    return cuda.probe(image, prefix, promised.module, promised.opens, given)
 
 
 @pytest.fixture(scope="session")
-def environment_archive(image: OpenImage, profile: Profile, prefix: str) -> facts.EnvArchive | None:
-    """The archive of links from which environments are made."""
-    expected = profile.expect.new_env
-    if expected is None or expected.archive is None:
-        return None
-    return env_archive.probe(image.rootfs, expected.archive, prefix)
+def gpu_hints(image: OpenImage, profile: Profile) -> facts.Hints:
+    """What the hint scripts say."""
+    promised = profile.expect.framework
+    return cuda.hints(image, promised.hints if promised else ())
 
 
 @pytest.fixture(scope="session")
-def host_view(
-    mlcheck_target: Target, request: pytest.FixtureRequest, profile: Profile
-) -> Iterator[HostView | str]:
-    """A host that has the unpacked image; a text says why there is none."""
-    prepared = request.config.stash[RUN].prepared(mlcheck_target)
-    place = Path(prepared.location)
-    why = sandbox_host.unusable()
-    if profile.expect.on_host is None or profile.expect.prefix is None:
-        yield "the profile promises no use on the host"
-    elif not (place.is_absolute() and place.is_dir()):
-        yield "only an unpacked image can be used on the host, without a container"
-    elif why is not None:
-        yield why
-    else:
-        with sandbox_host.opened(place, profile.expect.prefix) as host:
-            yield host
-
-
-def _host_shell(host: HostView | str, name: str, profile: Profile) -> facts.HostShell | str:
-    if isinstance(host, str) or profile.expect.on_host is None:
-        return str(host)
-    if not on_host.has_shell(host, name):
-        return f"this machine has no {name}"
-    return on_host.shell(host, name, profile.expect.on_host.script)
-
-
-@pytest.fixture(scope="session")
-def host_bash(host_view: HostView | str, profile: Profile) -> facts.HostShell | str:
-    """The setup script, sourced on the host in bash."""
-    return _host_shell(host_view, "bash", profile)
-
-
-@pytest.fixture(scope="session")
-def host_zsh(host_view: HostView | str, profile: Profile) -> facts.HostShell | str:
-    """The setup script, sourced on the host in zsh."""
-    return _host_shell(host_view, "zsh", profile)
-
-
-@pytest.fixture(scope="session")
-def inside_setup(image: OpenImage, profile: Profile) -> facts.InsideSetup | None:
-    """The same script, sourced in the image itself."""
-    expected = profile.expect.on_host
-    return on_host.inside(image, expected.script) if expected else None
-
-
-@pytest.fixture(scope="session")
-def host_commands(host_view: HostView | str, profile: Profile) -> facts.HostCommands | str:
-    """The promised commands, run on the host."""
-    expected = profile.expect.on_host
-    if isinstance(host_view, str) or expected is None:
-        return str(host_view)
-    return on_host.commands(host_view, expected.script, expected.commands)
-
-
-@pytest.fixture(scope="session")
-def host_libraries(
-    host_view: HostView | str, profile: Profile, prefix: str
-) -> facts.HostLibraries | str:
-    """What python3 and the promised programs load on the host."""
-    expected = profile.expect.on_host
-    if isinstance(host_view, str) or expected is None:
-        return str(host_view)
-    return on_host.libraries(
-        host_view, expected.script, prefix, expected.modules, expected.programs
-    )
+def gpus(
+    image: OpenImage, profile: Profile, mlcheck_target: Target, request: pytest.FixtureRequest
+) -> facts.Gpus:
+    """The GPUs, from the machine up to a computation; as far as there are any."""
+    run = request.config.stash[RUN]
+    required = bool(request.config.getoption("--require-gpu"))
+    host, refused = gpu.host(), run.gpu_refused(mlcheck_target)
+    promised = profile.expect.framework
+    if refused or promised is None or not promised.cuda:
+        return facts.Gpus(host, refused, required)
+    return gpu_probe.climb(image, host, promised.module, required=required)

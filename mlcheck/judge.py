@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mlcheck.errors import EngineError
 from mlcheck.expectations import Waiver
 from mlcheck.profile import Profile
 from mlcheck.report import text
@@ -28,7 +29,11 @@ class Judge:
         self._show = show
 
     def __call__(self, verdict: Verdict) -> None:
-        """Pass, fail, skip or xfail, with the verdict kept for the reports."""
+        """Pass, fail, skip or xfail, with the verdict kept for the reports.
+
+        Raises:
+            EngineError: the verdict tells of trouble of this machine or the engine.
+        """
         today = datetime.datetime.now(datetime.UTC).date()
         findings: list[tuple[Finding, bool]] = []
         touched: dict[int, Waiver] = {}
@@ -54,6 +59,8 @@ class Judge:
             "waivers": [waiver.model_dump() for waiver in waivers],
             "notes": [text.printable(note) for note in verdict.notes],
         }
+        if verdict.trouble is not None:
+            raise EngineError(verdict.trouble, verdict.remedy)
         if verdict.not_applicable is not None:
             pytest.skip(verdict.not_applicable)
         remarks = [

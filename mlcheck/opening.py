@@ -171,6 +171,27 @@ def check_exists(ref: ImageRef) -> None:
         raise UsageError(f"{ref.text}: there is no {ref.location}.")
 
 
+def base(ref: ImageRef, name: str, engine_name: str) -> tuple[ImageRef, str]:
+    """The image `name` of the same tag beside an image, and the engine that reads its files.
+
+    Beside it is: among the reference images, in the same directory (as CVMFS has them), or under
+    the same name of the registry.
+
+    Raises:
+        UsageError: such an image has none beside it.
+    """
+    full = f"{name}:{ref.tag}" if ref.tag else name
+    match ref.kind:
+        case "reference":
+            return ImageRef.parse(f"reference:{full}"), Sandbox.name
+        case "directory":
+            directory = Path(ref.location).expanduser().absolute().parent / full
+            return ImageRef.parse(f"{directory}/"), Sandbox.name
+        case "registry" if not ref.digest:
+            return ImageRef.parse(ref.location.removesuffix(ref.name) + full), engine_name
+    raise UsageError(f"{ref.text} has no {full} beside it.")
+
+
 @contextmanager
 def prepare(
     ref: ImageRef,

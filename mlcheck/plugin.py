@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from xdist.scheduler import Scheduling
     from xdist.workermanage import WorkerController
 
-pytest_plugins = ["mlcheck.fixtures"]
+pytest_plugins = ["mlcheck.fixtures", "mlcheck.fixtures_at_work"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,6 +61,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--nv=auto (default: never)",
     )
     group.addoption(
+        "--require-gpu",
+        action="store_true",
+        help="for runners that promise a GPU: asks for one as --nv does, and a test that would be "
+        "skipped for lack of it is an error",
+    )
+    group.addoption(
         "--profile",
         metavar="NAME[:TAG]",
         help="what to expect of the images; default: the name and tag of the image itself",
@@ -76,6 +82,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--package-list",
         metavar="FILE",
         help="checked-in copy of the package list to compare the image's list with",
+    )
+    group.addoption(
+        "--base-list",
+        metavar="FILE",
+        help="package list of the image that this one is built from, where that is not found "
+        "beside it (default: NAME:TAG in the same directory, registry or engine)",
+    )
+    group.addoption(
+        "--config-digest",
+        action="append",
+        default=[],
+        metavar="[IMAGE=]sha256:...",
+        help="digest of the published image's configuration, to compare with the directory that "
+        "CVMFS has of it; repeat for several images",
     )
     group.addoption(
         "--network",

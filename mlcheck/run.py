@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +15,16 @@ from typing import Any
 import pytest
 
 import mlcheck
-from mlcheck import gpu, opening
+from mlcheck import gpu, opening, reference
 from mlcheck.engines.base import Prepared, Progress, Start
 from mlcheck.errors import EngineError, UsageError
 from mlcheck.image import ImageRef
 from mlcheck.profile import Catalog, Profile
 from mlcheck.report.model import ImageModel, Report, ResultModel
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 SUITE = Path(__file__).parents[1] / "tests"
-DEFAULT_IMAGES = ("reference:ml-base", "reference:ml-pyroot")
+DEFAULT_IMAGES = tuple(f"reference:{name}" for name in reference.NAMES)
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Run:
         self.clock = time.monotonic()
         self.catalog = Catalog([Path(p) for p in config.getoption("--profiles")] + [SUITE])
         self.package_list = self._file_option("--package-list")
+        self.base_list = self._file_option("--base-list")
+        self._config_digests = self._digests_option("--config-digest")
         self.results: list[ResultModel] = []
         self.notes: dict[str, dict[str, None]] = {}
         self._given = given
@@ -105,14 +109,48 @@ class Run:
             raise UsageError(f"{option} {value}: there is no such file.")
         return path
 
+    def _digests_option(self, option: str) -> dict[str, str]:
+        """Image as it was written, or "" for all, to the digest that is expected of it."""
+        found = {}
+        for value in self.config.getoption(option):
+            image, _, digest = str(value).rpartition("=")
+            if not _DIGEST.fullmatch(digest):
+                raise UsageError(
+                    f"{option} {value}: expected [IMAGE=]sha256:<64 hex digits>.",
+                    "It is the digest of the image's configuration: "
+                    "`docker image inspect --format {{.Id}} IMAGE`.",
+                )
+            found[image] = digest
+        return found
+
+    def config_digest(self, target: Target) -> str | None:
+        """The digest of the published image's configuration, if it was given."""
+        for image in (target.ref.text, target.label, ""):
+            if image in self._config_digests:
+                return self._config_digests[image]
+        return None
+
     def start(self, target: Target) -> Start:
         """How the image of a target is started."""
+        gpus = not self.gpu_refused(target)
+        return Start(network=self.config.getoption("--network"), gpu=gpus)
+
+    def gpu_refused(self, target: Target) -> str:
+        """Why no GPU is asked for; "" when one is."""
         option = self.config.getoption
-        request = option("--nv")
-        asked = gpu.wanted(request)
-        if request == "auto" and target.engine not in opening.GIVE_GPUS:
-            asked = False
-        return Start(network=option("--network"), gpu=asked)
+        request, required = option("--nv"), option("--require-gpu")
+        if request == "always":
+            return ""
+        if request == "never" and not required:
+            return "no GPU was asked for (--nv)"
+        if not gpu.host_has_driver():
+            pci = gpu.host().pci
+            if not pci:
+                return "this machine has no NVIDIA GPU"
+            return f"this machine has an NVIDIA GPU (PCI {pci[0]}), and its driver is not loaded"
+        if target.engine not in opening.GIVE_GPUS:
+            return f"the engine {target.engine} gives no GPU to an image"
+        return ""
 
     def check_options(self) -> None:
         """Find mistakes before the first test, in one message.

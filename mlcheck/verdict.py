@@ -65,6 +65,7 @@ class Verdict:
         checked: how many things were compared. Zero without a finding proves nothing and never
             passes.
         not_applicable: the reason why the rule says nothing about this image.
+        trouble: what this machine or the engine could not do, so that the image is not judged.
     """
 
     check: str
@@ -74,9 +75,12 @@ class Verdict:
     notes: tuple[str, ...] = ()
     checked: int = 0
     not_applicable: str | None = None
+    trouble: str | None = None
 
     @property
-    def outcome(self) -> Literal["passed", "failed", "skipped"]:
+    def outcome(self) -> Literal["passed", "failed", "skipped", "error"]:
+        if self.trouble is not None:
+            return "error"
         if self.findings:
             return "failed"
         return "skipped" if self.not_applicable is not None else "passed"
@@ -102,3 +106,7 @@ class Rule:
     def skipped(self, reason: str) -> Verdict:
         """A verdict for an image to which the rule does not apply."""
         return Verdict(self.check, self.rule, self.remedy, not_applicable=reason)
+
+    def not_judged(self, trouble: str, remedy: str) -> Verdict:
+        """A verdict for an image that this machine or the engine kept from being judged."""
+        return Verdict(self.check, self.rule, remedy, trouble=trouble)

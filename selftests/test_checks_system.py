@@ -13,8 +13,6 @@ from mlcheck.facts import (
     Commands,
     ElfFile,
     ElfFiles,
-    EntrypointRuns,
-    Environment,
     File,
     Files,
     FileType,
@@ -200,67 +198,6 @@ def test_a_symlink_and_its_target(target: str, good: bool) -> None:
     assert files.files(Files({"/bin/zsh": there}), profile).outcome == (
         "passed" if good else "failed"
     )
-
-
-# --- configuration ------------------------------------------------------------------------
-
-CONFIG = Environment(
-    {"A": "1", "PATH": "/opt/conda/bin:/usr/bin", "L": "/usr/lib64:/.singularity.d/libs"},
-    ("/entrypoint.sh",),
-    ("/bin/bash",),
-    None,
-    None,
-    (),
-    None,
-    "/env.sh",
-)
-
-
-@pytest.mark.parametrize(
-    ("promise", "wrong"),
-    [
-        ({"equals": {"A": "1"}}, []),
-        ({"equals": {"A": "2"}}, ["A"]),
-        ({"equals": {"B": "2"}}, ["B"]),
-        ({"starts": {"PATH": ["/opt/conda/bin"], "L": ["/usr/lib64"]}}, []),
-        ({"starts": {"PATH": ["/usr/bin"]}}, ["PATH"]),
-        ({"starts": {"NO": ["/usr/bin"]}}, ["NO"]),
-    ],
-)
-def test_environment(promise: dict[str, Any], wrong: list[str]) -> None:
-    assert subjects(files.environment(CONFIG, Profile.of({"environment": promise}))) == wrong
-
-
-ENTRYPOINT = Profile.of({"entrypoint": {"argv": ["/entrypoint.sh"], "cmd": ["/bin/bash"]}})
-
-
-@pytest.mark.parametrize(
-    ("config", "script", "wrong"),
-    [
-        (CONFIG, entry("/entrypoint.sh"), []),
-        (replace(CONFIG, entrypoint=None), entry("/entrypoint.sh"), ["ENTRYPOINT"]),
-        (replace(CONFIG, cmd=("/bin/sh",)), entry("/entrypoint.sh"), ["CMD"]),
-        (CONFIG, entry("/entrypoint.sh", mode=0o644), ["/entrypoint.sh"]),
-        (CONFIG, None, ["/entrypoint.sh"]),
-    ],
-)
-def test_entrypoint(config: Environment, script: ResolvedFile | None, wrong: list[str]) -> None:
-    assert subjects(files.entrypoint(config, script, ENTRYPOINT)) == wrong
-
-
-@pytest.mark.parametrize(
-    ("exit_code", "words", "wrong"),
-    [
-        (7, "a banner\ntwo words\n", []),
-        (0, "two words\n", ["exit code"]),
-        (7, "\n", ["words"]),
-        (0, "", ["exit code", "words"]),
-        (7, "two words\nan afterword\n", ["words"]),
-    ],
-)
-def test_entrypoint_command(exit_code: int, words: str, wrong: list[str]) -> None:
-    runs = EntrypointRuns(answer("", exit_code), answer(words))
-    assert subjects(files.entrypoint_command(runs, ENTRYPOINT)) == wrong
 
 
 # --- scripts ------------------------------------------------------------------------------

@@ -312,7 +312,7 @@ def test_environment(image: OpenOci) -> None:
     found = image.environment
     assert found.env["GREETING"] == "hello"
     assert (found.entrypoint, found.cmd) == (("/no/entrypoint",), ("a", "b"))
-    assert (found.user, found.workdir, found.exposed) == (None, "/made", ("8888/tcp",))
+    assert (found.user, found.workdir, found.exposed) == ("", "/made", ("8888/tcp",))
     assert found.labels is not None
     assert found.labels["colour"] == "blue"
     assert found.source == f"{image.engine} image inspect {image.ref.text}"

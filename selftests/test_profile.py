@@ -187,7 +187,9 @@ PUBLISHED = [
 ]
 
 
-@pytest.mark.parametrize("name", ["ml-base", "ml-pyroot"])
+@pytest.mark.parametrize(
+    "name", ["ml-base", "ml-pyroot", "ml-tensorflow", "ml-tensorflow-cpu", "ml-tensorflow-gpu"]
+)
 @pytest.mark.parametrize("tag", PUBLISHED)
 def test_the_suite_has_every_published_variant(name: str, tag: str) -> None:
     expect = Catalog([ROOT / "tests"]).load(name, tag).expect
@@ -216,6 +218,34 @@ def test_the_variants_promise_the_published_versions(tag: str, micromamba: str, 
     assert required["root"].version == root
     assert required["uproot"].version == "5.0.13"
     assert ("_x86_64-microarch-level" in required) == tag.startswith("alma9")
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "alma9", "centos7"),
+    [
+        ("ml-tensorflow-cpu", "tensorflow", "2.15.0", "2.10.0"),
+        ("ml-tensorflow", "tensorflow", "2.15.0", "2.10.0"),
+        ("ml-tensorflow-gpu", "tensorflow", "2.14.0", "2.10.0"),
+        ("ml-tensorflow-gpu", "cudatoolkit", "11.8.0", "11.8.0"),
+        ("ml-torch-gpu", "pytorch", "2.5.1", None),
+    ],
+)
+def test_the_frameworks_have_the_published_versions(
+    name: str, package: str, alma9: str, centos7: str | None
+) -> None:
+    catalog = Catalog([ROOT / "tests"])
+    expect = catalog.load(name, "alma9-python311").expect
+    assert expect.packages.required[package].version == alma9
+    cuda = ("/usr/lib64", "/usr/local/nvidia/lib64", "/usr/local/cuda/lib64")
+    assert expect.environment.starts["LD_LIBRARY_PATH"] == cuda
+    if centos7 is None:
+        with pytest.raises(UsageError, match="alma9-python311"):
+            catalog.load(name, "centos7-python39")
+        return
+    expect = catalog.load(name, "centos7-python39").expect
+    assert expect.packages.required[package].version == centos7
+    only = ("/usr/lib64",) if name != "ml-tensorflow-gpu" else cuda
+    assert expect.environment.starts["LD_LIBRARY_PATH"] == only
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

@@ -77,7 +77,7 @@ def test_an_ml_image(tmp_path: Path) -> None:
     }
     assert (found.entrypoint, found.cmd) == (("/entrypoint.sh",), ("/bin/bash",))
     assert found.labels == labels
-    assert (found.user, found.workdir, found.exposed) == (None, None, ())
+    assert (found.user, found.workdir, found.exposed) == (None, None, None)
     assert found.problems == ()
     assert found.source == (
         "/.singularity.d/env/10-docker2singularity.sh, /.singularity.d/runscript, "

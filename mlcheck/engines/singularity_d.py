@@ -68,7 +68,7 @@ def read_environment(rootfs: RootFS) -> Environment:
         cmd=cmd,
         user=None,
         workdir=None,
-        exposed=(),
+        exposed=None,
         labels=labels,
         source=source,
         problems=tuple(problems),

@@ -7,9 +7,32 @@ fact, and a check decides what it means.
 
 from __future__ import annotations
 
-from mlcheck.facts.commands import CommandResult, Commands, EntrypointRuns, Shell, Shells
+from mlcheck.facts.commands import Banner, CommandResult, Commands, EntrypointRuns, Shell, Shells
+from mlcheck.facts.deployed import Deployment, UnreadableFiles
 from mlcheck.facts.elf import ElfFile, ElfFiles, Libraries, LibraryNeed
 from mlcheck.facts.files import File, Files, FileType, Problem, ResolvedFile, Script, Scripts
+from mlcheck.facts.gpu import (
+    Computation,
+    CudaDriver,
+    CudaLibraries,
+    CudaLibrary,
+    Framework,
+    GpuDevice,
+    Gpus,
+    Hint,
+    Hints,
+    HostGpus,
+)
+from mlcheck.facts.integrity import (
+    CondaRecord,
+    CondaRecords,
+    Distribution,
+    Distributions,
+    FileContents,
+    FileDifference,
+    FilePresence,
+    RecordedFile,
+)
 from mlcheck.facts.jupyter import Kernelspec, Kernelspecs
 from mlcheck.facts.newenv import (
     ArchiveLink,
@@ -34,8 +57,18 @@ from mlcheck.facts.system import Environment, OsRelease, PythonInfo, PythonProbe
 
 __all__ = [
     "ArchiveLink",
+    "Banner",
     "CommandResult",
     "Commands",
+    "Computation",
+    "CondaRecord",
+    "CondaRecords",
+    "CudaDriver",
+    "CudaLibraries",
+    "CudaLibrary",
+    "Deployment",
+    "Distribution",
+    "Distributions",
     "ElfFile",
     "ElfFiles",
     "EntrypointRuns",
@@ -45,9 +78,18 @@ __all__ = [
     "EnvSession",
     "Environment",
     "File",
+    "FileContents",
+    "FileDifference",
+    "FilePresence",
     "FileType",
     "Files",
+    "Framework",
+    "GpuDevice",
+    "Gpus",
+    "Hint",
+    "Hints",
     "HostCommands",
+    "HostGpus",
     "HostLibraries",
     "HostShell",
     "ImportResult",
@@ -69,6 +111,7 @@ __all__ = [
     "PyRoot",
     "PythonInfo",
     "PythonProbe",
+    "RecordedFile",
     "ResolvedFile",
     "RootConfig",
     "RootProgram",
@@ -76,4 +119,5 @@ __all__ = [
     "Scripts",
     "Shell",
     "Shells",
+    "UnreadableFiles",
 ]

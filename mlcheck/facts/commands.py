@@ -62,7 +62,26 @@ class EntrypointRuns:
     Args:
         exit_code: the answer to `bash -c "exit 7"`.
         words: the answer to `bash -c "echo two words"`.
+        env: the answer to `env`, one word, which even an entrypoint that tears words apart runs.
     """
 
     exit_code: CommandResult
     words: CommandResult
+    env: CommandResult
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    """The script that greets, sourced alone.
+
+    Args:
+        path: where it is.
+        said: what it prints by itself; None when it is not there.
+        silenced: what it prints when it is asked to be silent; None when it is not there.
+        writable: whether the prefix can be written there.
+    """
+
+    path: str
+    said: CommandResult | None
+    silenced: CommandResult | None
+    writable: bool

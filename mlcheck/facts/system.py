@@ -30,6 +30,8 @@ class Environment:
     Args:
         env: variables of the configuration (not of a shell).
         entrypoint, cmd: argv lists; None when the image does not tell.
+        user, workdir: "" when not set; None when the image does not tell.
+        exposed: ports ("8888/tcp"); None when the image does not tell.
         labels: None when the image does not tell.
         source: where this was read, for people ("/.singularity.d/env/10-docker2singularity.sh").
     """
@@ -39,7 +41,7 @@ class Environment:
     cmd: tuple[str, ...] | None
     user: str | None
     workdir: str | None
-    exposed: tuple[str, ...]
+    exposed: tuple[str, ...] | None
     labels: Mapping[str, str] | None
     source: str
     problems: tuple[Problem, ...] = ()

@@ -12,10 +12,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from mlcheck.engines.base import OpenImage
-from mlcheck.facts import ElfFiles, Libraries
+from mlcheck.facts import ElfFiles, FileContents, FilePresence, Libraries
 from mlcheck.probes import (
+    conda_files,
+    distributions,
     elf,
     env_archive,
+    framework,
+    gpu,
     imports,
     installed,
     kernelspecs,
@@ -24,6 +28,7 @@ from mlcheck.probes import (
     package_list,
     root_config,
     root_runs,
+    startup,
     system,
 )
 
@@ -73,6 +78,14 @@ def _libraries(image: OpenImage, questions: Questions) -> Libraries:
     return libraries.probe(image, questions.libraries, list(programs.files))
 
 
+def _conda_files(image: OpenImage, questions: Questions) -> tuple[FilePresence, FileContents]:
+    recorded = conda_files.records(image.rootfs, questions.prefix)
+    return (
+        conda_files.presence(image.rootfs, recorded),
+        conda_files.contents(image.rootfs, recorded),
+    )
+
+
 PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyType(
     {
         "os-release": lambda image, _: system.os_release(image.rootfs),
@@ -80,6 +93,8 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
         "files": lambda image, ask: system.files(image.rootfs, ask.files),
         "package-list": lambda image, ask: package_list.read(image.rootfs, ask.package_list),
         "installed": lambda image, ask: installed.probe(image, ask.prefix),
+        "distributions": lambda image, ask: distributions.probe(image.rootfs, ask.prefix),
+        "conda-files": _conda_files,
         "elf": lambda image, ask: elf.probe(image.rootfs, ask.prefix),
         "libraries": _libraries,
         "scripts": lambda image, ask: system.scripts(
@@ -88,9 +103,12 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
         "kernelspecs": lambda image, _: kernelspecs.probe(image),
         "root-config": lambda image, _: root_config.probe(image),
         "python": lambda image, _: system.python(image),
-        "entrypoint": lambda image, _: system.entrypoint(image),
+        "entrypoint": lambda image, _: startup.entrypoint(image),
         "shells": lambda image, ask: system.shells(image, ask.shells),
         "commands": lambda image, ask: system.commands(image, ask.commands),
+        "tensorflow": lambda image, _: framework.probe(image, "tensorflow"),
+        "torch": lambda image, _: framework.probe(image, "torch"),
+        "cuda-driver": lambda image, _: gpu.driver(image),
         "imports": lambda image, ask: imports.probe(image, ask.modules),
         "env-archive": lambda image, ask: env_archive.probe(
             image.rootfs, f"{ask.prefix}/newEnv-base.tgz", ask.prefix

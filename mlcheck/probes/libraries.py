@@ -67,6 +67,19 @@ def probe(image: OpenImage, wanted: Sequence[str], elf_paths: Sequence[str]) -> 
     return Libraries(tuple(needs), tuple(loader.problems))
 
 
+def opened(image: OpenImage, program: str, by: str, sonames: Sequence[str]) -> Libraries:
+    """Resolve what the library `by` opens with dlopen(3) in a process of `program`.
+
+    Args:
+        program, by: paths of ELF files.
+
+    Raises:
+        ProbeError: this machine forbids reading a file.
+    """
+    loader = _Loader(image.rootfs, image.environment.env.get("LD_LIBRARY_PATH", ""))
+    return Libraries(tuple(loader.opened(program, by, sonames)), tuple(loader.problems))
+
+
 class _Loader:
     def __init__(self, rootfs: RootFS, library_path: str) -> None:
         self._rootfs = rootfs
@@ -129,6 +142,19 @@ class _Loader:
                     Problem(path, f"was not followed: more than {LOOKUP_LIMIT} places to look at")
                 )
                 return
+
+    def opened(self, program: str, by: str, sonames: Sequence[str]) -> Iterator[LibraryNeed]:
+        """Where each is found that `by`, loaded by `program`, asks for by name."""
+        chain: _Object | None = None
+        for path in (program, by):
+            parsed = self._parse(path)
+            if isinstance(parsed, Unreadable):
+                self.problems.append(Problem(parsed.path, parsed.what))
+                return
+            final_path = self._rootfs.resolve(path).final_path
+            chain = _Object(final_path, final_path, parsed, chain)
+        for soname in sonames:
+            yield self.find(soname, chain, chain.elf if chain else None)[0]
 
     def find(
         self, soname: str, by: _Object | None, like: ElfFile | None

@@ -13,7 +13,6 @@ from mlcheck.engines.base import OpenImage, RootFS, Unreadable
 from mlcheck.facts import (
     CommandResult,
     Commands,
-    EntrypointRuns,
     Files,
     OsRelease,
     Problem,
@@ -167,22 +166,6 @@ def python(image: OpenImage) -> PythonProbe:
             case [str(executable), str(prefix), str(version)]:
                 info = PythonInfo(executable, prefix, version)
     return PythonProbe(info, result)
-
-
-def entrypoint(image: OpenImage) -> EntrypointRuns | None:
-    """Start the image with commands behind its entrypoint; None when it tells of none.
-
-    Raises:
-        EngineError: the engine could not run it.
-    """
-    if not image.environment.entrypoint:
-        return None
-
-    def answer(script: str) -> CommandResult:
-        command = ["bash", "-c", script]
-        return command_result(image.start(command, limit_s=LIMIT_S, output_limit=OUTPUT_LIMIT))
-
-    return EntrypointRuns(answer("exit 7"), answer("echo two words"))
 
 
 def scripts(rootfs: RootFS, prefix: str, path_env: str) -> Scripts:

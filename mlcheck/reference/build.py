@@ -1,4 +1,4 @@
-"""Build reference images, layer upon layer: packages, ml-base, ml-pyroot, defects."""
+"""Build reference images, layer upon layer: packages, ml-base, what others add to it, defects."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from mlcheck.reference import (
     cache,
     condameta,
     config,
+    consistency,
     debian,
     elf,
+    frameworks,
     listing,
     newenv,
     python,
@@ -32,7 +34,25 @@ from mlcheck.reference.condameta import CondaPackage, build_string
 from mlcheck.reference.defects import Defect, find
 from mlcheck.reference.python import PREFIX, SITE, VERSION
 
-NAMES = ("ml-base", "ml-pyroot")
+Add = Callable[[Path, Job, bool], list[CondaPackage]]
+"""Adds to a copy of ml-base, with real packages or not; returns the records of what it added."""
+
+
+def _add_root(directory: Path, job: Job, real: bool) -> list[CondaPackage]:
+    (debian if real else system).add_lib_gl(directory, job)
+    system.write_loader_cache(directory, job)
+    return root.add(directory, job)
+
+
+DERIVED: dict[str, tuple[str, Add]] = {
+    "ml-pyroot": ("ROOT", _add_root),
+    "ml-tensorflow-cpu": ("TensorFlow", frameworks.add_tensorflow_cpu),
+    "ml-tensorflow-gpu": ("TensorFlow", frameworks.add_tensorflow_gpu),
+    "ml-torch-gpu": ("torch", frameworks.add_torch_gpu),
+}
+"""What is ml-base with more: its title, and what adds it."""
+
+NAMES = ("ml-base", *DERIVED)
 MICROMAMBA = "2.1.0"
 _HERE = Path(__file__).parent
 # What changes nothing in a good image does not make the cached ones stale.
@@ -58,6 +78,7 @@ def build(
     tag: str | None = None,
     defects: Iterable[str] = (),
     full: bool = False,
+    framework: bool = False,
     progress: Progress = lambda line: None,
 ) -> Path:
     """Build a reference image, or take it from the cache.
@@ -67,6 +88,7 @@ def build(
         tag: `default_tag()` or None.
         defects: names of `DEFECTS` to plant, each once, in the order of their names.
         full: real packages in place of the larger stand-ins.
+        framework: TensorFlow itself in ml-tensorflow-cpu, also without `full`.
         progress: is told each finished step, one line.
 
     Returns: the image's root directory, called `NAME:TAG`. It is shared by everyone who uses the
@@ -89,7 +111,8 @@ def build(
         )
     planted = [find(defect, name) for defect in sorted(set(defects))]
     _require_linux()
-    steps = _Steps(progress, name, tag, full, planted)
+    real = full or (framework and name == "ml-tensorflow-cpu")
+    steps = _Steps(progress, name, tag, full, real, planted)
     return steps.with_defects() if planted else steps.good(name)
 
 
@@ -97,21 +120,29 @@ class _Steps:
     """The layers of one image; each knows the one below it."""
 
     def __init__(
-        self, progress: Progress, name: str, tag: str, full: bool, planted: Sequence[Defect]
+        self,
+        progress: Progress,
+        name: str,
+        tag: str,
+        full: bool,
+        real: bool,
+        planted: Sequence[Defect],
     ) -> None:
         self.progress, self.name, self.tag, self.full = progress, name, tag, full
+        self.real = real
         self.planted = planted
         self.key = _hash(_sources(), _machine(), full, tag)
 
     def good(self, name: str) -> Path:
         label = f"{name}:{self.tag}"
-        make: Callable[[Path, Job], None] = self._pyroot if name == "ml-pyroot" else self._base
-        return cache.layer(_hash(self.key, name), label, make, self.progress)
+        make = self._derived if name in DERIVED else self._base
+        own = [name, self.real] if name in DERIVED else [name]
+        return cache.layer(_hash(self.key, *own), label, make, self.progress)
 
     def with_defects(self) -> Path:
         label = f"{self.name}:{self.tag}"
         names = [defect.name for defect in self.planted]
-        key = _hash(self.key, self.name, names, _content(_HERE / "defects"))
+        key = _hash(self.key, self.name, self.real, names, _content(_HERE / "defects"))
 
         def make(directory: Path, job: Job) -> None:
             cache.clone(self.good(self.name), directory)
@@ -147,7 +178,7 @@ class _Steps:
         cache.clone(self._packages(), directory)
         with self._step(job, 4, "system") as step:
             system.lay_out(directory, job)
-            _overlay(directory, "ml-base")
+            tree.overlay(directory, _HERE / "rootfs" / "ml-base", VERSION)
             system.add_old_host_libraries(directory, job)
             _micromamba(directory, job)
             shells = {"zsh": "5.9", "tcsh": "6.24.15"}
@@ -163,18 +194,20 @@ class _Steps:
             system.write_loader_cache(directory, job)
             step("commands, libraries and scripts")
         with self._step(job, 5, "records") as step:
-            count = _conda_packages(directory, shells)
+            consistency.drop_missing_parts(directory, "scikit_hep")
+            openssl = consistency.add_openssl(directory, job)
+            count = _conda_packages(directory, shells, openssl)
             step(f"{count} in conda-meta, and the package list")
         _finish(directory)
 
-    def _pyroot(self, directory: Path, job: Job) -> None:
+    def _derived(self, directory: Path, job: Job) -> None:
         elf.require_tools()
         cache.clone(self.good("ml-base"), directory)
-        with self._step(job, 6, "ROOT") as step:
-            add_lib_gl = debian.add_lib_gl if self.full else system.add_lib_gl
-            add_lib_gl(directory, job)
-            system.write_loader_cache(directory, job)
-            condameta.write(directory, root.add(directory, job))
+        title, add = DERIVED[self.name]
+        with self._step(job, 6, title) as step:
+            tree.overlay(directory, _HERE / "rootfs" / self.name, VERSION)
+            config.write_singularity(directory, self.tag, self.name)
+            condameta.write(directory, add(directory, job, self.real))
             step("programs, libraries and records")
         _finish(directory)
 
@@ -182,7 +215,7 @@ class _Steps:
     def _step(self, job: Job, number: int, title: str) -> Iterator[Callable[[str], None]]:
         """Tells what a step did and how long it took, when it calls what it is given."""
         start = time.monotonic()
-        of = 6 if self.name == "ml-pyroot" else 5
+        of = 6 if self.name in DERIVED else 5
 
         def done(what: str) -> None:
             job.progress(f"[{number}/{of}] {title}: {what} ({time.monotonic() - start:.1f} s)")
@@ -195,16 +228,6 @@ def _finish(directory: Path) -> None:
     listing.write(directory, listed, MICROMAMBA)
     newenv.write(directory)
     tree.tidy_modes(directory)
-
-
-def _overlay(directory: Path, name: str) -> None:
-    top = _HERE / "rootfs" / name
-    for source in sorted(top.rglob("*")):
-        if source.is_file():
-            content = source.read_bytes()
-            # A wheel does not keep modes: what begins as a script is one.
-            mode = 0o755 if content.startswith(b"#!") else 0o644
-            tree.write(directory, f"/{source.relative_to(top)}", content, mode)
 
 
 def _micromamba(directory: Path, job: Job) -> None:
@@ -225,7 +248,7 @@ def _links_of_system(directory: Path) -> None:
         tree.symlink(directory, path, to)
 
 
-def _conda_packages(directory: Path, shells: dict[str, str]) -> int:
+def _conda_packages(directory: Path, shells: dict[str, str], openssl: CondaPackage) -> int:
     """Write the records of the prefix as far as ml-base has them; returns how many."""
     certificates = tree.at(directory, f"{SITE}/certifi/cacert.pem").read_bytes()
     tree.write(directory, f"{PREFIX}/ssl/cacert.pem", certificates)
@@ -235,7 +258,7 @@ def _conda_packages(directory: Path, shells: dict[str, str]) -> int:
         tree.at(directory, f"{PREFIX}/share/zoneinfo"),
         ignore=shutil.ignore_patterns("*.py", "__pycache__"),
     )
-    packages = condameta.python_packages(directory, _REQUESTED.split())
+    packages = [openssl, *condameta.python_packages(directory, _REQUESTED.split())]
     owned = {path for package in packages for path in package.files}
     interpreter = condameta.files_below(
         directory,
@@ -248,7 +271,7 @@ def _conda_packages(directory: Path, shells: dict[str, str]) -> int:
             python.full_version(),
             build_string("python", python=False) + "_cpython",
             "Python-2.0",
-            ("tzdata", "ca-certificates"),
+            ("tzdata", "ca-certificates", "openssl >=3.4.1,<4.0a0"),
             tuple(path for path in interpreter if path not in owned),
             requested=f"python={VERSION}",
         ),

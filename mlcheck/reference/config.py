@@ -17,6 +17,12 @@ ENV = {
     "LC_ALL": "C.UTF-8",
     "LD_LIBRARY_PATH": "/usr/lib64",
 }
+_WITH_CUDA = {"LD_LIBRARY_PATH": "/usr/lib64:/usr/local/nvidia/lib64:/usr/local/cuda/lib64"}
+_OF_IMAGE = {
+    "ml-tensorflow-cpu": _WITH_CUDA,
+    "ml-tensorflow-gpu": _WITH_CUDA,
+    "ml-torch-gpu": _WITH_CUDA,
+}
 ENTRYPOINT = ["/entrypoint.sh"]
 CMD = ["/bin/bash"]
 
@@ -26,10 +32,15 @@ def labels(version: str) -> dict[str, str]:
     return {"imageVersion": version, "imageRawSize": ""}
 
 
-def write_singularity(root: Path, version: str) -> None:
+def env(image: str) -> dict[str, str]:
+    """The variables of the reference image of that name."""
+    return ENV | _OF_IMAGE.get(image, {})
+
+
+def write_singularity(root: Path, version: str, image: str = "ml-base") -> None:
     """What apptainer keeps of a docker image's configuration in `/.singularity.d`."""
     lines = ["#!/bin/sh"]
-    for name, value in ENV.items():
+    for name, value in env(image).items():
         # apptainer lets the user's environment win, but for PATH.
         shown = value if name == "PATH" else f'${{{name}:-"{value}"}}'
         lines.append(f'export {name}="{shown}"')
@@ -43,5 +54,6 @@ def write_singularity(root: Path, version: str) -> None:
         ("/.exec", "actions/exec"),
         ("/.run", "actions/run"),
         ("/.shell", "actions/shell"),
+        ("/.test", "actions/test"),
     ):
         tree.symlink(root, link, f".singularity.d/{target}")

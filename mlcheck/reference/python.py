@@ -13,7 +13,7 @@ import shutil
 import stat
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mlcheck.errors import EngineError
@@ -104,41 +104,59 @@ def install_packages(root: Path, job: Job, *, full: bool) -> int:
     Raises:
         EngineError: uv could not; its own words say why.
     """
-    import uv  # heavy for nothing when the image is cached
-
-    words: list[str | Path] = [
-        uv.find_uv_bin(),
-        "pip",
-        "install",
-        "--python",
-        tree.at(root, f"{PREFIX}/bin/python3"),
-        "--break-system-packages",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "--link-mode",
-        "copy",
-        "--no-progress",
-        "--no-python-downloads",
-    ]
+    words: list[str | Path] = ["--no-deps"]
     for lock in LOCKS[full]:
         words += ["-r", _HERE / lock]
-    # A virtual environment that is active here does not matter.
-    environment = {"VIRTUAL_ENV": "", "CONDA_PREFIX": ""}
-    try:
-        job.run(words, cwd=root, env=environment)
-    except EngineError as error:
-        raise EngineError(
-            f"The Python packages of the reference image could not be installed.\n{error.what}",
-            "It takes them from PyPI, or where UV_DEFAULT_INDEX points to, and keeps them in "
-            "uv's cache: see that it is reachable and that there is space.",
-        ) from error
+    _install(root, job, words)
     if not full:
         for name, version in _STAND_INS.items():
             _add_stand_in(root, name, version)
     site = tree.at(root, SITE)
     system.add_sonames(root, job, _extension_files(site))
     return sum(1 for _ in site.glob("*.dist-info"))
+
+
+def install_more(root: Path, job: Job, requirements: Iterable[str]) -> set[str]:
+    """Install packages with all that they need. What is there stays, where they let it.
+
+    Returns: the names of the dist-info directories that were added.
+
+    Raises:
+        EngineError: uv could not; its own words say why.
+    """
+    site = tree.at(root, SITE)
+    before = {info.name for info in site.glob("*.dist-info")}
+    _install(root, job, list(requirements))
+    arrange(root)
+    added = {info.name for info in site.glob("*.dist-info")} - before
+    libraries = [file for file in _extension_files(site) if _is_of(file, site, added)]
+    system.add_sonames(root, job, libraries)
+    return added
+
+
+def _is_of(file: Path, site: Path, infos: set[str]) -> bool:
+    path = str(file.relative_to(site))
+    return any(row[0] == path for info in infos for row in record_rows(site / info / "RECORD"))
+
+
+def _install(root: Path, job: Job, words: list[str | Path]) -> None:
+    import uv  # heavy for nothing when the image is cached
+
+    begin: list[str | Path] = [
+        *(uv.find_uv_bin(), "pip", "install", "--python", tree.at(root, f"{PREFIX}/bin/python3")),
+        *("--break-system-packages", "--only-binary", ":all:", "--link-mode", "copy"),
+        *("--no-progress", "--no-python-downloads"),
+    ]
+    # A virtual environment that is active here does not matter.
+    environment = {"VIRTUAL_ENV": "", "CONDA_PREFIX": ""}
+    try:
+        job.run([*begin, *words], cwd=root, env=environment)
+    except EngineError as error:
+        raise EngineError(
+            f"The Python packages of the reference image could not be installed.\n{error.what}",
+            "It takes them from PyPI, or where UV_DEFAULT_INDEX points to, and keeps them in "
+            "uv's cache: see that it is reachable and that there is space.",
+        ) from error
 
 
 def arrange(root: Path) -> None:
@@ -297,22 +315,40 @@ def _mend_record(root: Path, record: Path, changed: set[str]) -> None:
 
 def _add_stand_in(root: Path, name: str, version: str) -> None:
     """A package that imports and knows its version, in place of one of hundreds of megabytes."""
-    info = f"{name}-{version}.dist-info"
-    files = {
-        f"{name}/__init__.py": f'"""Stand-in for {name} in a reference image."""\n\n'
-        f'__version__ = "{version}"\n',
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        f"Summary: stand-in for {name} in a reference image\nLicense: BSD-3-Clause\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: mlcheck\nRoot-Is-Purelib: true\n"
-        "Tag: py3-none-any\n",
-        f"{info}/INSTALLER": "mlcheck\n",
-        f"{info}/top_level.txt": f"{name}\n",
-    }
+    text = f'"""Stand-in for {name} in a reference image."""\n\n__version__ = "{version}"\n'
+    tree.write(root, f"{SITE}/{name}/__init__.py", text)
+    add_distribution(root, name, version, name)
+
+
+def add_distribution(root: Path, name: str, version: str, package: str) -> None:
+    """Write what an installer would of a distribution: a stand-in, whose one package is there.
+
+    Args:
+        package: its directory in site-packages.
+    """
+    info = f"{name.replace('-', '_')}-{version}.dist-info"
+    for file, content in (
+        (
+            "METADATA",
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+            f"Summary: stand-in for {name} in a reference image\nLicense: BSD-3-Clause\n",
+        ),
+        (
+            "WHEEL",
+            "Wheel-Version: 1.0\nGenerator: mlcheck\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        ),
+        ("INSTALLER", "mlcheck\n"),
+        ("top_level.txt", f"{package}\n"),
+    ):
+        tree.write(root, f"{SITE}/{info}/{file}", content)
+    site = tree.at(root, SITE)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    for path, content in files.items():
-        tree.write(root, f"{SITE}/{path}", content)
-        writer.writerow([path, record_hash(content.encode()), len(content.encode())])
+    for directory in (package, info):
+        for path in sorted((site / directory).rglob("*")):
+            if path.is_file():
+                data = path.read_bytes()
+                writer.writerow([path.relative_to(site), record_hash(data), len(data)])
     writer.writerow([f"{info}/RECORD", "", ""])
     tree.write(root, f"{SITE}/{info}/RECORD", text.getvalue())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -54,12 +55,6 @@ def add(root: Path, job: Job) -> list[CondaPackage]:
         shutil.copy2(first, bin_ / name)
     _compiler(root, job)
     tree.symlink(root, f"{PREFIX}/bin/rootcling", "rootcling.exe")
-    overlay = Path(__file__).parent / "rootfs" / "ml-pyroot"
-    for source in sorted(overlay.rglob("*")):
-        if source.is_file():
-            path = f"/{source.relative_to(overlay)}".replace("python3.X", f"python{VERSION}")
-            mode = 0o755 if source.read_bytes().startswith(b"#!") else 0o644
-            tree.write(root, path, source.read_bytes(), mode)
     return _records(root)
 
 
@@ -88,6 +83,13 @@ def _records(root: Path) -> list[CondaPackage]:
     compilers = [f"{PREFIX}/bin/{name}" for name in COMPILERS]
     gxx = condameta.files_below(root, *compilers, COMPILED)
     built = build_string("root")
+    # As the package has them: the images' builders put -lz and another RPATH there.
+    own = {f"bin/{name}": (b"/0000000000000:", f"{PREFIX}/lib:".encode()) for name in PROGRAMS}
+    own["bin/root-config"] = (b" -lz ", b" ")
+    hashes = {}
+    for path, (ours, theirs) in own.items():
+        content = tree.at(root, f"{PREFIX}/{path}").read_bytes().replace(ours, theirs, 1)
+        hashes[path] = (hashlib.sha256(content).hexdigest(), len(content))
     return [
         CondaPackage(
             "root",
@@ -104,6 +106,7 @@ def _records(root: Path) -> list[CondaPackage]:
             "LGPL-2.1-only",
             (f"python {VERSION}.*", "zlib >=1.3.1,<2.0a0", "_x86_64-microarch-level >=3"),
             root_base,
+            hashes,
         ),
         CondaPackage("zlib", _ZLIB, build_string("zlib", python=False), "Zlib", files=zlib),
         CondaPackage("gxx", "12.4.0", build_string("gxx", python=False), "GPL-3.0-only", files=gxx),

@@ -36,6 +36,20 @@ def copy(root: Path, path: str, source: Path, mode: int) -> None:
     target.chmod(mode)
 
 
+def overlay(root: Path, top: Path, python: str) -> None:
+    """Put a copy of every file below `top` at the same place.
+
+    Args:
+        python: "3.11", which stands in paths that hold `python3.X` there.
+    """
+    for source in sorted(top.rglob("*")):
+        if source.is_file() and "__pycache__" not in source.parts:
+            content = source.read_bytes()
+            path = f"/{source.relative_to(top)}".replace("python3.X", f"python{python}")
+            # A wheel does not keep modes: what begins as a script is one.
+            write(root, path, content, 0o755 if content.startswith(b"#!") else 0o644)
+
+
 def symlink(root: Path, path: str, to: str) -> None:
     """Put a symbolic link in place of whatever is at `path`."""
     target = at(root, path)

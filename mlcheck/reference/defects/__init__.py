@@ -9,6 +9,8 @@ from mlcheck.errors import UsageError
 from mlcheck.reference.defects import (
     elves,
     files,
+    gpus,
+    integrity,
     jupyter,
     newenv,
     on_host,
@@ -26,6 +28,8 @@ DEFECTS: Mapping[str, Defect] = MappingProxyType(
             (
                 elves.DEFECTS
                 | files.DEFECTS
+                | gpus.DEFECTS
+                | integrity.DEFECTS
                 | jupyter.DEFECTS
                 | newenv.DEFECTS
                 | on_host.DEFECTS

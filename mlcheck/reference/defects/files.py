@@ -10,6 +10,7 @@ from mlcheck.reference.python import PREFIX
 
 DEFECTS = Catalogue()
 _ENTRYPOINT = "/entrypoint.sh"
+_BANNER = "/printme.sh"
 _ENVIRONMENT = "/.singularity.d/env/10-docker2singularity.sh"
 _OS_RELEASE = "/usr/lib/os-release"
 
@@ -63,7 +64,9 @@ def _file_missing(image: Path) -> None:
     tree.remove(image, "/create-newEnv-on-base.sh")
 
 
-@DEFECTS.defect("file-mode", "/setupMe-on-host.sh may be read by its owner alone.", "files")
+@DEFECTS.defect(
+    "file-mode", "/setupMe-on-host.sh may be read by its owner alone.", "files", "deployed-readable"
+)
 def _file_mode(image: Path) -> None:
     tree.chmod(image, "/setupMe-on-host.sh", 0o600)
 
@@ -134,6 +137,54 @@ def _entrypoint_not_executable(image: Path) -> None:
 def _entrypoint_swallows(image: Path) -> None:
     content = "#!/bin/bash\n. /printme.sh\nif [ $# -gt 0 ]; then\n    bash -c $*\nfi\nexit 0\n"
     tree.write(image, _ENTRYPOINT, content, 0o755)
+
+
+@DEFECTS.defect(
+    "entrypoint-activates",
+    "/entrypoint.sh activates the environment, which alma9 images leave to the user.",
+    "entrypoint-activation",
+)
+def _entrypoint_activates(image: Path) -> None:
+    activate = ". /usr/local/bin/_activate_current_env.sh\n"
+    tree.replace(image, _ENTRYPOINT, ". /printme.sh\n", f". /printme.sh\n{activate}")
+
+
+@DEFECTS.defect(
+    "banner-not-printed", "/entrypoint.sh does not print the banner.", "entrypoint-banner"
+)
+def _banner_not_printed(image: Path) -> None:
+    tree.replace(image, _ENTRYPOINT, ". /printme.sh\n", "")
+    # apptainer's users get it from there.
+    tree.replace(image, "/.singularity.d/env/99-printme.sh", ". /printme.sh\n", "")
+
+
+@DEFECTS.defect(
+    "banner-no-list", "The banner names another file than the package list.", "entrypoint-banner"
+)
+def _banner_no_list(image: Path) -> None:
+    tree.replace(image, _BANNER, "/list-of-pkgs-inside.txt", "/list-of-packages.txt")
+
+
+@DEFECTS.defect(
+    "banner-wrong-hint",
+    "The banner says `micromamba install` where the prefix cannot be written.",
+    "entrypoint-banner",
+)
+def _banner_wrong_hint(image: Path) -> None:
+    tree.replace(image, _BANNER, "[ -w /opt/conda ]", "[ -d /opt/conda ]")
+
+
+@DEFECTS.defect(
+    "banner-not-silenced", "CONTAINER_USERENV does not silence the banner.", "entrypoint-banner"
+)
+def _banner_not_silenced(image: Path) -> None:
+    tree.replace(image, _BANNER, "${CONTAINER_USERENV:-}", "${CONTAINER_QUIET:-}")
+
+
+@DEFECTS.defect("label-missing", "There is no label imageRawSize.", "configuration")
+def _label_missing(image: Path) -> None:
+    path = "/.singularity.d/labels.json"
+    tree.replace(image, path, '"imageRawSize"', '"imageSize"')
 
 
 @DEFECTS.defect(

@@ -33,7 +33,10 @@ def _host_certificates(image: Path) -> None:
 
 
 @DEFECTS.defect(
-    "host-certificates-dangling", "The certificates in the prefix are a link to nothing.", *_BOTH
+    "host-certificates-dangling",
+    "The certificates in the prefix are a link to nothing.",
+    *_BOTH,
+    "conda-files-present",
 )
 def _host_certificates_dangling(image: Path) -> None:
     tree.symlink(image, f"{PREFIX}/ssl/cert.pem", "no-such-file.pem")
@@ -94,6 +97,7 @@ def _host_script_absolute(image: Path) -> None:
     "host-absolute-load",
     "import ROOT loads a library by its absolute path in /opt/conda, which the host has too.",
     "on-host-libraries",
+    "conda-files-unchanged",
     images=(ML_PYROOT,),
 )
 def _host_absolute_load(image: Path) -> None:

@@ -96,7 +96,11 @@ def _micromamba_missing(image: Path) -> None:
 
 
 @DEFECTS.defect(
-    "pipenv-missing", "There is no pipenv in /opt/conda/bin.", "commands", "newenv-archive"
+    "pipenv-missing",
+    "There is no pipenv in /opt/conda/bin.",
+    "commands",
+    "conda-files-present",
+    "newenv-archive",
 )
 def _pipenv_missing(image: Path) -> None:
     tree.remove(image, f"{_BIN}/pipenv")
@@ -113,17 +117,22 @@ def _pipenv_fails(image: Path) -> None:
     "shells",
     "files",
     "newenv-archive",
+    "conda-files-present",
 )
 def _zsh_missing(image: Path) -> None:
     tree.remove(image, f"{_BIN}/zsh")
 
 
-@DEFECTS.defect("tcsh-fails", "tcsh starts and does nothing but fail.", "shells")
+@DEFECTS.defect(
+    "tcsh-fails", "tcsh starts and does nothing but fail.", "shells", "conda-files-unchanged"
+)
 def _tcsh_fails(image: Path) -> None:
     tree.write(image, f"{_BIN}/tcsh", "#!/bin/sh\necho 'tcsh: no terminal' >&2\nexit 1\n", 0o755)
 
 
-@DEFECTS.defect("tcsh-mute", "tcsh ends with 0 and has done nothing.", "shells")
+@DEFECTS.defect(
+    "tcsh-mute", "tcsh ends with 0 and has done nothing.", "shells", "conda-files-unchanged"
+)
 def _tcsh_mute(image: Path) -> None:
     tree.write(image, f"{_BIN}/tcsh", "#!/bin/sh\nexit 0\n", 0o755)
 
@@ -149,6 +158,7 @@ def _root_config_lzstd_only(image: Path) -> None:
     "There is no root-config.",
     "root-config",
     "newenv-archive",
+    "conda-files-present",
     images=_PYROOT,
 )
 def _root_config_missing(image: Path) -> None:

@@ -22,6 +22,7 @@ _ROOT_CONFIG = f"{PREFIX}/bin/root-config"
     "pyroot",
     "imports",
     "on-host-programs",
+    "conda-files-unchanged",
     images=_PYROOT,
 )
 def _pyroot_fails(image: Path) -> None:
@@ -34,6 +35,7 @@ def _pyroot_fails(image: Path) -> None:
     "pyroot",
     "imports",
     "on-host-programs",
+    "conda-files-unchanged",
     images=_PYROOT,
 )
 def _pyroot_illegal_instruction(image: Path) -> None:
@@ -41,21 +43,39 @@ def _pyroot_illegal_instruction(image: Path) -> None:
     tree.write(image, _MODULE, text)
 
 
-@DEFECTS.defect("pyroot-wrong", "A histogram in PyROOT has a wrong mean.", "pyroot", images=_PYROOT)
+@DEFECTS.defect(
+    "pyroot-wrong",
+    "A histogram in PyROOT has a wrong mean.",
+    "pyroot",
+    "conda-files-unchanged",
+    images=_PYROOT,
+)
 def _pyroot_wrong(image: Path) -> None:
     tree.replace(
         image, _MODULE, "return sum(self._values) / len", "return 0.5 + sum(self._values) / len"
     )
 
 
-@DEFECTS.defect("root-no-compiler", "There is no C++ compiler.", "root-program", images=_PYROOT)
+@DEFECTS.defect(
+    "root-no-compiler",
+    "There is no C++ compiler.",
+    "root-program",
+    "conda-files-present",
+    images=_PYROOT,
+)
 def _root_no_compiler(image: Path) -> None:
     for name in COMPILERS:
         tree.remove(image, f"{PREFIX}/bin/{name}")
     newenv.write(image)  # environments have links to them
 
 
-@DEFECTS.defect("root-no-headers", "ROOT's headers are not there.", "root-program", images=_PYROOT)
+@DEFECTS.defect(
+    "root-no-headers",
+    "ROOT's headers are not there.",
+    "root-program",
+    "conda-files-present",
+    images=_PYROOT,
+)
 def _root_no_headers(image: Path) -> None:
     tree.remove(image, f"{PREFIX}/include/TH1F.h")
 
@@ -64,6 +84,7 @@ def _root_no_headers(image: Path) -> None:
     "root-config-system-first",
     "root-config names the system's library directory before the prefix's: its libz is taken.",
     "root-program",
+    "conda-files-unchanged",
     images=_PYROOT,
 )
 def _root_config_system_first(image: Path) -> None:
@@ -75,6 +96,7 @@ def _root_config_system_first(image: Path) -> None:
     "root-config-no-rpath",
     "root-config names no -rpath: programs find no library of ROOT when they run.",
     "root-program",
+    "conda-files-unchanged",
     images=_PYROOT,
 )
 def _root_config_no_rpath(image: Path) -> None:
@@ -85,6 +107,7 @@ def _root_config_no_rpath(image: Path) -> None:
     "root-program-illegal-instruction",
     "A program that is compiled in the image ends by SIGILL.",
     "root-program",
+    "conda-files-unchanged",
     images=_PYROOT,
 )
 def _root_program_illegal_instruction(image: Path) -> None:

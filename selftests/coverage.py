@@ -1,0 +1,87 @@
+"""docs/coverage.md: the contract of the ML-Containers images, and what covers it.
+
+`python -m selftests.coverage` writes it from contract.toml and the catalogue of defects;
+test_coverage.py holds it true.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CONTRACT = Path(__file__).with_name("contract.toml")
+PAGE = ROOT / "docs" / "coverage.md"
+
+_HEAD = """\
+# What is covered
+
+Every property that the ML-Containers images promise, the checks that cover it, and the planted
+fault by which each check is proven: `mlcheck reference defects` lists the faults, `make demo
+DEFECT=NAME` plants one. What a planted fault cannot show is shown by a self-test, named here. No
+image of upstream's could be had while this was written, nor a GPU, nor CVMFS: the last column says
+what that leaves untried. Written by `python -m selftests.coverage`.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """One row.
+
+    Args:
+        promise: what the images promise.
+        checks: names of checks that judge it.
+        defects: names of defects that prove those checks for it.
+        tests: self-tests that prove what no planted fault can, `file.py::name`.
+        untried: what could not be tried without the real thing; "" for nothing.
+    """
+
+    area: str
+    promise: str
+    checks: tuple[str, ...]
+    defects: tuple[str, ...]
+    tests: tuple[str, ...]
+    untried: str
+
+
+def properties() -> Iterator[Property]:
+    """All rows, in the order of contract.toml."""
+    for area in tomllib.loads(CONTRACT.read_text(encoding="utf-8"))["area"]:
+        for row in area["property"]:
+            yield Property(
+                area["title"],
+                row["promise"],
+                tuple(row["checks"]),
+                tuple(row.get("defects", ())),
+                tuple(row.get("tests", ())),
+                row.get("untried", ""),
+            )
+
+
+def page() -> str:
+    """The text of docs/coverage.md."""
+    lines = [_HEAD]
+    area = None
+    for row in properties():
+        if row.area != area:
+            area = row.area
+            lines += [
+                f"\n## {area}\n" if len(lines) > 1 else f"## {area}\n",
+                "| promise | check | proven by | untried |",
+            ]
+            lines += ["|---|---|---|---|"]
+        files = [f"selftests/{test.partition('::')[0]}" for test in row.tests]
+        proofs = list(dict.fromkeys([*row.defects, *files]))
+        cells = (row.promise, _code(row.checks), _code(proofs), row.untried)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
