@@ -207,6 +207,32 @@ class RootConfig(Table):
     """Words that `root-config --libs` must print."""
 
 
+class NewEnv(Table):
+    """Environments of the user's own on top of the image's."""
+
+    script: AbsolutePath
+    """Sourced with -p DIR, it makes one."""
+    reuse: str
+    """Name of the script, in the environment, by which a new session enters it."""
+    entries: tuple[str, ...] = ()
+    """Names at the top of the environment, besides the script above."""
+    archive: AbsolutePath | None = None
+    """A .tgz of links from which environments are made."""
+
+
+class OnHost(Table):
+    """The unpacked image as a virtual environment on the host, without a container."""
+
+    script: AbsolutePath
+    """Sourced there, it enters the image's environment."""
+    commands: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
+    """Name = argv of a command that must run there."""
+    modules: tuple[str, ...] = ()
+    """Python modules that must import there."""
+    programs: tuple[AbsolutePath, ...] = ()
+    """Programs, besides python3, whose libraries must be the image's own."""
+
+
 class Scripts(Table):
     """Scripts in the prefix's bin/."""
 
@@ -267,6 +293,8 @@ class Expectations(Table):
     libraries: Libraries = Libraries()
     framework: Framework | None = None
     root_config: RootConfig | None = None
+    new_env: NewEnv | None = None
+    on_host: OnHost | None = None
     scripts: Scripts | None = None
     integrity: Integrity = Integrity()
     deployed: Deployed | None = None

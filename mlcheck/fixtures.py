@@ -15,12 +15,14 @@ from testinfra.host import Host
 
 from mlcheck import facts, gpu, opening
 from mlcheck.checks.deployed import SINGULARITY_FILES, SINGULARITY_LINKS
+from mlcheck.checks.root_runs import needed_level
 from mlcheck.engines.base import OpenImage
 from mlcheck.errors import UsageError
 from mlcheck.host import connect
 from mlcheck.judge import Judge, show_with
 from mlcheck.probes import conda_files as conda_files_probe
 from mlcheck.probes import (
+    cpu,
     cuda,
     deployed,
     elf,
@@ -286,7 +288,10 @@ def jupyter_kernels(image: OpenImage) -> facts.Kernelspecs:
 @pytest.fixture(scope="session")
 def module_imports(image: OpenImage, profile: Profile) -> facts.Imports:
     """The promised modules, each imported in a fresh interpreter."""
-    return imports.probe(image, list(profile.expect.packages.modules().values()))
+    found = imports.probe(image, list(profile.expect.packages.modules().values()))
+    if any("SIGILL" in (result.error or "") for result in found.results):
+        cpu.require(image, needed_level(profile), "python3")
+    return found
 
 
 @pytest.fixture(scope="session")

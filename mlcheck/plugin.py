@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from xdist.scheduler import Scheduling
     from xdist.workermanage import WorkerController
 
-pytest_plugins = ["mlcheck.fixtures"]
+pytest_plugins = ["mlcheck.fixtures", "mlcheck.fixtures_at_work"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

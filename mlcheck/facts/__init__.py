@@ -34,6 +34,8 @@ from mlcheck.facts.integrity import (
     RecordedFile,
 )
 from mlcheck.facts.jupyter import Kernelspec, Kernelspecs
+from mlcheck.facts.newenv import ArchiveLink, EnvArchive, EnvAttempt, EnvPython, EnvSession, NewEnv
+from mlcheck.facts.on_host import HostCommands, HostLibraries, HostShell, InsideSetup, LoadedFiles
 from mlcheck.facts.packages import (
     ImportResult,
     Imports,
@@ -43,10 +45,11 @@ from mlcheck.facts.packages import (
     PackageList,
     PackageSource,
 )
-from mlcheck.facts.root import RootConfig
+from mlcheck.facts.root import PyRoot, RootConfig, RootProgram
 from mlcheck.facts.system import Environment, OsRelease, PythonInfo, PythonProbe
 
 __all__ = [
+    "ArchiveLink",
     "Banner",
     "CommandResult",
     "Commands",
@@ -62,6 +65,10 @@ __all__ = [
     "ElfFile",
     "ElfFiles",
     "EntrypointRuns",
+    "EnvArchive",
+    "EnvAttempt",
+    "EnvPython",
+    "EnvSession",
     "Environment",
     "File",
     "FileContents",
@@ -74,9 +81,13 @@ __all__ = [
     "Gpus",
     "Hint",
     "Hints",
+    "HostCommands",
     "HostGpus",
+    "HostLibraries",
+    "HostShell",
     "ImportResult",
     "Imports",
+    "InsideSetup",
     "InstalledPackage",
     "InstalledPackages",
     "Kernelspec",
@@ -84,15 +95,19 @@ __all__ = [
     "Libraries",
     "LibraryNeed",
     "ListedPackage",
+    "LoadedFiles",
+    "NewEnv",
     "OsRelease",
     "PackageList",
     "PackageSource",
     "Problem",
+    "PyRoot",
     "PythonInfo",
     "PythonProbe",
     "RecordedFile",
     "ResolvedFile",
     "RootConfig",
+    "RootProgram",
     "Script",
     "Scripts",
     "Shell",

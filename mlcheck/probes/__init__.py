@@ -17,14 +17,17 @@ from mlcheck.probes import (
     conda_files,
     distributions,
     elf,
+    env_archive,
     framework,
     gpu,
     imports,
     installed,
     kernelspecs,
     libraries,
+    newenv,
     package_list,
     root_config,
+    root_runs,
     startup,
     system,
 )
@@ -41,6 +44,7 @@ class Questions:
         libraries: sonames to resolve, besides what the programs in `bin/` need.
         modules: Python modules to import.
         shells: paths of shells to start.
+        new_env_script, new_env_reuse: what makes an environment, and what enters it again.
         commands: name to the argv that prints its version.
     """
 
@@ -56,6 +60,8 @@ class Questions:
         "/create-py_newEnv-on-base.sh",
     )
     libraries: tuple[str, ...] = ("libGL.so.1", "libstdc++.so.6", "libz.so.1")
+    new_env_script: str = "/create-newEnv-on-base.sh"
+    new_env_reuse: str = "setup-UserEnv-in-container.sh"
     modules: tuple[str, ...] = ("ssl", "sqlite3", "numpy", "pandas", "ROOT")
     shells: tuple[str, ...] = ("/bin/sh", "/bin/bash", "/bin/zsh", "/bin/tcsh")
     commands: Mapping[str, tuple[str, ...]] = field(
@@ -104,6 +110,14 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
         "torch": lambda image, _: framework.probe(image, "torch"),
         "cuda-driver": lambda image, _: gpu.driver(image),
         "imports": lambda image, ask: imports.probe(image, ask.modules),
+        "env-archive": lambda image, ask: env_archive.probe(
+            image.rootfs, f"{ask.prefix}/newEnv-base.tgz", ask.prefix
+        ),
+        "new-environment": lambda image, ask: newenv.probe(
+            image, ask.new_env_script, ask.new_env_reuse, ask.prefix
+        ),
+        "pyroot": lambda image, _: root_runs.pyroot(image, None),
+        "root-program": lambda image, _: root_runs.program(image, None),
     }
 )
 """Every probe by the name that `mlcheck facts --probe` takes; cheap and static ones first."""

@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from mlcheck.errors import UsageError
-from mlcheck.reference.defects import elves, files, gpus, integrity, jupyter, packages, programs
+from mlcheck.reference.defects import (
+    elves,
+    files,
+    gpus,
+    integrity,
+    jupyter,
+    newenv,
+    on_host,
+    packages,
+    programs,
+    root,
+)
 from mlcheck.reference.defects.base import Defect
 
 __all__ = ["DEFECTS", "Defect", "find"]
@@ -20,8 +31,11 @@ DEFECTS: Mapping[str, Defect] = MappingProxyType(
                 | gpus.DEFECTS
                 | integrity.DEFECTS
                 | jupyter.DEFECTS
+                | newenv.DEFECTS
+                | on_host.DEFECTS
                 | packages.DEFECTS
                 | programs.DEFECTS
+                | root.DEFECTS
             ).items()
         )
     )

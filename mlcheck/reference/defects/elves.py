@@ -22,6 +22,7 @@ _PYROOT = (ML_PYROOT,)
     "rpath",
     "The RPATH of root.exe begins with /opt/conda/lib, as it was before upstream's correction.",
     "rpath-hard-coded",
+    "on-host-libraries",
     images=_PYROOT,
 )
 def _rpath(image: Path) -> None:
@@ -134,6 +135,10 @@ def _elf_missing_library(image: Path) -> None:
     "libCore.so is for 32 bits: the loader passes it over, and the programs find no other.",
     "libraries-resolve",
     "imports",
+    "pyroot",
+    "root-program",
+    "on-host-programs",
+    "on-host-libraries",
     "conda-files-unchanged",
     images=_PYROOT,
 )

@@ -98,6 +98,7 @@ def _kernel_usersite_seen(image: Path) -> None:
     "kernel-argv0-missing",
     "python3-nohome, which both kernels start, is not there.",
     "kernelspecs-argv",
+    "newenv-archive",
 )
 def _kernel_argv0_missing(image: Path) -> None:
     tree.remove(image, f"{PREFIX}/bin/python3-nohome")

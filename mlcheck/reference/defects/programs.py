@@ -82,6 +82,10 @@ def _micromamba_script(image: Path) -> None:
     "There is no micromamba, neither in /bin nor in the prefix.",
     "micromamba",
     "commands",
+    "newenv-archive",
+    "on-host-bash",
+    "on-host-zsh",
+    "on-host-programs",
     "package-list-installed",
     "packages-promised",
     "files",
@@ -92,7 +96,11 @@ def _micromamba_missing(image: Path) -> None:
 
 
 @DEFECTS.defect(
-    "pipenv-missing", "There is no pipenv in /opt/conda/bin.", "commands", "conda-files-present"
+    "pipenv-missing",
+    "There is no pipenv in /opt/conda/bin.",
+    "commands",
+    "conda-files-present",
+    "newenv-archive",
 )
 def _pipenv_missing(image: Path) -> None:
     tree.remove(image, f"{_BIN}/pipenv")
@@ -108,6 +116,7 @@ def _pipenv_fails(image: Path) -> None:
     "/bin/zsh leads to a file that does not exist.",
     "shells",
     "files",
+    "newenv-archive",
     "conda-files-present",
 )
 def _zsh_missing(image: Path) -> None:
@@ -137,6 +146,7 @@ def _zsh_no_link(image: Path) -> None:
     "root-config-lzstd-only",
     "root-config --libs names -lzstd, and not -lz.",
     "root-config",
+    "root-program",
     images=_PYROOT,
 )
 def _root_config_lzstd_only(image: Path) -> None:
@@ -147,6 +157,7 @@ def _root_config_lzstd_only(image: Path) -> None:
     "root-config-missing",
     "There is no root-config.",
     "root-config",
+    "newenv-archive",
     "conda-files-present",
     images=_PYROOT,
 )
