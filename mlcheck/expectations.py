@@ -124,6 +124,12 @@ class Kernelspec(Table):
     language: str = "python"
     metadata: dict[str, bool | int | str] = {}
     """Entries that its metadata must have."""
+    ignores_programs: tuple[str, ...] = ()
+    """Programs of a host's that it must not start although they come first in PATH ("python3")."""
+    ignores_variables: tuple[Literal["PYTHONHOME", "PYTHONPATH"], ...] = ()
+    """Variables of a host's in which anything may stand."""
+    usersite: bool | None = None
+    """Whether it sees the packages in the user's `~/.local`. Left out: nothing is promised."""
 
 
 class Kernelspecs(Table):
@@ -133,6 +139,17 @@ class Kernelspecs(Table):
     """Which of the generations this image follows."""
     generations: dict[str, dict[str, Kernelspec]]
     """By generation, by name of the kernel."""
+
+
+class JupyterLab(Table):
+    """JupyterLab, as users start it."""
+
+    command: str = "jupyter-lab"
+    """The program, found on the image's PATH."""
+    kernel: str
+    """The kernel that is started through its API."""
+    terminals: tuple[AbsolutePath, ...] = ()
+    """Shells with which it opens a terminal."""
 
 
 class Rpath(Table):
@@ -163,6 +180,8 @@ class Scripts(Table):
 
     portable: tuple[Glob, ...] = ()
     """Names whose first line must not hold the prefix, so that they work in a moved copy."""
+    speaking: tuple[Glob, ...] = ()
+    """Names of programs that must print something when asked for their version or for help."""
 
 
 class Waiver(Table):
@@ -195,11 +214,17 @@ class Expectations(Table):
     environment: Environment = Environment()
     entrypoint: Entrypoint | None = None
     kernelspecs: Kernelspecs | None = None
+    jupyterlab: JupyterLab | None = None
     rpath: Rpath | None = None
     libraries: Libraries = Libraries()
     root_config: RootConfig | None = None
     scripts: Scripts | None = None
     waivers: tuple[Waiver, ...] = ()
+
+    def kernels(self) -> dict[str, Kernelspec]:
+        """The kernels of the generation that the image follows, by name."""
+        specs = self.kernelspecs
+        return specs.generations.get(specs.generation, {}) if specs else {}
 
 
 class ImageToml(Expectations):

@@ -10,7 +10,16 @@ from __future__ import annotations
 from mlcheck.facts.commands import CommandResult, Commands, EntrypointRuns, Shell, Shells
 from mlcheck.facts.elf import ElfFile, ElfFiles, Libraries, LibraryNeed
 from mlcheck.facts.files import File, Files, FileType, Problem, ResolvedFile, Script, Scripts
-from mlcheck.facts.jupyter import Kernelspec, Kernelspecs
+from mlcheck.facts.jupyter import (
+    JupyterServer,
+    KernelList,
+    KernelLists,
+    KernelRun,
+    KernelRuns,
+    Kernelspec,
+    Kernelspecs,
+    Speech,
+)
 from mlcheck.facts.packages import (
     ImportResult,
     Imports,
@@ -37,6 +46,11 @@ __all__ = [
     "Imports",
     "InstalledPackage",
     "InstalledPackages",
+    "JupyterServer",
+    "KernelList",
+    "KernelLists",
+    "KernelRun",
+    "KernelRuns",
     "Kernelspec",
     "Kernelspecs",
     "Libraries",
@@ -54,4 +68,5 @@ __all__ = [
     "Scripts",
     "Shell",
     "Shells",
+    "Speech",
 ]
