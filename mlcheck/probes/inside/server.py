@@ -108,6 +108,10 @@ async def ask(client: Client, found: Json) -> None:
     await client.own("api/shutdown", {})
 
 
+# What a browser sends back to a server that wants no token: a cookie, and what is in it.
+_BROWSER = {"Cookie": "_xsrf=mlcheck", "X-XSRFToken": "mlcheck"}
+
+
 class Client:
     """Asks a server of Jupyter's by HTTP and by WebSocket."""
 
@@ -127,7 +131,7 @@ class Client:
                 f"http://{self.where}{path}",
                 raise_error=False,
                 follow_redirects=False,
-                headers={"Authorization": "token " + secret} if secret else {},
+                headers={**_BROWSER, **({"Authorization": f"token {secret}"} if secret else {})},
                 method="GET" if body is None else "POST",
                 body=None if body is None else json.dumps(body),
                 request_timeout=self.request["limit_s"],

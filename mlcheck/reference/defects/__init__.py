@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from mlcheck.errors import UsageError
-from mlcheck.reference.defects import elves, files, jupyter, packages, programs
+from mlcheck.reference.defects import elves, files, jupyter, jupyter_running, packages, programs
 from mlcheck.reference.defects.base import Defect
 
 __all__ = ["DEFECTS", "Defect", "find"]
@@ -18,6 +18,7 @@ DEFECTS: Mapping[str, Defect] = MappingProxyType(
                 elves.DEFECTS
                 | files.DEFECTS
                 | jupyter.DEFECTS
+                | jupyter_running.DEFECTS
                 | packages.DEFECTS
                 | programs.DEFECTS
             ).items()
