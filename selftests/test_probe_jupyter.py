@@ -68,7 +68,13 @@ def test_an_answer_that_makes_no_sense_is_no_good_one(sed_root: Path, answer: st
 
 
 def test_a_good_answer_is_read(sed_root: Path) -> None:
-    answer = {"kernel": "python3", "hazards": [], "error": None, "prefix": "/p", "usersite": "/m"}
+    answer: dict[str, object] = {
+        "kernel": "python3",
+        "hazards": [],
+        "error": None,
+        "prefix": "/p",
+        "usersite": "/m",
+    }
     answering(sed_root, {"runs": [{**answer, "seconds": 2}]}, before="echo noise", after="echo x")
     with opened(sed_root) as image:
         (run,) = jupyter.kernels(image, PYTHON, ASKED).runs
