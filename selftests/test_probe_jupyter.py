@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mlcheck import reference
 from mlcheck.engines.base import OpenImage
 from mlcheck.probes import jupyter
 from selftests.images import copy_programs, opened, script
@@ -165,3 +166,21 @@ def test_a_server_that_is_not_there(image: OpenImage) -> None:
 def test_what_runs_inside_needs_only_an_old_python() -> None:
     for file in (Path(jupyter.__file__).parent / "inside").glob("*.py"):
         ast.parse(file.read_text(), feature_version=(3, 8))
+
+
+def test_a_kernel_of_the_generation_before_bears_what_it_promised() -> None:
+    with opened(reference.build("ml-base", defects=["kernel-old-generation"])) as old:
+        host = ("python", "python3")
+        (_, borne) = jupyter.kernels(
+            old, PYTHON, [jupyter.Surroundings("python3", ("PATH", "~/.local"), host)]
+        ).runs
+        plain, together, path, modules = jupyter.kernels(
+            old, PYTHON, [jupyter.Surroundings("python3", ("PATH", "PYTHONPATH"), host)]
+        ).runs
+    assert (borne.error, borne.prefix, borne.sees_usersite) == (None, "/opt/conda", False)
+    # -s does not keep PYTHONPATH away; which of the two did the harm is found out.
+    assert (plain.error, path.error) == (None, None)
+    assert (path.hazards, modules.hazards) == (("PATH",), ("PYTHONPATH",))
+    for run in (together, modules):
+        assert run.error is not None
+        assert "ImportError: the host's" in run.error
