@@ -78,9 +78,14 @@ def own_python(fact: KernelRuns, profile: Profile) -> Verdict:
         return OWN_PYTHON.skipped(_NONE_STARTS)
     runs = [run for run in fact.runs if run.kernel in started]
     findings = [
-        Finding(run.kernel, found, f"runs {profile.expect.prefix}", _source(profile, run, *keys))
+        Finding(
+            run.kernel,
+            found,
+            f"runs {profile.expect.prefix}",
+            _source(profile, run, _promise(run)),
+            _python(profile, run, "import sys; print(sys.executable, sys.path)"),
+        )
         for run, found in _taken_in(runs, profile.expect.prefix or "")
-        for keys in [("ignores_programs",) if run.hazards == ("PATH",) else ("ignores_variables",)]
     ]
     return OWN_PYTHON.judged(len(runs), findings)
 
@@ -98,7 +103,13 @@ def usersite(fact: KernelRuns, profile: Profile) -> Verdict:
         return USERSITE.skipped("no kernel starts there (see kernels-start, kernels-own-python)")
     words = {True: "sees the packages in ~/.local", False: "does not see those in ~/.local"}
     findings = [
-        Finding(name, words[run.sees_usersite], words[wanted], _source(profile, run, "usersite"))
+        Finding(
+            name,
+            words[run.sees_usersite],
+            words[wanted],
+            _source(profile, run, "usersite"),
+            _python(profile, run, "import site; print(site.ENABLE_USER_SITE)"),
+        )
         for name, run in compared.items()
         for wanted in [promised[name].usersite]
         if wanted is not None and wanted != run.sees_usersite
@@ -151,6 +162,21 @@ def _source(profile: Profile, run: KernelRun, *keys: str) -> Source | None:
     specs = profile.expect.kernelspecs
     generation = specs.generation if specs else ""
     return profile.source("kernelspecs", "generations", generation, run.kernel, *keys)
+
+
+def _promise(run: KernelRun) -> str:
+    """The key that promises that a kernel bears its surroundings."""
+    if "PATH" in run.hazards:
+        return "ignores_programs"
+    return "ignores_variables" if run.hazards else "argv"
+
+
+def _python(profile: Profile, run: KernelRun, code: str) -> ShowRun:
+    """The kernel's Python with some code, in its surroundings as far as variables make them."""
+    argv = profile.expect.kernels()[run.kernel].argv
+    start = argv[: argv.index("-m")] if "-m" in argv else argv
+    variables = (f"{name}=/nowhere" for name in run.hazards if name.startswith("PYTHON"))
+    return ShowRun(("env", *variables, *start, "-c", code))
 
 
 def _by_hand(run: KernelRun) -> ShowRun:
