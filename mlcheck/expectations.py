@@ -156,6 +156,12 @@ class Kernelspec(Table):
     language: str = "python"
     metadata: dict[str, bool | int | str] = {}
     """Entries that its metadata must have."""
+    ignores_programs: tuple[str, ...] = ()
+    """Programs of a host's that it must not start although they come first in PATH ("python3")."""
+    ignores_variables: tuple[Literal["PYTHONHOME", "PYTHONPATH"], ...] = ()
+    """Variables of a host's in which anything may stand."""
+    usersite: bool | None = None
+    """Whether it sees the packages in the user's `~/.local`. Left out: nothing is promised."""
 
 
 class Kernelspecs(Table):
@@ -165,6 +171,17 @@ class Kernelspecs(Table):
     """Which of the generations this image follows."""
     generations: dict[str, dict[str, Kernelspec]]
     """By generation, by name of the kernel."""
+
+
+class JupyterLab(Table):
+    """JupyterLab, as users start it."""
+
+    command: str = "jupyter-lab"
+    """The program, found on the image's PATH."""
+    kernel: str
+    """The kernel that is started through its API."""
+    terminals: tuple[AbsolutePath, ...] = ()
+    """Shells with which it opens a terminal."""
 
 
 class Rpath(Table):
@@ -238,6 +255,8 @@ class Scripts(Table):
 
     portable: tuple[Glob, ...] = ()
     """Names whose first line must not hold the prefix, so that they work in a moved copy."""
+    speaking: tuple[Glob, ...] = ()
+    """Names of programs that must print something when asked for their version or for help."""
 
 
 class Integrity(Table):
@@ -289,6 +308,7 @@ class Expectations(Table):
     banner: Banner | None = None
     configuration: Configuration | None = None
     kernelspecs: Kernelspecs | None = None
+    jupyterlab: JupyterLab | None = None
     rpath: Rpath | None = None
     libraries: Libraries = Libraries()
     framework: Framework | None = None
@@ -299,6 +319,11 @@ class Expectations(Table):
     integrity: Integrity = Integrity()
     deployed: Deployed | None = None
     waivers: tuple[Waiver, ...] = ()
+
+    def kernels(self) -> dict[str, Kernelspec]:
+        """The kernels of the generation that the image follows, by name."""
+        specs = self.kernelspecs
+        return specs.generations.get(specs.generation, {}) if specs else {}
 
 
 class ImageToml(Expectations):

@@ -29,6 +29,7 @@ from mlcheck.probes import (
     framework,
     imports,
     installed,
+    jupyter,
     kernelspecs,
     libraries,
     package_list,
@@ -283,6 +284,48 @@ def scripts(image: OpenImage, prefix: str) -> facts.Scripts:
 def jupyter_kernels(image: OpenImage) -> facts.Kernelspecs:
     """The kernelspecs that Jupyter finds in the image."""
     return kernelspecs.probe(image)
+
+
+@pytest.fixture(scope="session")
+def kernel_runs(
+    image: OpenImage, prefix: str, profile: Profile, jupyter_kernels: facts.Kernelspecs
+) -> facts.KernelRuns:
+    """The promised kernels that are there, started in all surroundings that they must bear."""
+    promised = profile.expect.kernels()
+    asked = []
+    for name in sorted({spec.name for spec in jupyter_kernels.specs} & set(promised)):
+        kernel = promised[name]
+        path = ("PATH",) if kernel.ignores_programs else ()
+        home = () if kernel.usersite is None else ("~/.local",)
+        hazards = (*path, *kernel.ignores_variables, *home)
+        asked.append(jupyter.Surroundings(name, hazards, kernel.ignores_programs))
+    return jupyter.kernels(image, f"{prefix}/bin/python3", asked)
+
+
+@pytest.fixture(scope="session")
+def kernel_lists(image: OpenImage, prefix: str, profile: Profile) -> facts.KernelLists:
+    """The list of kernels with those of a user and of a host present."""
+    names = sorted(profile.expect.kernels())
+    if not names:
+        pytest.skip("the profile promises no kernels")
+    return jupyter.kernel_lists(image, f"{prefix}/bin/python3", names)
+
+
+@pytest.fixture(scope="session")
+def jupyterlab(image: OpenImage, prefix: str, profile: Profile) -> facts.JupyterServer:
+    """JupyterLab, started once."""
+    promised = profile.expect.jupyterlab
+    if promised is None:
+        pytest.skip("the profile promises no JupyterLab")
+    python = f"{prefix}/bin/python3"
+    return jupyter.server(image, python, promised.command, promised.kernel, promised.terminals)
+
+
+@pytest.fixture(scope="session")
+def speech(image: OpenImage, prefix: str, profile: Profile) -> facts.Speech:
+    """What the programs say that must say something."""
+    promised = profile.expect.scripts
+    return jupyter.speech(image, f"{prefix}/bin", promised.speaking if promised else ())
 
 
 @pytest.fixture(scope="session")

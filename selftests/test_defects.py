@@ -19,30 +19,40 @@ from mlcheck.reference import DEFECTS
 from mlcheck.verdict import Rule
 
 ROOT = Path(__file__).parents[1]
-INTEGRITY = {"conda-files-unchanged", "conda-files-replaced"}
-SLOW = {"commands", "imports", *INTEGRITY}
-SLOW |= {"framework-build", "framework-computes", "framework-script"}
+FRAMEWORK = {"framework-build", "framework-computes", "framework-script"}
+JUPYTER = {"jupyter-wrappers", "kernels-start", "kernels-own-python", "kernels-usersite"}
+JUPYTER |= {"kernels-clean-list", "jupyterlab-starts", "jupyterlab-token", "jupyterlab-kernels"}
+JUPYTER |= {"jupyterlab-terminals"}
 NEW_ENV = {"newenv-created", "newenv-pyvenv", "newenv-path", "newenv-reuse", "newenv-usage"}
 NEW_ENV |= {"newenv-executed"}
 ON_HOST = {"on-host-programs", "on-host-libraries"}
 ROOT_RUNS = {"pyroot", "root-program"}
-SLOW |= NEW_ENV | ON_HOST | ROOT_RUNS
 SLOW_TESTS = {
     "tests/general/test_system.py::test_commands_run": {"commands"},
     "tests/general/test_packages.py::test_promised_modules_import": {"imports"},
+    "tests/general/test_integrity.py::test_files_of_conda_packages_are_unchanged": {
+        "conda-files-unchanged"
+    },
+    "tests/general/test_integrity.py::test_files_that_are_replaced": {"conda-files-replaced"},
+    "tests/general/test_jupyter.py": JUPYTER,
     "tests/general/test_new_environments.py::test_environment": NEW_ENV,
     "tests/general/test_new_environments.py::test_own_packages": NEW_ENV,
     "tests/general/test_new_environments.py::test_usage": NEW_ENV,
     "tests/general/test_new_environments.py::test_executed": NEW_ENV,
     "tests/general/test_on_host.py::test_programs_run": ON_HOST,
     "tests/general/test_on_host.py::test_libraries": ON_HOST,
+    "tests/framework/test_framework.py": FRAMEWORK,
     "tests/ml-pyroot/test_root_runs.py": ROOT_RUNS,
 }
 """Slow tests (beginnings of their names) that are left out for a defect which reaches none of the
 checks behind them."""
+SLOW = {check for checks in SLOW_TESTS.values() for check in checks}
 NOTHING_TO_JUDGE = {"entrypoint-activation", "entrypoint-command", "kernelspecs-argv"}
-# Without an environment there is nothing to use; without root-config nothing to compile.
+# Without an environment there is nothing to use, without root-config nothing to compile, and what
+# does not start answers nothing.
 NOTHING_TO_JUDGE |= {"newenv-pyvenv", "newenv-path", "newenv-reuse", "root-program"}
+NOTHING_TO_JUDGE |= {"kernels-own-python", "kernels-usersite"}
+NOTHING_TO_JUDGE |= {"jupyterlab-token", "jupyterlab-kernels", "jupyterlab-terminals"}
 """Checks to which another check's finding may leave nothing: a broken kernel.json has no argv."""
 RUNGS = {rule.check for rule in gpu.RUNGS}
 """Checks that need a GPU."""

@@ -33,7 +33,16 @@ from mlcheck.facts.integrity import (
     FilePresence,
     RecordedFile,
 )
-from mlcheck.facts.jupyter import Kernelspec, Kernelspecs
+from mlcheck.facts.jupyter import (
+    JupyterServer,
+    KernelList,
+    KernelLists,
+    KernelRun,
+    KernelRuns,
+    Kernelspec,
+    Kernelspecs,
+    Speech,
+)
 from mlcheck.facts.newenv import ArchiveLink, EnvArchive, EnvAttempt, EnvPython, EnvSession, NewEnv
 from mlcheck.facts.on_host import HostCommands, HostLibraries, HostShell, InsideSetup, LoadedFiles
 from mlcheck.facts.packages import (
@@ -90,6 +99,11 @@ __all__ = [
     "InsideSetup",
     "InstalledPackage",
     "InstalledPackages",
+    "JupyterServer",
+    "KernelList",
+    "KernelLists",
+    "KernelRun",
+    "KernelRuns",
     "Kernelspec",
     "Kernelspecs",
     "Libraries",
@@ -112,5 +126,6 @@ __all__ = [
     "Scripts",
     "Shell",
     "Shells",
+    "Speech",
     "UnreadableFiles",
 ]

@@ -12,6 +12,7 @@ from mlcheck.reference.defects import (
     gpus,
     integrity,
     jupyter,
+    jupyter_running,
     newenv,
     on_host,
     packages,
@@ -31,6 +32,7 @@ DEFECTS: Mapping[str, Defect] = MappingProxyType(
                 | gpus.DEFECTS
                 | integrity.DEFECTS
                 | jupyter.DEFECTS
+                | jupyter_running.DEFECTS
                 | newenv.DEFECTS
                 | on_host.DEFECTS
                 | packages.DEFECTS

@@ -215,6 +215,8 @@ def _shebang_carriage_return(image: Path) -> None:
     "wrapper-mute",
     "The Python part of jupyter-lab is gone: it ends with 0 and prints nothing.",
     "commands",
+    "jupyter-wrappers",
+    "jupyterlab-starts",
 )
 def _wrapper_mute(image: Path) -> None:
     path = f"{_BIN}/jupyter-lab"
