@@ -14,7 +14,7 @@ from mlcheck import reference
 from mlcheck.engines import janitor
 from mlcheck.engines.base import Engine, OpenImage, Prepared, Progress, PullPolicy, Start, silent
 from mlcheck.engines.sandbox import Sandbox, check_directory
-from mlcheck.errors import UsageError
+from mlcheck.errors import EngineError, UsageError
 from mlcheck.image import ImageRef, Kind
 
 AUTO = "auto"
@@ -48,7 +48,7 @@ PREFERRED: dict[Kind, tuple[str, ...]] = {
 GIVE_GPUS = ("docker", "podman", "apptainer", "singularity")
 """Engines that can give a GPU to an image."""
 
-_STORES = ("docker", "podman")
+STORES = ("docker", "podman")
 """Engines that keep images by name."""
 
 _WHY: dict[Kind, str] = {
@@ -114,17 +114,33 @@ def _has(name: str, ref: ImageRef) -> bool:
     return isinstance(chosen, Oci) and chosen.has(ref)
 
 
+def names_in(store: str) -> frozenset[str]:
+    """What the images of docker or podman are called; nothing where that engine cannot be used.
+
+    In the form in which docker shows them: `NAME:TAG` for what was built here, `USER/NAME:TAG` of
+    docker.io, `HOST/PATH:TAG`.
+    """
+    from mlcheck.engines.oci import Oci
+
+    chosen = engine(store)
+    assert isinstance(chosen, Oci)
+    try:
+        return chosen.names()
+    except EngineError:
+        return frozenset()
+
+
 def _automatic(ref: ImageRef) -> Choice:
     reasons: list[tuple[str, str]] = []
     first: Choice | None = None
     for name in PREFERRED[ref.kind]:
-        if first is not None and name not in _STORES:
+        if first is not None and name not in STORES:
             break
         reason = engine(name).unusable()
         if reason is not None:
             reasons.append((name, " ".join(reason.splitlines())))
             continue
-        if ref.kind == "registry" and name in _STORES and _has(name, ref):
+        if ref.kind == "registry" and name in STORES and _has(name, ref):
             return Choice(name, "it has this image")
         if first is None:
             others = f"; not {', '.join(name for name, _ in reasons)}" if reasons else ""
