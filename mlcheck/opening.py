@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mlcheck import reference
 from mlcheck.engines import janitor
@@ -16,6 +16,9 @@ from mlcheck.engines.base import Engine, OpenImage, Prepared, Progress, PullPoli
 from mlcheck.engines.sandbox import Sandbox, check_directory
 from mlcheck.errors import EngineError, UsageError
 from mlcheck.image import ImageRef, Kind
+
+if TYPE_CHECKING:
+    from mlcheck.engines.oci import Inspected
 
 AUTO = "auto"
 
@@ -128,6 +131,29 @@ def names_in(store: str) -> frozenset[str]:
         return chosen.names()
     except EngineError:
         return frozenset()
+
+
+def stores_with(ref: ImageRef) -> list[str]:
+    """Which of docker and podman have an image under just this name."""
+    from mlcheck.engines.oci_images import name_of, plain_name
+
+    if ref.digest is not None:
+        return []
+    name = plain_name(name_of(ref))
+    return [store for store in STORES if name in names_in(store)]
+
+
+def inspect(ref: ImageRef, store: str) -> Inspected | None:
+    """What docker or podman says of an image; None: it has no such image.
+
+    Raises:
+        EngineError: the engine did not answer.
+    """
+    from mlcheck.engines.oci import Oci
+
+    chosen = engine(store)
+    assert isinstance(chosen, Oci)
+    return chosen.inspect(ref)
 
 
 def _automatic(ref: ImageRef) -> Choice:

@@ -28,7 +28,9 @@ MANIFEST_TYPES = (
 )
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "ppc64le": "ppc64le"}
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386"}
+"""What uname(2) calls a machine, and OCI; others have one name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Index:
 
     def for_machine(self) -> Descriptor:
         """The one for this machine, else the first."""
-        here = f"linux/{_ARCHITECTURES.get(platform.machine(), platform.machine())}"
+        here = f"linux/{ARCHITECTURES.get(platform.machine(), platform.machine())}"
         fitting = [
             m for m in self.manifests if m.platform and f"{m.platform}/".startswith(f"{here}/")
         ]
