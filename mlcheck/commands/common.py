@@ -60,12 +60,8 @@ def catalog(arguments: argparse.Namespace) -> Catalog:
 def resolved(
     arguments: argparse.Namespace, images: Sequence[str], pull: PullPolicy = "missing"
 ) -> list[Resolved]:
-    """Which images are meant; why, if it is not plain, is told on stderr."""
-    found = resolve(images, Published(catalog(arguments)), engines=[arguments.engine], pull=pull)
-    for one in found:
-        if one.why:
-            progress(f"{one.ref.text} is {one.why}")
-    return found
+    """Which images are meant."""
+    return resolve(images, Published(catalog(arguments)), engines=[arguments.engine], pull=pull)
 
 
 @contextmanager
@@ -75,6 +71,8 @@ def opened(arguments: argparse.Namespace) -> Iterator[OpenImage]:
         raise UsageError(f"{ALL} is more than one image.", "`mlcheck images` lists them.")
     (meant,) = resolved(arguments, [arguments.image], arguments.pull)
     ref = meant.ref
+    if meant.why:
+        progress(f"{ref.text} is {meant.why}")
     opening.check_exists(ref)
     ((engine, _),) = opening.choose(ref, [arguments.engine])
     with opening.open_image(
