@@ -27,7 +27,7 @@ class Tags(Table):
     """A regular expression for the whole tag. `{tag.NAME}` in any string of the profile stands
     for its group NAME."""
     examples: tuple[str, ...] = ()
-    """Published tags, named in messages."""
+    """Published tags, named in messages and listed by `mlcheck images`."""
 
 
 class Os(Table):
@@ -326,6 +326,16 @@ class Expectations(Table):
         return specs.generations.get(specs.generation, {}) if specs else {}
 
 
+class Published(Table):
+    """Where an image is published. `{name}` stands for the profile's name, `{tag}` for each of
+    `tags.examples`."""
+
+    registry: Annotated[str, Field(pattern=r"^(localhost|[^/{}]*[.:][^/{}]*)/.*\{tag\}$")]
+    """Its reference in a registry, with the registry's host ("docker.io/me/{name}:{tag}")."""
+    cvmfs: tuple[Annotated[str, Field(pattern=r"^/.*\{tag\}")], ...] = ()
+    """Directories that hold it unpacked, on CVMFS or whatever else many machines share."""
+
+
 class ImageToml(Expectations):
     """The whole of an `image.toml`."""
 
@@ -333,6 +343,11 @@ class ImageToml(Expectations):
     """What the image is for, one sentence."""
     extends: str | None = None
     """Name of the profile whose expectations and tests this one takes over."""
+    aliases: tuple[str, ...] = ()
+    """Other names by which the image is known."""
     tags: Tags | None = None
+    published: Published | None = None
+    """Left out: as in the profile that this one extends, if both are in one directory of
+    profiles."""
     variants: dict[Glob, Expectations] = {}
     """Tag (with `*`) = expectations of the images with that tag, over those above."""

@@ -36,7 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="IMAGE",
         help="image to judge; repeat for several. NAME[:TAG] or NAME@DIGEST of docker, podman or a "
         "registry, a directory (./X, /X), FILE.sif, docker-archive:FILE, oci:DIR, "
-        "oci-archive:FILE or reference:NAME[:TAG]. Default: the reference images.",
+        "oci-archive:FILE or reference:NAME[:TAG]; the short name of a published image or all "
+        "(`mlcheck images` lists them). Default: the reference images.",
     )
     group.addoption(
         "--engine",
@@ -145,10 +146,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     if not _runs_suite(config):
         return []
-    return [
+    targets = config.stash[RUN].targets
+    meant = dict.fromkeys((target.ref.text, target.meant) for target in targets if target.meant)
+    return [f"mlcheck: {text} is {why}" for text, why in meant] + [
         f"mlcheck: {target.ref.text} as {target.profile.label}, engine {target.engine} "
         f"({target.why})"
-        for target in config.stash[RUN].targets
+        for target in targets
     ]
 
 

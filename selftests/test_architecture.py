@@ -27,12 +27,16 @@ ALLOWED = {
     "checks": {"expectations", "facts", "profile", "verdict", "checks"},
     "reference": {"errors", "reference"},
     "report": {"verdict", "report"},
+    "published": {"errors", "image", "profile", "verdict"},
+    "registry": {"engines", "errors", "image"},
+    "resolving": {"engines.base", "errors", "image", "opening", "published"},
+    "info": {"engines", "errors", "image", "opening", "published", "registry"},
     "doctor": {"gpu", "opening"},
     "host": {"engines.base"},
     "opening": {"engines", "errors", "image", "reference"},
 }
-GLUE = {"plugin", "run", "judge", "spreading", "fixtures", "fixtures_at_work", "cli", "schemas"}
-GLUE |= {"__init__"}
+GLUE = {"plugin", "run", "judge", "spreading", "fixtures", "fixtures_at_work", "cli", "commands"}
+GLUE |= {"schemas", "__init__"}
 
 
 def modules() -> list[tuple[str, Path]]:
