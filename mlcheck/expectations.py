@@ -270,7 +270,8 @@ class Integrity(Table):
 
 
 class Deployed(Table):
-    """An image that is deployed as a directory for many users."""
+    """An image that is deployed as a directory for many users: with all of /.singularity.d, and
+    readable by others."""
 
     private: tuple[Glob, ...] = ()
     """Files and directories that others need not read (with `*`)."""

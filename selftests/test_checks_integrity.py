@@ -237,12 +237,14 @@ def singularity_d(**changed: File | None) -> Files:
 
 
 def test_singularity_d() -> None:
-    assert deployed.singularity_d(SANDBOX, singularity_d()).outcome == "passed"
-    assert deployed.singularity_d(None, singularity_d()).outcome == "skipped"
+    promise = Profile.of({"deployed": {}})
+    assert deployed.singularity_d(SANDBOX, singularity_d(), promise).outcome == "passed"
+    assert deployed.singularity_d(None, singularity_d(), promise).outcome == "skipped"
+    assert deployed.singularity_d(SANDBOX, singularity_d(), Profile.of({})).outcome == "skipped"
     fact = singularity_d(
         startscript=None, runscript=a_file("runscript", 0o644), libs=a_file("libs", 0o755)
     )
-    assert found(deployed.singularity_d(CVMFS, fact)) == {
+    assert found(deployed.singularity_d(CVMFS, fact, promise)) == {
         "/.singularity.d/startscript": ("missing", "a file"),
         "/.singularity.d/runscript": ("mode 0644", "an executable file"),
         "/.singularity.d/libs": ("a file", "a directory"),

@@ -88,10 +88,12 @@ def digest(deployment: Deployment | None, expected: str | None) -> Verdict:
     return DIGEST.judged(1, findings)
 
 
-def singularity_d(deployment: Deployment | None, fact: Files) -> Verdict:
+def singularity_d(deployment: Deployment | None, fact: Files, profile: Profile) -> Verdict:
     """The scripts are there and can be executed, and the links lead to them."""
     if deployment is None:
         return SINGULARITY_D.skipped(NO_DIRECTORY)
+    if profile.expect.deployed is None:
+        return SINGULARITY_D.skipped("the profile does not say that the image is deployed")
     findings = []
     for path in (*SINGULARITY_FILES, f"{_DIRECTORY}/libs", *SINGULARITY_LINKS):
         there = fact.files[path]

@@ -15,9 +15,9 @@ def test_directory_is_the_published_image(
 
 
 def test_singularity_d_is_complete(
-    deployment: Deployment | None, singularity_files: Files, judge: Judge
+    deployment: Deployment | None, singularity_files: Files, profile: Profile, judge: Judge
 ) -> None:
-    judge(deployed.singularity_d(deployment, singularity_files))
+    judge(deployed.singularity_d(deployment, singularity_files, profile))
 
 
 def test_everybody_can_read_it(
