@@ -23,7 +23,6 @@ _PYROOT = (ML_PYROOT,)
     "The RPATH of root.exe begins with /opt/conda/lib, as it was before upstream's correction.",
     "rpath-hard-coded",
     "on-host-libraries",
-    "conda-files-unchanged",
     images=_PYROOT,
 )
 def _rpath(image: Path) -> None:

@@ -147,7 +147,6 @@ def _zsh_no_link(image: Path) -> None:
     "root-config --libs names -lzstd, and not -lz.",
     "root-config",
     "root-program",
-    "conda-files-unchanged",
     images=_PYROOT,
 )
 def _root_config_lzstd_only(image: Path) -> None:
