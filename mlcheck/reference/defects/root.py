@@ -84,7 +84,6 @@ def _root_no_headers(image: Path) -> None:
     "root-config-system-first",
     "root-config names the system's library directory before the prefix's: its libz is taken.",
     "root-program",
-    "conda-files-unchanged",
     images=_PYROOT,
 )
 def _root_config_system_first(image: Path) -> None:
@@ -96,7 +95,6 @@ def _root_config_system_first(image: Path) -> None:
     "root-config-no-rpath",
     "root-config names no -rpath: programs find no library of ROOT when they run.",
     "root-program",
-    "conda-files-unchanged",
     images=_PYROOT,
 )
 def _root_config_no_rpath(image: Path) -> None:
