@@ -237,8 +237,10 @@ def test_info_of_a_store_and_whether_it_is_the_registrys(
 def test_info_of_what_was_built_here(said: Said, client: Client, profiles: Path) -> None:
     imported(client, MINE)
     (found,) = said.json("info", f"{MINE}:v1", "--profiles", str(profiles))["images"]
-    assert found["manifest_digest"] is None
-    assert "never was in a registry" in found["notes"][0]
+    assert found["source"] == client.dialect.name
+    if client.dialect is DOCKER:  # podman makes a manifest for every image
+        assert found["manifest_digest"] is None
+        assert "never was in a registry" in found["notes"][0]
     said("info", f"{MINE}-none:v1", "--engine", client.dialect.name, code=2)
     assert f"{client.dialect.name} has no image {MINE}-none:v1" in said.errors
 
