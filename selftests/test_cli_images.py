@@ -18,6 +18,7 @@ import pytest
 
 from mlcheck import cli, opening
 from mlcheck.commands.images import Row, table
+from mlcheck.engines import oci_images
 from mlcheck.engines.oci_client import DOCKER, PODMAN, Client, connect
 from mlcheck.image import ImageRef
 from selftests import images, registry
@@ -172,6 +173,8 @@ def imported(client: Client, name: str) -> None:
     # podman takes a short name for any image whose name ends like it.
     if "/" not in name and client.dialect is PODMAN:
         name = f"localhost/{name}"
+    if oci_images.inspect(client, f"{name}:v1") is not None:
+        return  # a second one would leave the first without a name
     answer = client.import_image_from_data(layer(name))
     client.tag(json.loads(answer.splitlines()[0])["status"], name, "v1")
 
