@@ -19,7 +19,9 @@ from mlcheck.verdict import Source
 ALL = "all"
 """Stands for every published image."""
 
-_UNPACKED = re.compile(r"/cvmfs/unpacked\.cern\.ch/+([^/]+)/+(.+:[^/:]+)/*")
+_UNPACKED = re.compile(
+    r"/cvmfs/unpacked\.cern\.ch/+([^/]*[.:][^/]*)/+((?:[a-z0-9][a-z0-9._-]*/)*[^/]+:[^/:]+)/*"
+)
 _DOCKER_HUB = ("registry.hub.docker.com", "registry-1.docker.io", "index.docker.io")
 
 

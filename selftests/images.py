@@ -27,7 +27,8 @@ def opened(root: Path) -> Iterator[OpenImage]:
 
 def write(root: Path, path: str, content: str | bytes, mode: int = 0o644) -> Path:
     """Put a file at `path` in the image."""
-    target = root / path
+    # Behind a slash Path would forget the root, and write to this machine.
+    target = root / path.lstrip("/")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content if isinstance(content, bytes) else content.encode())
     target.chmod(mode)

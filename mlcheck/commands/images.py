@@ -99,7 +99,10 @@ def table(found: list[Row], width: int | None) -> str:
             f"{first:{columns[0]}}  {second:{columns[1]}}  {third}"
             for first, second, third in (head, *lines)
         )
-    return "\n".join(
-        "\n".join((row.image, *(f"    {place}" for place in (second, *row.aliases, *row.here))))
-        for row, (_, second, _) in zip(found, lines, strict=True)
-    )
+    narrow = []
+    for row, (_, place, _) in zip(found, lines, strict=True):
+        narrow.append(row.image)
+        details = [*(f"also {alias}" for alias in row.aliases), place]
+        details += [f"here: {where}" for where in row.here]
+        narrow += [f"    {line}" for line in details]
+    return "\n".join(narrow)

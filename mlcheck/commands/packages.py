@@ -95,8 +95,9 @@ def comparison(listed: PackageList, there: InstalledPackages, profile: Profile) 
     differing = checks.list_installed(listed, there, profile).findings
     if not differing:
         return None
+    count = f"{len(differing)} package{'s' * (len(differing) != 1)}"
     return (
-        f"{listed.path} differs from what is installed in {len(differing)} packages: "
+        f"{listed.path} differs from what is installed in {count}: "
         "pytest -k is_what_is_installed with this image says in which."
     )
 
