@@ -7,14 +7,12 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import mlcheck
-from mlcheck import opening
-from mlcheck.engines.base import OpenImage, Start
+from mlcheck.commands import common, images, info, packages
 from mlcheck.errors import MlcheckError, UsageError
-from mlcheck.image import FORMS, ImageRef
+from mlcheck.image import FORMS
 from mlcheck.probes import PROBES, Questions, to_json
 from mlcheck.reference import cli as reference_cli
 from mlcheck.report import text
@@ -52,12 +50,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=mlcheck.__version__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
+    images.add_arguments(commands)
+    info.add_arguments(commands)
+    packages.add_arguments(commands)
+
     facts = commands.add_parser(
         "facts",
         help="print what the probes find in an image, without judging it",
         description="Print what the probes find in an image, without judging it.",
     )
-    _add_image(facts)
+    common.add_image(facts)
     facts.add_argument(
         "--probe",
         action="append",
@@ -74,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Run a command in an image exactly as the suite does. The exit code is the "
         "command's own; 124 when it did not end within its limit.",
     )
-    _add_image(execute)
+    common.add_image(execute)
     execute.add_argument("--limit", type=float, default=600.0, metavar="SECONDS")
     execute.add_argument("argv", nargs="+", metavar="ARG")
     execute.set_defaults(run=_exec)
@@ -91,35 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_image(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE")
-    parser.add_argument("--engine", choices=opening.ENGINES, default=opening.AUTO)
-    parser.add_argument(
-        "--pull",
-        choices=("missing", "always", "never"),
-        default="missing",
-        help="when to fetch the image from its registry",
-    )
-
-
-def _progress(line: str) -> None:
-    print(f"mlcheck: {line}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _opened(arguments: argparse.Namespace) -> Iterator[OpenImage]:
-    ref = opening.with_default_tag(ImageRef.parse(arguments.image))
-    opening.check_exists(ref)
-    ((engine, _),) = opening.choose(ref, [arguments.engine])
-    with opening.open_image(
-        ref, engine, pull=arguments.pull, start=Start(), progress=_progress
-    ) as image:
-        yield image
-
-
 def _facts(arguments: argparse.Namespace) -> int:
     names = arguments.probe or list(PROBES)
-    with _opened(arguments) as image:
+    with common.opened(arguments) as image:
         found = {name: to_json(PROBES[name](image, Questions())) for name in names}
     if arguments.json:
         print(json.dumps(found, indent=1, ensure_ascii=True))
@@ -154,14 +130,16 @@ def _scalar(value: object) -> str:
 
 
 def _exec(arguments: argparse.Namespace) -> int:
-    with _opened(arguments) as image:
+    with common.opened(arguments) as image:
         stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
         done = image.run(arguments.argv, limit_s=arguments.limit, stdin=stdin)
     sys.stdout.buffer.write(done.stdout)
     sys.stdout.buffer.flush()
     sys.stderr.buffer.write(done.stderr)
     if done.exit_code is None:
-        _progress(f"the command was ended by a limit ({done.ended}) after {done.seconds:.0f} s")
+        common.progress(
+            f"the command was ended by a limit ({done.ended}) after {done.seconds:.0f} s"
+        )
         return 124
     return done.exit_code
 

@@ -27,7 +27,7 @@ class Tags(Table):
     """A regular expression for the whole tag. `{tag.NAME}` in any string of the profile stands
     for its group NAME."""
     examples: tuple[str, ...] = ()
-    """Published tags, named in messages."""
+    """Published tags, named in messages and listed by `mlcheck images`."""
 
 
 class Os(Table):
@@ -76,6 +76,8 @@ class Packages(Table):
     """Packages of rpm or dpkg that the list names (with their architecture)."""
     required: dict[str, Package] = {}
     """The promised packages of conda or pip."""
+    contains_base: bool = False
+    """Whether every package of the image that this one extends is in it too, with any version."""
 
     def modules(self) -> dict[str, str]:
         """Package name to the module that it must let import."""
@@ -154,6 +156,12 @@ class Kernelspec(Table):
     language: str = "python"
     metadata: dict[str, bool | int | str] = {}
     """Entries that its metadata must have."""
+    ignores_programs: tuple[str, ...] = ()
+    """Programs of a host's that it must not start although they come first in PATH ("python3")."""
+    ignores_variables: tuple[Literal["PYTHONHOME", "PYTHONPATH"], ...] = ()
+    """Variables of a host's in which anything may stand."""
+    usersite: bool | None = None
+    """Whether it sees the packages in the user's `~/.local`. Left out: nothing is promised."""
 
 
 class Kernelspecs(Table):
@@ -163,6 +171,17 @@ class Kernelspecs(Table):
     """Which of the generations this image follows."""
     generations: dict[str, dict[str, Kernelspec]]
     """By generation, by name of the kernel."""
+
+
+class JupyterLab(Table):
+    """JupyterLab, as users start it."""
+
+    command: str = "jupyter-lab"
+    """The program, found on the image's PATH."""
+    kernel: str
+    """The kernel that is started through its API."""
+    terminals: tuple[AbsolutePath, ...] = ()
+    """Shells with which it opens a terminal."""
 
 
 class Rpath(Table):
@@ -205,11 +224,56 @@ class RootConfig(Table):
     """Words that `root-config --libs` must print."""
 
 
+class NewEnv(Table):
+    """Environments of the user's own on top of the image's."""
+
+    script: AbsolutePath
+    """Sourced with -p DIR, it makes one."""
+    reuse: str
+    """Name of the script, in the environment, by which a new session enters it."""
+    entries: tuple[str, ...] = ()
+    """Names at the top of the environment, besides the script above."""
+    archive: AbsolutePath | None = None
+    """A .tgz of links from which environments are made."""
+
+
+class OnHost(Table):
+    """The unpacked image as a virtual environment on the host, without a container."""
+
+    script: AbsolutePath
+    """Sourced there, it enters the image's environment."""
+    commands: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
+    """Name = argv of a command that must run there."""
+    modules: tuple[str, ...] = ()
+    """Python modules that must import there."""
+    programs: tuple[AbsolutePath, ...] = ()
+    """Programs, besides python3, whose libraries must be the image's own."""
+
+
 class Scripts(Table):
     """Scripts in the prefix's bin/."""
 
     portable: tuple[Glob, ...] = ()
     """Names whose first line must not hold the prefix, so that they work in a moved copy."""
+    speaking: tuple[Glob, ...] = ()
+    """Names of programs that must print something when asked for their version or for help."""
+
+
+class Integrity(Table):
+    """Files of conda packages that the image changes on purpose."""
+
+    replaced: dict[Glob, Annotated[str, Field(min_length=1)] | Literal[False]] = {}
+    """File (with `*`) = why it must not be the package's own; false: it must be, whatever a
+    parent says."""
+    edited: dict[Glob, Annotated[str, Field(min_length=1)]] = {}
+    """File (with `*`) = why it may differ from the package's own."""
+
+
+class Deployed(Table):
+    """An image that is deployed as a directory for many users."""
+
+    private: tuple[Glob, ...] = ()
+    """Files and directories that others need not read (with `*`)."""
 
 
 class Waiver(Table):
@@ -244,12 +308,32 @@ class Expectations(Table):
     banner: Banner | None = None
     configuration: Configuration | None = None
     kernelspecs: Kernelspecs | None = None
+    jupyterlab: JupyterLab | None = None
     rpath: Rpath | None = None
     libraries: Libraries = Libraries()
     framework: Framework | None = None
     root_config: RootConfig | None = None
+    new_env: NewEnv | None = None
+    on_host: OnHost | None = None
     scripts: Scripts | None = None
+    integrity: Integrity = Integrity()
+    deployed: Deployed | None = None
     waivers: tuple[Waiver, ...] = ()
+
+    def kernels(self) -> dict[str, Kernelspec]:
+        """The kernels of the generation that the image follows, by name."""
+        specs = self.kernelspecs
+        return specs.generations.get(specs.generation, {}) if specs else {}
+
+
+class Published(Table):
+    """Where an image is published. `{name}` stands for the profile's name, `{tag}` for each of
+    `tags.examples`."""
+
+    registry: Annotated[str, Field(pattern=r"^(localhost|[^/{}]*[.:][^/{}]*)/.*\{tag\}$")]
+    """Its reference in a registry, with the registry's host ("docker.io/me/{name}:{tag}")."""
+    cvmfs: tuple[Annotated[str, Field(pattern=r"^/.*\{tag\}")], ...] = ()
+    """Directories that hold it unpacked, on CVMFS or whatever else many machines share."""
 
 
 class ImageToml(Expectations):
@@ -259,6 +343,11 @@ class ImageToml(Expectations):
     """What the image is for, one sentence."""
     extends: str | None = None
     """Name of the profile whose expectations and tests this one takes over."""
+    aliases: tuple[str, ...] = ()
+    """Other names by which the image is known."""
     tags: Tags | None = None
+    published: Published | None = None
+    """Left out: as in the profile that this one extends, if both are in one directory of
+    profiles."""
     variants: dict[Glob, Expectations] = {}
     """Tag (with `*`) = expectations of the images with that tag, over those above."""

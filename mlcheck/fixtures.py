@@ -6,6 +6,7 @@ makes the tests that need the fact end as ERROR, not as FAILED.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,15 +14,22 @@ import pytest
 from testinfra.host import Host
 
 from mlcheck import facts, gpu, opening
+from mlcheck.checks.deployed import SINGULARITY_FILES, SINGULARITY_LINKS
+from mlcheck.checks.root_runs import needed_level
 from mlcheck.engines.base import OpenImage
+from mlcheck.errors import UsageError
 from mlcheck.host import connect
 from mlcheck.judge import Judge, show_with
+from mlcheck.probes import conda_files as conda_files_probe
 from mlcheck.probes import (
+    cpu,
     cuda,
+    deployed,
     elf,
     framework,
     imports,
     installed,
+    jupyter,
     kernelspecs,
     libraries,
     package_list,
@@ -29,6 +37,7 @@ from mlcheck.probes import (
     startup,
     system,
 )
+from mlcheck.probes import distributions as distributions_probe
 from mlcheck.probes import gpu as gpu_probe
 from mlcheck.profile import Profile
 from mlcheck.run import RUN, Target
@@ -105,6 +114,86 @@ def checked_in_packages(
 def installed_packages(image: OpenImage, prefix: str) -> facts.InstalledPackages:
     """What conda, pip, the system and micromamba have installed."""
     return installed.probe(image, prefix)
+
+
+@pytest.fixture(scope="session")
+def conda_records(image: OpenImage, prefix: str) -> facts.CondaRecords:
+    """What conda-meta says of files and dependencies."""
+    return conda_files_probe.records(image.rootfs, prefix)
+
+
+@pytest.fixture(scope="session")
+def conda_files(image: OpenImage, conda_records: facts.CondaRecords) -> facts.FilePresence:
+    """Which of the recorded files are there."""
+    return conda_files_probe.presence(image.rootfs, conda_records)
+
+
+@pytest.fixture(scope="session")
+def conda_contents(image: OpenImage, conda_records: facts.CondaRecords) -> facts.FileContents:
+    """Which of the recorded files have the recorded content: every one is read."""
+    return conda_files_probe.contents(image.rootfs, conda_records)
+
+
+@pytest.fixture(scope="session")
+def distributions(image: OpenImage, prefix: str) -> facts.Distributions:
+    """What the Python packages require."""
+    return distributions_probe.probe(image.rootfs, prefix)
+
+
+@pytest.fixture(scope="session")
+def base_packages(
+    mlcheck_target: Target, profile: Profile, request: pytest.FixtureRequest
+) -> facts.PackageList | None:
+    """The package list of the image that this one extends: of --base-list, or of the base image
+    where it is found beside this one. None when it is not asked for."""
+    run = request.config.stash[RUN]
+    path = profile.expect.packages.list
+    if not profile.expect.packages.contains_base or path is None or len(profile.lineage) == 1:
+        return None
+    if run.base_list is not None:
+        return package_list.read_host_file(run.base_list)
+    try:
+        base, engine = opening.base(mlcheck_target.ref, profile.lineage[1], mlcheck_target.engine)
+        with opening.open_image(base, engine, pull="never") as opened:
+            found = package_list.read(opened.rootfs, path)
+    except UsageError as error:
+        why = str(error).partition("\n")[0]
+        pytest.skip(f"the base image was not found ({why}); give its list with --base-list FILE")
+    return dataclasses.replace(found, path=f"{base.text}{path}")
+
+
+@pytest.fixture(scope="session")
+def deployment(mlcheck_target: Target, request: pytest.FixtureRequest) -> facts.Deployment | None:
+    """Where this machine has the image as a directory; None when it has not."""
+    if mlcheck_target.ref.kind not in ("directory", "reference"):
+        return None
+    directory = Path(request.config.stash[RUN].prepared(mlcheck_target).location)
+    if not directory.is_absolute() or not directory.is_dir():
+        return None
+    return deployed.deployment(directory)
+
+
+@pytest.fixture(scope="session")
+def config_digest(mlcheck_target: Target, request: pytest.FixtureRequest) -> str | None:
+    """Digest of the published image's configuration, "sha256:...": --config-digest."""
+    return request.config.stash[RUN].config_digest(mlcheck_target)
+
+
+@pytest.fixture(scope="session")
+def singularity_files(image: OpenImage) -> facts.Files:
+    """What is at the paths by which apptainer starts an image."""
+    libs = "/.singularity.d/libs"
+    return system.files(image.rootfs, [*SINGULARITY_FILES, libs, *SINGULARITY_LINKS])
+
+
+@pytest.fixture(scope="session")
+def unreadable_files(
+    image: OpenImage, deployment: facts.Deployment | None, profile: Profile
+) -> facts.UnreadableFiles | None:
+    """What others cannot read of a sandbox; None when that is not asked."""
+    if deployment is None or deployment.cvmfs or profile.expect.deployed is None:
+        return None
+    return deployed.unreadable(image.rootfs)
 
 
 @pytest.fixture(scope="session")
@@ -198,9 +287,54 @@ def jupyter_kernels(image: OpenImage) -> facts.Kernelspecs:
 
 
 @pytest.fixture(scope="session")
+def kernel_runs(
+    image: OpenImage, prefix: str, profile: Profile, jupyter_kernels: facts.Kernelspecs
+) -> facts.KernelRuns:
+    """The promised kernels that are there, started in all surroundings that they must bear."""
+    promised = profile.expect.kernels()
+    asked = []
+    for name in sorted({spec.name for spec in jupyter_kernels.specs} & set(promised)):
+        kernel = promised[name]
+        path = ("PATH",) if kernel.ignores_programs else ()
+        home = () if kernel.usersite is None else ("~/.local",)
+        hazards = (*path, *kernel.ignores_variables, *home)
+        asked.append(jupyter.Surroundings(name, hazards, kernel.ignores_programs))
+    return jupyter.kernels(image, f"{prefix}/bin/python3", asked)
+
+
+@pytest.fixture(scope="session")
+def kernel_lists(image: OpenImage, prefix: str, profile: Profile) -> facts.KernelLists:
+    """The list of kernels with those of a user and of a host present."""
+    names = sorted(profile.expect.kernels())
+    if not names:
+        pytest.skip("the profile promises no kernels")
+    return jupyter.kernel_lists(image, f"{prefix}/bin/python3", names)
+
+
+@pytest.fixture(scope="session")
+def jupyterlab(image: OpenImage, prefix: str, profile: Profile) -> facts.JupyterServer:
+    """JupyterLab, started once."""
+    promised = profile.expect.jupyterlab
+    if promised is None:
+        pytest.skip("the profile promises no JupyterLab")
+    python = f"{prefix}/bin/python3"
+    return jupyter.server(image, python, promised.command, promised.kernel, promised.terminals)
+
+
+@pytest.fixture(scope="session")
+def speech(image: OpenImage, prefix: str, profile: Profile) -> facts.Speech:
+    """What the programs say that must say something."""
+    promised = profile.expect.scripts
+    return jupyter.speech(image, f"{prefix}/bin", promised.speaking if promised else ())
+
+
+@pytest.fixture(scope="session")
 def module_imports(image: OpenImage, profile: Profile) -> facts.Imports:
     """The promised modules, each imported in a fresh interpreter."""
-    return imports.probe(image, list(profile.expect.packages.modules().values()))
+    found = imports.probe(image, list(profile.expect.packages.modules().values()))
+    if any("SIGILL" in (result.error or "") for result in found.results):
+        cpu.require(image, needed_level(profile), "python3")
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,8 @@ _DIGEST = re.compile(r"[a-z0-9+.-]+:[0-9a-f]{32,}")
 FORMS = """\
   DIR                      a directory that holds an image (./X, /X or X/; sandbox, CVMFS)
   reference:NAME[:TAG]     a reference image, built on the spot
-  NAME[:TAG] NAME@DIGEST   an image of docker, podman or a registry
+  NAME[:TAG] NAME@DIGEST   an image of docker, podman or a registry, or a published image by its
+                           short name (`mlcheck images` lists them)
   FILE.sif                 a SIF file
   docker-archive:FILE  oci:DIR  oci-archive:FILE"""
 

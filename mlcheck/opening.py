@@ -8,14 +8,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mlcheck import reference
 from mlcheck.engines import janitor
 from mlcheck.engines.base import Engine, OpenImage, Prepared, Progress, PullPolicy, Start, silent
 from mlcheck.engines.sandbox import Sandbox, check_directory
-from mlcheck.errors import UsageError
+from mlcheck.errors import EngineError, UsageError
 from mlcheck.image import ImageRef, Kind
+
+if TYPE_CHECKING:
+    from mlcheck.engines.oci import Inspected
 
 AUTO = "auto"
 
@@ -48,7 +51,7 @@ PREFERRED: dict[Kind, tuple[str, ...]] = {
 GIVE_GPUS = ("docker", "podman", "apptainer", "singularity")
 """Engines that can give a GPU to an image."""
 
-_STORES = ("docker", "podman")
+STORES = ("docker", "podman")
 """Engines that keep images by name."""
 
 _WHY: dict[Kind, str] = {
@@ -114,17 +117,56 @@ def _has(name: str, ref: ImageRef) -> bool:
     return isinstance(chosen, Oci) and chosen.has(ref)
 
 
+def names_in(store: str) -> frozenset[str]:
+    """What the images of docker or podman are called; nothing where that engine cannot be used.
+
+    In the form in which docker shows them: `NAME:TAG` for what was built here, `USER/NAME:TAG` of
+    docker.io, `HOST/PATH:TAG`.
+    """
+    from mlcheck.engines.oci import Oci
+
+    chosen = engine(store)
+    assert isinstance(chosen, Oci)
+    try:
+        return chosen.names()
+    except EngineError:
+        return frozenset()
+
+
+def stores_with(ref: ImageRef) -> list[str]:
+    """Which of docker and podman have an image under just this name."""
+    from mlcheck.engines.oci_images import name_of, plain_name
+
+    if ref.digest is not None:
+        return []
+    name = plain_name(name_of(ref))
+    return [store for store in STORES if name in names_in(store)]
+
+
+def inspect(ref: ImageRef, store: str) -> Inspected | None:
+    """What docker or podman says of an image; None: it has no such image.
+
+    Raises:
+        EngineError: the engine did not answer.
+    """
+    from mlcheck.engines.oci import Oci
+
+    chosen = engine(store)
+    assert isinstance(chosen, Oci)
+    return chosen.inspect(ref)
+
+
 def _automatic(ref: ImageRef) -> Choice:
     reasons: list[tuple[str, str]] = []
     first: Choice | None = None
     for name in PREFERRED[ref.kind]:
-        if first is not None and name not in _STORES:
+        if first is not None and name not in STORES:
             break
         reason = engine(name).unusable()
         if reason is not None:
             reasons.append((name, " ".join(reason.splitlines())))
             continue
-        if ref.kind == "registry" and name in _STORES and _has(name, ref):
+        if ref.kind == "registry" and name in STORES and _has(name, ref):
             return Choice(name, "it has this image")
         if first is None:
             others = f"; not {', '.join(name for name, _ in reasons)}" if reasons else ""
@@ -169,6 +211,27 @@ def check_exists(ref: ImageRef) -> None:
         check_directory(ref)
     elif ref.kind != "registry" and not Path(ref.location).expanduser().exists():
         raise UsageError(f"{ref.text}: there is no {ref.location}.")
+
+
+def base(ref: ImageRef, name: str, engine_name: str) -> tuple[ImageRef, str]:
+    """The image `name` of the same tag beside an image, and the engine that reads its files.
+
+    Beside it is: among the reference images, in the same directory (as CVMFS has them), or under
+    the same name of the registry.
+
+    Raises:
+        UsageError: such an image has none beside it.
+    """
+    full = f"{name}:{ref.tag}" if ref.tag else name
+    match ref.kind:
+        case "reference":
+            return ImageRef.parse(f"reference:{full}"), Sandbox.name
+        case "directory":
+            directory = Path(ref.location).expanduser().absolute().parent / full
+            return ImageRef.parse(f"{directory}/"), Sandbox.name
+        case "registry" if not ref.digest:
+            return ImageRef.parse(ref.location.removesuffix(ref.name) + full), engine_name
+    raise UsageError(f"{ref.text} has no {full} beside it.")
 
 
 @contextmanager

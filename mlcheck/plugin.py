@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from xdist.scheduler import Scheduling
     from xdist.workermanage import WorkerController
 
-pytest_plugins = ["mlcheck.fixtures"]
+pytest_plugins = ["mlcheck.fixtures", "mlcheck.fixtures_at_work"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="IMAGE",
         help="image to judge; repeat for several. NAME[:TAG] or NAME@DIGEST of docker, podman or a "
         "registry, a directory (./X, /X), FILE.sif, docker-archive:FILE, oci:DIR, "
-        "oci-archive:FILE or reference:NAME[:TAG]. Default: the reference images.",
+        "oci-archive:FILE or reference:NAME[:TAG]; the short name of a published image or all "
+        "(`mlcheck images` lists them). Default: the reference images.",
     )
     group.addoption(
         "--engine",
@@ -82,6 +83,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--package-list",
         metavar="FILE",
         help="checked-in copy of the package list to compare the image's list with",
+    )
+    group.addoption(
+        "--base-list",
+        metavar="FILE",
+        help="package list of the image that this one is built from, where that is not found "
+        "beside it (default: NAME:TAG in the same directory, registry or engine)",
+    )
+    group.addoption(
+        "--config-digest",
+        action="append",
+        default=[],
+        metavar="[IMAGE=]sha256:...",
+        help="digest of the published image's configuration, to compare with the directory that "
+        "CVMFS has of it; repeat for several images",
     )
     group.addoption(
         "--network",
@@ -131,10 +146,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     if not _runs_suite(config):
         return []
-    return [
+    targets = config.stash[RUN].targets
+    meant = dict.fromkeys((target.ref.text, target.meant) for target in targets if target.meant)
+    return [f"mlcheck: {text} is {why}" for text, why in meant] + [
         f"mlcheck: {target.ref.text} as {target.profile.label}, engine {target.engine} "
         f"({target.why})"
-        for target in config.stash[RUN].targets
+        for target in targets
     ]
 
 

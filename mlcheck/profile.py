@@ -25,6 +25,8 @@ from mlcheck.toml_lines import line_numbers
 from mlcheck.verdict import Source
 
 FILE_NAME = "image.toml"
+SUITE = Path(__file__).parents[1] / "tests"
+"""The profiles that come with mlcheck."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,18 @@ class Catalog:
                 )
             for file in sorted(directory.glob(f"*/{FILE_NAME}")):
                 self._files.setdefault(file.parent.name, file)
-        self._documents: dict[str, _Document] = {}
+        self._documents: dict[str, Document] = {}
 
     def names(self) -> list[str]:
         """All profiles' names, sorted."""
         return sorted(self._files)
+
+    def name_of(self, name: str) -> str | None:
+        """The name of the profile that an image's name, or an alias of it, means; None: of none."""
+        if name in self._files:
+            return name
+        documents = (self._document(known, None) for known in self.names())
+        return next((d.name for d in documents if name in d.data.get("aliases", ())), None)
 
     def load(self, name: str, tag: str | None = None) -> Profile:
         """The profile of an image.
@@ -95,7 +104,8 @@ class Catalog:
             UsageError: there is no such profile, its file or a parent's is not valid, or the
                 image has no such tag.
         """
-        chain = self._chain(name)
+        name = self.name_of(name) or name
+        chain = self.chain(name)
         groups = _tag_groups(chain, name, tag)
         data: dict[str, Any] = {}
         sources: dict[KeyPath, Source] = {}
@@ -114,8 +124,12 @@ class Catalog:
         lineage = tuple(document.name for document in chain)
         return Profile(name, tag, lineage, chain[0].file.parent, expect, sources)
 
-    def _chain(self, name: str) -> list[_Document]:
-        """The profile's document and its parents', itself first."""
+    def chain(self, name: str) -> list[Document]:
+        """The profile's document and its parents', itself first.
+
+        Raises:
+            UsageError: there is no such profile, or its file or a parent's is not valid.
+        """
         chain = [self._document(name, None)]
         while (parent := chain[-1].data.get("extends")) is not None:
             chain.append(self._document(parent, chain[-1]))
@@ -127,7 +141,7 @@ class Catalog:
                 )
         return chain
 
-    def _document(self, name: str, child: _Document | None) -> _Document:
+    def _document(self, name: str, child: Document | None) -> Document:
         if name not in self._files:
             known = ", ".join(self.names()) or "none"
             places = ", ".join(str(directory) for directory in self.directories)
@@ -143,12 +157,12 @@ class Catalog:
                 ),
             )
         if name not in self._documents:
-            self._documents[name] = _Document.read(name, self._files[name])
+            self._documents[name] = Document.read(name, self._files[name])
         return self._documents[name]
 
 
 @dataclass(frozen=True)
-class _Document:
+class Document:
     """One image.toml as it was written."""
 
     name: str
@@ -156,8 +170,13 @@ class _Document:
     data: dict[str, Any]
     lines: dict[KeyPath, int]
 
+    @property
+    def directory(self) -> Path:
+        """The directory of profiles in which this one is."""
+        return self.file.parent.parent
+
     @classmethod
-    def read(cls, name: str, file: Path) -> _Document:
+    def read(cls, name: str, file: Path) -> Document:
         try:
             text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -176,7 +195,9 @@ class _Document:
             messages = [
                 _explain(file, lines, data, dict(item))
                 for item in error.errors()
-                if item["type"] != "missing" or item["loc"][0] == "tags" or "waivers" in item["loc"]
+                if item["type"] != "missing"
+                or item["loc"][0] in ("tags", "published")
+                or "waivers" in item["loc"]
             ]
             if messages:
                 raise UsageError("\n".join(messages)) from None
@@ -210,7 +231,7 @@ def _shown(file: Path) -> str:
         return str(file)
 
 
-def _tag_groups(chain: list[_Document], name: str, tag: str | None) -> dict[str, str] | None:
+def _tag_groups(chain: list[Document], name: str, tag: str | None) -> dict[str, str] | None:
     """The groups of the tag by the nearest `tags.pattern`; None without a tag."""
     if tag is None:
         return None
@@ -261,7 +282,7 @@ _UNKNOWN = object()
 def _merge(
     into: dict[str, Any],
     layer: Mapping[str, Any],
-    document: _Document,
+    document: Document,
     above: KeyPath,
     path: KeyPath,
     sources: dict[KeyPath, Source],

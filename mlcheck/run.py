@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import functools
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +20,12 @@ from mlcheck import gpu, opening, reference
 from mlcheck.engines.base import Prepared, Progress, Start
 from mlcheck.errors import EngineError, UsageError
 from mlcheck.image import ImageRef
-from mlcheck.profile import Catalog, Profile
+from mlcheck.profile import SUITE, Catalog, Profile
+from mlcheck.published import Published
 from mlcheck.report.model import ImageModel, Report, ResultModel
+from mlcheck.resolving import Resolved, resolve
 
-SUITE = Path(__file__).parents[1] / "tests"
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 DEFAULT_IMAGES = tuple(f"reference:{name}" for name in reference.NAMES)
 
 
@@ -31,7 +35,9 @@ class Target:
 
     Args:
         why: why this engine was chosen.
-        label: name and tag of the image, or all that the user wrote if two are alike in that.
+        label: name and tag of the image, or the whole reference if two are alike in that.
+        meant: why this image is meant, in words, where the user wrote a short name; else "".
+        published: whether it is the published image of a short name.
     """
 
     ref: ImageRef
@@ -39,6 +45,8 @@ class Target:
     why: str
     profile: Profile
     label: str
+    meant: str = ""
+    published: bool = False
 
     @property
     def id(self) -> str:
@@ -58,6 +66,8 @@ class Run:
         self.clock = time.monotonic()
         self.catalog = Catalog([Path(p) for p in config.getoption("--profiles")] + [SUITE])
         self.package_list = self._file_option("--package-list")
+        self.base_list = self._file_option("--base-list")
+        self._config_digests = self._digests_option("--config-digest")
         self.results: list[ResultModel] = []
         self.notes: dict[str, dict[str, None]] = {}
         self._given = given
@@ -74,15 +84,30 @@ class Run:
         option = self.config.getoption
         name, _, tag = (option("--profile") or "").partition(":")
         targets = []
-        written = dict.fromkeys(option("--image") or DEFAULT_IMAGES)
-        refs = [opening.with_default_tag(ImageRef.parse(text)) for text in written]
-        labels = [ref.label for ref in refs]
-        for ref in refs:
+        labels = [found.ref.label for found in self._resolved]
+        for found in self._resolved:
+            ref = found.ref
             profile = self.catalog.load(name or ref.name, (tag or None) if name else ref.tag)
             label = ref.label if labels.count(ref.label) == 1 else ref.text
             for engine, why in self._engines(ref):
-                targets.append(Target(ref, engine, why, profile, label))
+                published = found.published is not None
+                targets.append(Target(ref, engine, why, profile, label, found.why, published))
         return targets
+
+    @functools.cached_property
+    def _resolved(self) -> list[Resolved]:
+        """The images that --image means."""
+        if self._given is not None:
+            # What docker has and what is mounted may be another by now.
+            return [Resolved(ImageRef(**fields), why) for fields, why in self._given["resolved"]]
+        option = self.config.getoption
+        return resolve(
+            option("--image") or DEFAULT_IMAGES,
+            Published(self.catalog),
+            engines=option("--engine") or [opening.AUTO],
+            pull=option("--pull"),
+            stores=not self.config.option.collectonly,
+        )
 
     def _engines(self, ref: ImageRef) -> Sequence[Sequence[str]]:
         if self._given is not None:
@@ -104,6 +129,27 @@ class Run:
         if not path.is_file():
             raise UsageError(f"{option} {value}: there is no such file.")
         return path
+
+    def _digests_option(self, option: str) -> dict[str, str]:
+        """Image as it was written, or "" for all, to the digest that is expected of it."""
+        found = {}
+        for value in self.config.getoption(option):
+            image, _, digest = str(value).rpartition("=")
+            if not _DIGEST.fullmatch(digest):
+                raise UsageError(
+                    f"{option} {value}: expected [IMAGE=]sha256:<64 hex digits>.",
+                    "It is the digest of the image's configuration: "
+                    "`docker image inspect --format {{.Id}} IMAGE`.",
+                )
+            found[image] = digest
+        return found
+
+    def config_digest(self, target: Target) -> str | None:
+        """The digest of the published image's configuration, if it was given."""
+        for image in (target.ref.text, target.label, ""):
+            if image in self._config_digests:
+                return self._config_digests[image]
+        return None
 
     def start(self, target: Target) -> Start:
         """How the image of a target is started."""
@@ -143,7 +189,7 @@ class Run:
         """Have images ready. An engine's trouble is kept for the tests of its images.
 
         Raises:
-            UsageError: an image does not exist.
+            UsageError: an image that the user wrote as it is does not exist.
         """
         pull = self.config.getoption("--pull")
         for target in targets:
@@ -157,6 +203,11 @@ class Run:
                 )
             except EngineError as error:
                 self._ready[target.id] = error
+            except UsageError as error:
+                if not target.published:
+                    raise
+                # Nobody wrote this reference: the other images of `all` are judged all the same.
+                self._ready[target.id] = EngineError(error.what, error.remedy)
 
     def prepared(self, target: Target) -> Prepared:
         """The image of a target, ready to be opened.
@@ -194,7 +245,8 @@ class Run:
             else (ready.location, ready.digest)
             for id_, ready in self._ready.items()
         }
-        return {"engines": engines, "images": images}
+        resolved = [(dataclasses.asdict(found.ref), found.why) for found in self._resolved]
+        return {"engines": engines, "images": images, "resolved": resolved}
 
     def close(self) -> None:
         """Let go of what was made for this run alone."""

@@ -20,11 +20,11 @@ def image_schema() -> dict[str, Any]:
     """Schema of an `image.toml`.
 
     A table may leave keys to the profile that it extends, so only the tables that are never
-    merged, waivers and tags, have required keys.
+    merged have required keys.
     """
     schema = ImageToml.model_json_schema()
     for name, definition in schema["$defs"].items():
-        if name not in ("Waiver", "Tags"):
+        if name not in ("Waiver", "Tags", "Published"):
             definition.pop("required", None)
     return {"$schema": _DIALECT, **schema}
 

@@ -34,7 +34,8 @@ def difference(base: Path, image: Path) -> bytes:
         for name in sorted(after):
             if after[name] != before.get(name):
                 entry = archive.gettarinfo(image / name, name)
-                entry = entry.replace(uid=0, gid=0, uname="root", gname="root")
+                entry.uid = entry.gid = 0
+                entry.uname = entry.gname = "root"
                 if entry.isreg():
                     with (image / name).open("rb") as file:
                         archive.addfile(entry, file)

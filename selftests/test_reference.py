@@ -90,6 +90,14 @@ def test_conda_tools_read_every_record(reference_image: Path) -> None:
     assert {"python", "numpy", "uproot", "root", "root_base", "zlib", "zsh", "tcsh"} <= names
 
 
+CHANGED_BY_BUILDERS = {
+    "lib/libcrypto.so.3",
+    "lib/libssl.so.3",
+    "share/jupyter/kernels/python3/kernel.json",
+}
+"""Files that are not as their package has them, besides those directly in bin/."""
+
+
 def test_files_and_hashes_of_records_are_true(reference_image: Path) -> None:
     prefix = reference_image / CONDA
     compared = 0
@@ -102,10 +110,13 @@ def test_files_and_hashes_of_records_are_true(reference_image: Path) -> None:
             file = prefix / entry["_path"]
             assert file.is_file(), file
             assert file.is_symlink() == (entry["path_type"] == "softlink"), file
-            if entry["path_type"] != "pyc_file":
+            if entry["path_type"] in ("pyc_file", "unix_python_entry_point"):
+                assert "sha256" not in entry
+            elif entry["_path"] not in CHANGED_BY_BUILDERS and "/" in entry["_path"][4:]:
                 data = file.read_bytes()
-                assert len(data) == entry["size_in_bytes"], file
                 assert hashlib.sha256(data).hexdigest() == entry["sha256_in_prefix"], file
+                if entry["sha256"] == entry["sha256_in_prefix"]:
+                    assert len(data) == entry["size_in_bytes"], file
                 compared += 1
     assert compared > 10_000
 

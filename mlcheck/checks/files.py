@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import posixpath
 
-from mlcheck.facts import Files, Scripts
+from mlcheck.facts import Deployment, Files, Scripts
 from mlcheck.profile import Profile
 from mlcheck.verdict import Finding, Rule, ShowFile, Verdict
 
@@ -22,11 +22,16 @@ SHEBANGS = Rule(
 )
 
 
-def files(fact: Files, profile: Profile) -> Verdict:
-    """The paths of `files`."""
+def files(fact: Files, profile: Profile, deployment: Deployment | None = None) -> Verdict:
+    """The paths of `files`. CVMFS keeps neither owners nor set-uid, set-gid and sticky bits."""
     promised = profile.expect.files
     if not promised:
         return FILES.skipped("the profile promises no file")
+    on_cvmfs = deployment is not None and deployment.cvmfs
+    compared = 0o777 if on_cvmfs else 0o7777
+    notes = []
+    if on_cvmfs:
+        notes.append("owners and set-uid, set-gid and sticky bits: not judged, CVMFS keeps none")
     findings = []
     for path, expected in promised.items():
         there = fact.files[path]
@@ -49,11 +54,13 @@ def files(fact: Files, profile: Profile) -> Verdict:
             findings.append(Finding(path, found, expected.target, source, show))
         mode = there.final.mode
         wanted = expected.mode or "readable by everybody, writable by its owner and group alone"
-        good = mode == int(expected.mode, 8) if expected.mode else mode & 0o006 == 0o004
+        good = mode & 0o006 == 0o004
+        if expected.mode:
+            good = mode & compared == int(expected.mode, 8) & compared
         if not good:
             source = profile.source("files", path, "mode")
             findings.append(Finding(path, f"mode {mode:04o}", wanted, source, show))
-    return FILES.judged(len(promised), findings)
+    return FILES.judged(len(promised), findings, notes)
 
 
 def shebangs(fact: Scripts, profile: Profile) -> Verdict:

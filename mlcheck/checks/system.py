@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from mlcheck.facts import CommandResult, Commands, ElfFiles, Files, OsRelease, PythonProbe, Shells
+from mlcheck.facts import (
+    CommandResult,
+    Commands,
+    ElfFiles,
+    Files,
+    OsRelease,
+    PythonProbe,
+    Shell,
+    Shells,
+)
 from mlcheck.profile import Profile
 from mlcheck.verdict import Finding, Rule, ShowFile, ShowRun, Verdict
 
@@ -146,7 +155,7 @@ def shells(fact: Shells, profile: Profile) -> Verdict:
         shell = there[path]
         if shell.final_path is None or shell.result is None:
             found = "not there, or a link that leads nowhere in the image"
-        elif shell.result.stdout.strip() != SHELL_ANSWER or shell.result.exit_code != 0:
+        elif not answered(shell):
             found = how_it_ended(shell.result)
         else:
             continue
@@ -154,6 +163,12 @@ def shells(fact: Shells, profile: Profile) -> Verdict:
         show = ShowRun(shell.result.argv if shell.result else (path, "-c", "exit"))
         findings.append(Finding(path, found, f"prints {SHELL_ANSWER}", source, show))
     return SHELLS.judged(len(promised), findings)
+
+
+def answered(shell: Shell) -> bool:
+    """Whether a shell ran its command."""
+    result = shell.result
+    return result is not None and result.stdout.strip() == SHELL_ANSWER and result.exit_code == 0
 
 
 def how_it_ended(result: CommandResult) -> str:

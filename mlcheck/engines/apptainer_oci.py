@@ -1,4 +1,4 @@
-"""What an archive or OCI layout says of its image: digest and architecture.
+"""What an archive or OCI layout says of its image.
 
 The forms: https://github.com/opencontainers/image-spec/blob/main/image-layout.md and what
 `docker save` writes. Everything in them is somebody else's word and read within bounds.
@@ -6,24 +6,32 @@ The forms: https://github.com/opencontainers/image-spec/blob/main/image-layout.m
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
+import os
+import stat
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-_LIMIT = 4 * 1024 * 1024
-"""Bytes of one JSON document; registries allow no larger manifest."""
+from mlcheck.engines.oci_documents import (
+    DOCUMENT_LIMIT,
+    ImageConfig,
+    Index,
+    matches,
+    parse_config,
+    parse_manifest,
+    sha256,
+)
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+Open = Callable[[str], IO[bytes]]
+"""Opens a file by its path in the archive or directory; seekable."""
 
-Read = Callable[[str], bytes]
-"""The content of a file by its path in the archive or directory."""
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +39,34 @@ class Described:
     """What is known of an image; None: it does not tell.
 
     Args:
-        digest: of its manifest, or for docker's archives of its configuration (the image ID).
+        digest: of its manifest (of its index, where that is for several platforms), or for
+            docker's archives of its configuration (the image ID).
         architecture: as OCI names it ("amd64").
     """
 
     digest: str | None = None
     architecture: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The image in an archive or layout; None: it does not tell.
+
+    Args:
+        index_digest: of the index, if it is for several platforms; the others are then of the
+            image for this machine.
+        manifest_digest: None for docker's archives, which have no manifest.
+        compressed_size: of its layers in bytes, when all of them are stored compressed.
+        unpacked_size: the same, when none is.
+    """
+
+    index_digest: str | None
+    manifest_digest: str | None
+    config_digest: str
+    compressed_size: int | None
+    unpacked_size: int | None
+    layers: int
+    config: ImageConfig
 
 
 def describe(kind: str, path: Path) -> Described:
@@ -45,61 +75,124 @@ def describe(kind: str, path: Path) -> Described:
     What cannot be understood is not told: the engine that unpacks the image judges that.
     """
     try:
-        with _opened(kind, path) as read:
-            return _docker(read) if kind == "docker-archive" else _layout(read)
-    except (
-        *(OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AttributeError),
-        *(RecursionError, tarfile.TarError, zlib.error),
-    ):
+        found = look_into(kind, path)
+    except ValueError:
         return Described()
+    digest = found.index_digest or found.manifest_digest or found.config_digest
+    return Described(digest, found.config.architecture)
+
+
+def look_into(kind: str, path: Path) -> Contents:
+    """The same, all that is told.
+
+    Raises:
+        ValueError: it cannot be read, or holds no image or several; the message follows the path.
+    """
+    try:
+        with _opened(kind, path) as open_file:
+            return _docker(open_file) if kind == "docker-archive" else _layout(open_file)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror or error}") from None
+    except (
+        *(EOFError, KeyError, TypeError, IndexError, AttributeError),
+        *(RecursionError, tarfile.TarError, zlib.error),
+    ) as error:
+        said = f"{error}".strip("'\"")[:200]
+        raise ValueError(f"is damaged, or no image of kind {kind} ({said})") from None
 
 
 @contextmanager
-def _opened(kind: str, path: Path) -> Iterator[Read]:
+def _opened(kind: str, path: Path) -> Iterator[Open]:
     if kind == "oci":
 
-        def read_file(name: str) -> bytes:
-            with (path / name).open("rb") as file:
-                return file.read(_LIMIT)
+        def open_file(name: str) -> IO[bytes]:
+            # Not blocking, so that a FIFO is told from a file instead of being waited for; and no
+            # link, which could lead out of the layout.
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW
+            file = os.fdopen(os.open(path / name, flags), "rb")
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                file.close()
+                raise OSError(f"{name} is no regular file")
+            return file
 
-        yield read_file
+        yield open_file
         return
     with tarfile.open(path) as archive:
 
-        def read_member(name: str) -> bytes:
-            file = archive.extractfile(archive.getmember(name))
-            return file.read(_LIMIT) if file else b""
+        def open_member(name: str) -> IO[bytes]:
+            file = archive.extractfile(name)
+            if file is None:
+                raise KeyError(f"{name} is no regular file")
+            return file
 
-        yield read_member
-
-
-def _docker(read: Read) -> Described:
-    (first, *_) = json.loads(read("manifest.json"))
-    config = read(first["Config"])
-    return Described(_sha256(config), _architecture(config))
+        yield open_member
 
 
-def _layout(read: Read) -> Described:
-    manifests = json.loads(read("index.json"))["manifests"]
-    if len({entry["digest"] for entry in manifests}) != 1:
-        return Described()
-    manifest = _blob(read, manifests[0]["digest"])
-    found: dict[str, Any] = json.loads(manifest)
-    config = found.get("config")
-    architecture = _architecture(_blob(read, config["digest"])) if config else None
-    return Described(_sha256(manifest), architecture)
+def _docker(open_file: Open) -> Contents:
+    images = json.loads(_read(open_file, "manifest.json"))
+    if len(images) != 1:
+        raise ValueError(f"holds {len(images)} images; which one is meant is not known")
+    config = _read(open_file, images[0]["Config"])
+    return _contents(open_file, None, None, config, list(images[0].get("Layers") or ()))
 
 
-def _blob(read: Read, digest: str) -> bytes:
-    if not _DIGEST.fullmatch(digest):
-        raise ValueError(digest)
-    return read(f"blobs/sha256/{digest.removeprefix('sha256:')}")
+def _layout(open_file: Open) -> Contents:
+    found = parse_manifest(_read(open_file, "index.json"))
+    if not isinstance(found, Index):
+        raise ValueError("has an index.json that is no index")
+    digests = {entry.digest for entry in found.manifests}
+    if len(digests) != 1:
+        raise ValueError(f"holds {len(digests)} images; which one is meant is not known")
+    index_digest, digest = None, digests.pop()
+    image = parse_manifest(_blob(open_file, digest))
+    if isinstance(image, Index):
+        index_digest, digest = digest, image.for_machine().digest
+        image = parse_manifest(_blob(open_file, digest))
+        if isinstance(image, Index):
+            raise ValueError("holds an index in an index")
+    config = _blob(open_file, image.config.digest)
+    layers = [_path(layer.digest) for layer in image.layers]
+    return _contents(open_file, index_digest, digest, config, layers)
 
 
-def _sha256(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+def _contents(
+    open_file: Open,
+    index_digest: str | None,
+    manifest_digest: str | None,
+    config: bytes,
+    layers: list[Any],
+) -> Contents:
+    sizes = {True: 0, False: 0}
+    for name in layers:
+        with closing(open_file(str(name))) as file:
+            start = file.read(4)
+            sizes[start.startswith((_GZIP, _ZSTD))] += file.seek(0, os.SEEK_END)
+    return Contents(
+        index_digest=index_digest,
+        manifest_digest=manifest_digest,
+        config_digest=sha256(config),
+        compressed_size=None if sizes[False] else sizes[True],
+        unpacked_size=None if sizes[True] else sizes[False],
+        layers=len(layers),
+        config=parse_config(config),
+    )
 
 
-def _architecture(config: bytes) -> str | None:
-    architecture = json.loads(config).get("architecture")
-    return architecture if isinstance(architecture, str) else None
+def _read(open_file: Open, name: str) -> bytes:
+    with closing(open_file(str(name))) as file:
+        content = file.read(DOCUMENT_LIMIT + 1)
+    if len(content) > DOCUMENT_LIMIT:
+        raise ValueError(f"has a {name[:100]} larger than {DOCUMENT_LIMIT >> 20} MiB")
+    return content
+
+
+def _blob(open_file: Open, digest: str) -> bytes:
+    content = _read(open_file, _path(digest))
+    if not matches(content, digest):
+        raise ValueError(f"is damaged: {digest} does not pin what is stored under it")
+    return content
+
+
+def _path(digest: str) -> str:
+    # Descriptors have been checked: the digest is an algorithm and hex digits.
+    return f"blobs/{digest.replace(':', '/', 1)}"

@@ -5,8 +5,10 @@ The format: https://github.com/apptainer/sif/blob/main/pkg/sif/sif.go
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import json
 import os
 import shutil
 import struct
@@ -17,17 +19,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from mlcheck.engines import janitor
 from mlcheck.engines.apptainer_process import started
 from mlcheck.engines.base import Progress
+from mlcheck.engines.oci_documents import ARCHITECTURES, DOCUMENT_LIMIT, ImageConfig, config_of
 from mlcheck.errors import EngineError, UsageError
 
 MAGIC = b"SIF_MAGIC\0"
 _HEADER = struct.Struct("<32s10s3s3s16sqqqqqqqq")
 _DESCRIPTOR = struct.Struct("<i?III qqqqqqq 128s ii3s373s".replace(" ", ""))
 _PARTITION = 0x4004
+_JSON = 0x4006
 _SQUASHFS = 1
 _SYSTEM = 2
 """The primary system partition: the root file system."""
@@ -66,6 +70,48 @@ def read_sif(text: str, path: Path) -> Sif:
     Raises:
         UsageError: there is no such file, or it is no SIF file.
     """
+    with _opened(text, path) as (file, header):
+        return _parse(file, header)
+
+
+def read_config(text: str, path: Path) -> tuple[ImageConfig, int]:
+    """What a SIF file keeps of its image's configuration beside the file system.
+
+    apptainer and singularity write the configuration of an image that came from a registry or an
+    archive as it was, and for every image the labels, with their own among them.
+
+    Returns:
+        The configuration, without what is not kept, and when the file was made, in seconds since
+        1970.
+
+    Raises:
+        UsageError: there is no such file, or it is no SIF file.
+    """
+    documents: dict[str, Any] = {}
+    with _opened(text, path) as (file, header):
+        fields = _HEADER.unpack(header)
+        for entry in _entries(file, header):
+            if entry.kind == _JSON and entry.start >= 0 and 0 <= entry.size <= DOCUMENT_LIMIT:
+                file.seek(entry.start)
+                with contextlib.suppress(ValueError, RecursionError):
+                    documents.setdefault(entry.name, json.loads(file.read(entry.size)))
+    machine = _ARCHITECTURES.get(fields[3].rstrip(b"\0"))
+    architecture = ARCHITECTURES.get(machine or "", machine)
+    inner = documents.get("oci-config.json")
+    if isinstance(inner, dict):
+        whole = {"config": inner, "architecture": architecture, "os": "linux"}
+        return config_of(whole), fields[5]
+    labels = documents.get("inspect-metadata.json")
+    for key in ("data", "attributes", "labels"):
+        labels = labels.get(key) if isinstance(labels, dict) else None
+    if isinstance(labels, dict):
+        labels = config_of({"config": {"Labels": labels}}).labels
+    return ImageConfig(labels=labels, architecture=architecture, os="linux"), fields[5]
+
+
+@contextmanager
+def _opened(text: str, path: Path) -> Iterator[tuple[BinaryIO, bytes]]:
+    """A SIF file behind its header, and that header."""
     try:
         # Opening a FIFO would block.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
@@ -75,7 +121,7 @@ def read_sif(text: str, path: Path) -> Sif:
                     f"{text}: {path} is no SIF file: it does not begin as one.",
                     "Make one with `apptainer build FILE.sif IMAGE`; a directory is written DIR/.",
                 )
-            return _parse(file, header)
+            yield file, header
     except FileNotFoundError:
         raise UsageError(
             f"{text}: there is no file {path}.", "Give the path of a SIF file."
@@ -93,22 +139,42 @@ def read_sif(text: str, path: Path) -> Sif:
 
 
 def _parse(file: BinaryIO, header: bytes) -> Sif:
-    fields = _HEADER.unpack(header)
-    architecture = _ARCHITECTURES.get(fields[3].rstrip(b"\0"))
-    total, at = fields[8], fields[9]
-    offset = None
-    if 0 <= at < 2**62:
-        file.seek(at)
-        for _ in range(min(total, _MOST_DESCRIPTORS)):
-            data = file.read(_DESCRIPTOR.size)
-            if len(data) < _DESCRIPTOR.size:
-                break
-            kind, used, _, _, _, start, *rest = _DESCRIPTOR.unpack(data)
-            filesystem, part = rest[-4], rest[-3]
-            if used and (kind, filesystem, part) == (_PARTITION, _SQUASHFS, _SYSTEM):
-                offset = start
-                break
-    return Sif(architecture, offset)
+    partitions = (
+        entry.start
+        for entry in _entries(file, header)
+        if (entry.kind, entry.filesystem, entry.part) == (_PARTITION, _SQUASHFS, _SYSTEM)
+    )
+    architecture = _ARCHITECTURES.get(_HEADER.unpack(header)[3].rstrip(b"\0"))
+    return Sif(architecture, next(partitions, None))
+
+
+class _Entry(NamedTuple):
+    """What is said of one object in the file: where it is, in bytes, and what."""
+
+    kind: int
+    start: int
+    size: int
+    name: str
+    filesystem: int
+    part: int
+
+
+def _entries(file: BinaryIO, header: bytes) -> list[_Entry]:
+    total, at = _HEADER.unpack(header)[8:10]
+    found: list[_Entry] = []
+    if not 0 <= at < 2**62:
+        return found
+    file.seek(at)
+    for _ in range(min(total, _MOST_DESCRIPTORS)):
+        data = file.read(_DESCRIPTOR.size)
+        if len(data) < _DESCRIPTOR.size:
+            break
+        kind, used, _, _, _, start, size, *rest = _DESCRIPTOR.unpack(data)
+        name, filesystem, part = rest[-5:-2]
+        if used:
+            text = name.partition(b"\0")[0].decode("utf-8", "replace")
+            found.append(_Entry(kind, start, size, text, filesystem, part))
+    return found
 
 
 def digest(path: Path, progress: Progress) -> str:

@@ -151,6 +151,31 @@ class OpenImage(Protocol):
         """The shell command by which a person looks at a file of this image with `tool`."""
 
 
+class HostView(Protocol):
+    """This machine's system as somebody sees it who uses an unpacked image without a container.
+
+    Attributes:
+        image: where the image lies there.
+    """
+
+    @property
+    def image(self) -> str: ...
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        limit_s: float = DEFAULT_LIMIT_S,
+        output_limit: int = DEFAULT_OUTPUT_LIMIT,
+    ) -> Completed:
+        """Run `argv` there, with a user's plain environment changed by `env`.
+
+        Raises:
+            EngineError: it could not be run.
+        """
+
+
 PullPolicy = Literal["missing", "always", "never"]
 """When an image is fetched from its registry: when it is not here, in every run, not at all."""
 

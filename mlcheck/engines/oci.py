@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlcheck.engines import oci_images
 from mlcheck.engines.base import (
@@ -44,6 +44,13 @@ from mlcheck.facts import Environment
 from mlcheck.image import ImageRef
 
 _TOOLS = ("/usr/bin/", "/bin/")
+
+
+class Inspected(NamedTuple):
+    """What an engine says of an image, in docker's form, and the digest of its manifest."""
+
+    image: Mapping[str, Any]
+    manifest: str | None
 
 
 class Oci:
@@ -83,6 +90,25 @@ class Oci:
         """
         with connect(self.dialect) as client:
             return oci_images.inspect(client, oci_images.name_of(ref)) is not None
+
+    def names(self) -> frozenset[str]:
+        """See `mlcheck.engines.oci_images.names`.
+
+        Raises:
+            EngineError: the engine did not answer.
+        """
+        with connect(self.dialect) as client:
+            return oci_images.names(client)
+
+    def inspect(self, ref: ImageRef) -> Inspected | None:
+        """What the engine says of an image of a registry that it has; None: it has none.
+
+        Raises:
+            EngineError: the engine did not answer.
+        """
+        with connect(self.dialect) as client:
+            found = oci_images.inspect(client, oci_images.name_of(ref))
+            return None if found is None else Inspected(found, oci_images.digest(ref, found))
 
     @contextmanager
     def prepare(

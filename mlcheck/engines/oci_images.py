@@ -115,7 +115,7 @@ def _checked(client: Client, ref: ImageRef, found: Mapping[str, Any]) -> Prepare
             "Give a tag for this machine, or use a machine that fits the image.",
         )
     identity = f"sha256:{str(found['Id']).removeprefix('sha256:')}"
-    return Prepared(ref, identity, _digest(ref, found) or identity)
+    return Prepared(ref, identity, digest(ref, found) or identity)
 
 
 def _machine(client: Client) -> tuple[str, str]:
@@ -128,8 +128,8 @@ def _machine(client: Client) -> tuple[str, str]:
     return str(here["Os"]), str(here["Arch"])
 
 
-def _digest(ref: ImageRef, found: Mapping[str, Any]) -> str | None:
-    """Digest of the manifest under the name that was asked for."""
+def digest(ref: ImageRef, found: Mapping[str, Any]) -> str | None:
+    """Digest of the manifest under the name that was asked for; None: it is not known here."""
     if ref.digest:
         return ref.digest
     if ref.kind != "registry":
@@ -146,17 +146,33 @@ _DEFAULTS = ("docker.io/", "docker.io/library/", "localhost/")
 """What engines put before a name without a registry."""
 
 
-def _near(client: Client, name: str) -> str:
-    """Images here with a name like this one, as a remedy; "" when there is none."""
+def names(client: Client) -> frozenset[str]:
+    """What the images of the engine are called, as docker shows names.
+
+    Raises:
+        EngineError: the engine did not answer.
+    """
     with engine_errors(client.dialect, "list its images"):
         images = client.images()
-    names = [
-        str(tag).removeprefix("localhost/")
-        for image in images
-        for tag in image.get("RepoTags") or ()
-        if not str(tag).startswith((LOADED, "<none>"))
-    ]
-    close = difflib.get_close_matches(name, names, 3)
+    tags = (str(tag) for image in images for tag in image.get("RepoTags") or ())
+    return frozenset(plain_name(tag) for tag in tags if not tag.startswith((LOADED, "<none>")))
+
+
+def plain_name(name: str) -> str:
+    """A name without what engines put before one that has no registry, or none but docker.io.
+
+    podman's "localhost/me/x:v1" stays as it is: "me/x:v1" is an image of docker.io.
+    """
+    for prefix in ("docker.io/library/", "localhost/"):
+        rest = name.removeprefix(prefix)
+        if rest != name and "/" not in rest:
+            return rest
+    return name.removeprefix("docker.io/")
+
+
+def _near(client: Client, name: str) -> str:
+    """Images here with a name like this one, as a remedy; "" when there is none."""
+    close = difflib.get_close_matches(plain_name(name), sorted(names(client)), 3)
     return f"Like it and here: {', '.join(close)}." if close else ""
 
 

@@ -202,6 +202,14 @@ def check_directory(ref: ImageRef) -> Path:
     try:
         names = {entry.name for entry in os.scandir(directory)}
     except FileNotFoundError:
+        if directory.is_symlink():
+            # As CVMFS has it when the image was removed, or is not yet on this machine.
+            raise UsageError(
+                f"{ref.text}: {directory} is a symlink to {directory.readlink()}, which leads to "
+                "no directory.",
+                "On CVMFS, see that the repository is mounted and the image is published; "
+                "elsewhere, correct the link.",
+            ) from None
         raise UsageError(
             f"{ref.text}: there is no directory {directory}.",
             "Give the directory that holds the image's root file system.",

@@ -1,16 +1,17 @@
 """The first process of a sandbox: makes the image its root, then serves commands.
 
 Started by `mlcheck.engines.sandbox` as PID 1 of new user, mount, PID, IPC, UTS and (unless it
-may use the network) network namespaces. Its arguments are the image's directory, "network" or
-"no-network", and a PID file descriptor of the caller where the kernel has those; its standard
-input is a socket, on which `mlcheck.engines.sandbox_server` speaks.
+may use the network) network namespaces. Its arguments are the image's directory, or a JSON list of
+[source, target] of which the root is composed; "network" or "no-network"; and a PID file
+descriptor of the caller where the kernel has those. Its standard input is a socket, on which
+`mlcheck.engines.sandbox_server` speaks.
 
 Only the standard library is used, and all of it is imported before the image becomes the root:
 from then on no file of the host can be reached.
 """
 
 # pathlib knows no file descriptors, and imports parts of itself late.
-# ruff: noqa: PTH102, PTH123, PTH208, PTH211
+# ruff: noqa: PTH102, PTH103, PTH123, PTH208, PTH211
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import json
 import os
 import platform
 import re
@@ -131,6 +133,29 @@ def _bind_image(image: str) -> None:
     _lock_down_binds()
 
 
+def _bind_each(binds: list[tuple[str, str]]) -> None:
+    """Put files, links and directories of this machine into the new root, each at its target.
+
+    No target lies below another one. A link is made anew, so that it leads inside the new root.
+    """
+    sources = [(os.open(source, os.O_PATH | os.O_NOFOLLOW), target) for source, target in binds]
+    _mount("tmpfs", _NEW_ROOT, "tmpfs", _NOSUID | _NODEV, "size=1m,mode=755")
+    for fd, path in sources:
+        target = f"{_NEW_ROOT}{path}"
+        os.makedirs(target.rpartition("/")[0], exist_ok=True)
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISLNK(mode):
+            os.symlink(os.readlink("", dir_fd=fd), target)
+        elif stat.S_ISDIR(mode):
+            os.mkdir(target)
+            _bind(fd, target)
+        elif stat.S_ISREG(mode):
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            _bind(fd, target)
+        os.close(fd)
+    _lock_down_binds()
+
+
 def _make_dev() -> None:
     dev = f"{_NEW_ROOT}/dev"
     os.mkdir(dev)
@@ -218,7 +243,7 @@ def _drop_privileges() -> None:
     _prctl(_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def _set_up(image: str, network: bool) -> None:
+def _set_up(root: str, network: bool) -> None:
     os.umask(0o022)
     _prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     for number in signal.valid_signals():
@@ -228,7 +253,11 @@ def _set_up(image: str, network: bool) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     _mount("none", "/", None, _REC | _PRIVATE)
     resolv_conf = _resolv_conf() if network else None
-    _bind_image(image)
+    # An absolute path, or JSON.
+    if root.startswith("["):
+        _bind_each(json.loads(root))
+    else:
+        _bind_image(root)
     _make_dev()
     _make_proc()
     tmp = f"{_NEW_ROOT}/tmp"  # noqa: S108
@@ -242,14 +271,14 @@ def _set_up(image: str, network: bool) -> None:
 
 
 def main() -> None:
-    image, network, *pidfd = sys.argv[1:]
+    root, network, *pidfd = sys.argv[1:]
     control = socket.socket(fileno=os.dup(0))
     caller = None
     if pidfd:
         caller = os.dup(int(pidfd[0]))
         os.close(int(pidfd[0]))
     try:
-        _set_up(image, network == "network")
+        _set_up(root, network == "network")
         null = os.open("/dev/null", os.O_RDWR)
         os.dup2(null, 0)
         os.dup2(null, 1)

@@ -39,6 +39,9 @@ _INIT = "import sys; sys.path.append(sys.argv.pop(1)); " + (
     "from mlcheck.engines.sandbox_init import main; main()"
 )
 
+Binds = Sequence[tuple[str, str]]
+"""Sources on this machine and their absolute targets, none below another."""
+
 Launcher = tuple[str, ...]
 """The program, with options, that makes the namespaces."""
 
@@ -59,15 +62,16 @@ class SandboxProcess:
     """A running sandbox. Safe for use from several threads.
 
     Args:
-        image: the directory that becomes the root.
+        root: the directory that becomes the root, or binds (source on this machine, target) of
+            which one is composed.
         network: whether commands share the host's network.
 
     Raises:
         EngineError: it could not be started; with the reason that was printed.
     """
 
-    def __init__(self, launcher: Launcher, image: Path, *, network: bool) -> None:
-        self._image = image
+    def __init__(self, launcher: Launcher, root: Path | Binds, *, network: bool) -> None:
+        self._root = root if isinstance(root, Path) else "a host"
         self._numbers = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._lock = threading.Lock()
@@ -80,7 +84,7 @@ class SandboxProcess:
         with theirs, _own_pid_file() as pid_files:
             try:
                 self._process = subprocess.Popen(
-                    _command(launcher, image, network, pid_files),
+                    _command(launcher, root, network, pid_files),
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=self._errors,
@@ -147,7 +151,7 @@ class SandboxProcess:
         report = pending.report
         if report is None:
             raise EngineError(
-                f"The sandbox for {self._image} "
+                f"The sandbox for {self._root} "
                 + ("does not answer" if not answered else "was closed" if self._closed else "ended")
                 + f" while it ran {argv[0]!r}."
                 + (f" Its last words: {words}" if (words := self._last_words()) else "")
@@ -303,14 +307,17 @@ def _portable(text: str) -> str:
     return os.fsencode(text).decode("utf-8", "surrogateescape")
 
 
-def _command(launcher: Launcher, image: Path, network: bool, pid_files: Sequence[int]) -> list[str]:
+def _command(
+    launcher: Launcher, root: Path | Binds, network: bool, pid_files: Sequence[int]
+) -> list[str]:
+    layout = str(root.absolute()) if isinstance(root, Path) else json.dumps(root)
     no_network = {"unshare": "--net", "bwrap": "--unshare-net"}[launcher[0]]
     code = Path(__file__).parents[2]
     return [
         shutil.which(launcher[0]) or launcher[0],
         *launcher[1:],
         *([] if network else [no_network]),
-        *(sys.executable, "-I", "-S", "-X", "utf8", "-c", _INIT, str(code), str(image.absolute())),
+        *(sys.executable, "-I", "-S", "-X", "utf8", "-c", _INIT, str(code), layout),
         "network" if network else "no-network",
         *map(str, pid_files),
     ]

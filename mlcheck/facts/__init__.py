@@ -8,6 +8,7 @@ fact, and a check decides what it means.
 from __future__ import annotations
 
 from mlcheck.facts.commands import Banner, CommandResult, Commands, EntrypointRuns, Shell, Shells
+from mlcheck.facts.deployed import Deployment, UnreadableFiles
 from mlcheck.facts.elf import ElfFile, ElfFiles, Libraries, LibraryNeed
 from mlcheck.facts.files import File, Files, FileType, Problem, ResolvedFile, Script, Scripts
 from mlcheck.facts.gpu import (
@@ -22,7 +23,28 @@ from mlcheck.facts.gpu import (
     Hints,
     HostGpus,
 )
-from mlcheck.facts.jupyter import Kernelspec, Kernelspecs
+from mlcheck.facts.integrity import (
+    CondaRecord,
+    CondaRecords,
+    Distribution,
+    Distributions,
+    FileContents,
+    FileDifference,
+    FilePresence,
+    RecordedFile,
+)
+from mlcheck.facts.jupyter import (
+    JupyterServer,
+    KernelList,
+    KernelLists,
+    KernelRun,
+    KernelRuns,
+    Kernelspec,
+    Kernelspecs,
+    Speech,
+)
+from mlcheck.facts.newenv import ArchiveLink, EnvArchive, EnvAttempt, EnvPython, EnvSession, NewEnv
+from mlcheck.facts.on_host import HostCommands, HostLibraries, HostShell, InsideSetup, LoadedFiles
 from mlcheck.facts.packages import (
     ImportResult,
     Imports,
@@ -32,22 +54,35 @@ from mlcheck.facts.packages import (
     PackageList,
     PackageSource,
 )
-from mlcheck.facts.root import RootConfig
+from mlcheck.facts.root import PyRoot, RootConfig, RootProgram
 from mlcheck.facts.system import Environment, OsRelease, PythonInfo, PythonProbe
 
 __all__ = [
+    "ArchiveLink",
     "Banner",
     "CommandResult",
     "Commands",
     "Computation",
+    "CondaRecord",
+    "CondaRecords",
     "CudaDriver",
     "CudaLibraries",
     "CudaLibrary",
+    "Deployment",
+    "Distribution",
+    "Distributions",
     "ElfFile",
     "ElfFiles",
     "EntrypointRuns",
+    "EnvArchive",
+    "EnvAttempt",
+    "EnvPython",
+    "EnvSession",
     "Environment",
     "File",
+    "FileContents",
+    "FileDifference",
+    "FilePresence",
     "FileType",
     "Files",
     "Framework",
@@ -55,26 +90,42 @@ __all__ = [
     "Gpus",
     "Hint",
     "Hints",
+    "HostCommands",
     "HostGpus",
+    "HostLibraries",
+    "HostShell",
     "ImportResult",
     "Imports",
+    "InsideSetup",
     "InstalledPackage",
     "InstalledPackages",
+    "JupyterServer",
+    "KernelList",
+    "KernelLists",
+    "KernelRun",
+    "KernelRuns",
     "Kernelspec",
     "Kernelspecs",
     "Libraries",
     "LibraryNeed",
     "ListedPackage",
+    "LoadedFiles",
+    "NewEnv",
     "OsRelease",
     "PackageList",
     "PackageSource",
     "Problem",
+    "PyRoot",
     "PythonInfo",
     "PythonProbe",
+    "RecordedFile",
     "ResolvedFile",
     "RootConfig",
+    "RootProgram",
     "Script",
     "Scripts",
     "Shell",
     "Shells",
+    "Speech",
+    "UnreadableFiles",
 ]

@@ -12,17 +12,22 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from mlcheck.engines.base import OpenImage
-from mlcheck.facts import ElfFiles, Libraries
+from mlcheck.facts import ElfFiles, FileContents, FilePresence, Libraries
 from mlcheck.probes import (
+    conda_files,
+    distributions,
     elf,
+    env_archive,
     framework,
     gpu,
     imports,
     installed,
     kernelspecs,
     libraries,
+    newenv,
     package_list,
     root_config,
+    root_runs,
     startup,
     system,
 )
@@ -39,6 +44,7 @@ class Questions:
         libraries: sonames to resolve, besides what the programs in `bin/` need.
         modules: Python modules to import.
         shells: paths of shells to start.
+        new_env_script, new_env_reuse: what makes an environment, and what enters it again.
         commands: name to the argv that prints its version.
     """
 
@@ -54,6 +60,8 @@ class Questions:
         "/create-py_newEnv-on-base.sh",
     )
     libraries: tuple[str, ...] = ("libGL.so.1", "libstdc++.so.6", "libz.so.1")
+    new_env_script: str = "/create-newEnv-on-base.sh"
+    new_env_reuse: str = "setup-UserEnv-in-container.sh"
     modules: tuple[str, ...] = ("ssl", "sqlite3", "numpy", "pandas", "ROOT")
     shells: tuple[str, ...] = ("/bin/sh", "/bin/bash", "/bin/zsh", "/bin/tcsh")
     commands: Mapping[str, tuple[str, ...]] = field(
@@ -70,6 +78,14 @@ def _libraries(image: OpenImage, questions: Questions) -> Libraries:
     return libraries.probe(image, questions.libraries, list(programs.files))
 
 
+def _conda_files(image: OpenImage, questions: Questions) -> tuple[FilePresence, FileContents]:
+    recorded = conda_files.records(image.rootfs, questions.prefix)
+    return (
+        conda_files.presence(image.rootfs, recorded),
+        conda_files.contents(image.rootfs, recorded),
+    )
+
+
 PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyType(
     {
         "os-release": lambda image, _: system.os_release(image.rootfs),
@@ -77,6 +93,8 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
         "files": lambda image, ask: system.files(image.rootfs, ask.files),
         "package-list": lambda image, ask: package_list.read(image.rootfs, ask.package_list),
         "installed": lambda image, ask: installed.probe(image, ask.prefix),
+        "distributions": lambda image, ask: distributions.probe(image.rootfs, ask.prefix),
+        "conda-files": _conda_files,
         "elf": lambda image, ask: elf.probe(image.rootfs, ask.prefix),
         "libraries": _libraries,
         "scripts": lambda image, ask: system.scripts(
@@ -92,6 +110,14 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
         "torch": lambda image, _: framework.probe(image, "torch"),
         "cuda-driver": lambda image, _: gpu.driver(image),
         "imports": lambda image, ask: imports.probe(image, ask.modules),
+        "env-archive": lambda image, ask: env_archive.probe(
+            image.rootfs, f"{ask.prefix}/newEnv-base.tgz", ask.prefix
+        ),
+        "new-environment": lambda image, ask: newenv.probe(
+            image, ask.new_env_script, ask.new_env_reuse, ask.prefix
+        ),
+        "pyroot": lambda image, _: root_runs.pyroot(image, None),
+        "root-program": lambda image, _: root_runs.program(image, None),
     }
 )
 """Every probe by the name that `mlcheck facts --probe` takes; cheap and static ones first."""

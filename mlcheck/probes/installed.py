@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.message
 import email.parser
 import io
 import re
@@ -115,17 +116,9 @@ def _conda_record(rootfs: RootFS, path: str) -> tuple[InstalledPackage, list[str
 
 def _python(rootfs: RootFS, prefix: str, owners: dict[str, str], found: _Found) -> None:
     """`*.dist-info` and `*.egg-info` in site-packages (PyPA's core metadata)."""
-    for directory in _site_packages(rootfs, prefix):
+    for directory in site_packages(rootfs, prefix):
         found.sources.add("dist-info")
-        for name in rootfs.listdir(directory):
-            path = f"{directory}/{name}"
-            if name.endswith(".dist-info"):
-                path += "/METADATA"
-            elif not name.endswith(".egg-info"):
-                continue
-            elif _is_directory(rootfs, path):
-                # distutils wrote one file, setuptools a directory.
-                path += "/PKG-INFO"
+        for path in metadata_files(rootfs, directory):
             try:
                 found.packages.append(_python_package(rootfs, path, owners.get(path, "")))
             except Unreadable as unreadable:
@@ -134,7 +127,19 @@ def _python(rootfs: RootFS, prefix: str, owners: dict[str, str], found: _Found) 
         found.notes.append(f"There are no Python packages: no {prefix}/lib/python3*/site-packages.")
 
 
-def _site_packages(rootfs: RootFS, prefix: str) -> Iterator[str]:
+def metadata_files(rootfs: RootFS, directory: str) -> Iterator[str]:
+    """The metadata of each Python package in the site-packages `directory`."""
+    for name in rootfs.listdir(directory):
+        path = f"{directory}/{name}"
+        if name.endswith(".dist-info"):
+            yield f"{path}/METADATA"
+        elif name.endswith(".egg-info"):
+            # distutils wrote one file, setuptools a directory.
+            yield f"{path}/PKG-INFO" if _is_directory(rootfs, path) else path
+
+
+def site_packages(rootfs: RootFS, prefix: str) -> Iterator[str]:
+    """The directories of the prefix's Pythons for packages, each real one once."""
     seen: set[str] = set()
     # A plain directory first: conda adds lib/python3.1 as a symlink to lib/python3.11.
     names = [name for name in rootfs.listdir(f"{prefix}/lib") if name.startswith("python3")]
@@ -148,13 +153,23 @@ def _site_packages(rootfs: RootFS, prefix: str) -> Iterator[str]:
             yield directory
 
 
-def _python_package(rootfs: RootFS, path: str, owner: str) -> InstalledPackage:
+def metadata_header(rootfs: RootFS, path: str) -> email.message.Message:
+    """The header of a Python package's metadata.
+
+    Raises:
+        Unreadable: there is no such file, or its header is too large.
+        ProbeError: this machine forbids reading it.
+    """
     content = rootfs.read(path, RECORD_LIMIT)
     # Only the header: the long description behind the first empty line is not ours to parse.
     header = re.split(rb"\r?\n\r?\n", content, maxsplit=1)[0]
     if len(header) > _HEADER_LIMIT:
         raise Unreadable(path, f"has a header of more than {_HEADER_LIMIT} bytes")
-    message = email.parser.BytesHeaderParser().parsebytes(header)
+    return email.parser.BytesHeaderParser().parsebytes(header)
+
+
+def _python_package(rootfs: RootFS, path: str, owner: str) -> InstalledPackage:
+    message = metadata_header(rootfs, path)
     name, version = str(message.get("Name", "")).strip(), str(message.get("Version", "")).strip()
     if not name or not version:
         raise Unreadable(path, "has no Name and Version of a Python package")

@@ -128,6 +128,12 @@ def command_result(completed: Completed) -> CommandResult:
     )
 
 
+def framed(stdout: str, token: str) -> str:
+    """The line that a program printed behind its token, the last one; "" when there is none."""
+    _, found, rest = stdout.rpartition(f"\n{token} ")
+    return rest.partition("\n")[0] if found else ""
+
+
 def how_it_ended(result: CommandResult, limit_s: float) -> str:
     """How a command that gave no answer ended, in words that follow its name."""
     if result.ended == "timeout":

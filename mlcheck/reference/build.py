@@ -17,6 +17,7 @@ from mlcheck.reference import (
     cache,
     condameta,
     config,
+    consistency,
     debian,
     elf,
     frameworks,
@@ -193,7 +194,9 @@ class _Steps:
             system.write_loader_cache(directory, job)
             step("commands, libraries and scripts")
         with self._step(job, 5, "records") as step:
-            count = _conda_packages(directory, shells)
+            consistency.drop_missing_parts(directory, "scikit_hep")
+            openssl = consistency.add_openssl(directory, job)
+            count = _conda_packages(directory, shells, openssl)
             step(f"{count} in conda-meta, and the package list")
         _finish(directory)
 
@@ -245,7 +248,7 @@ def _links_of_system(directory: Path) -> None:
         tree.symlink(directory, path, to)
 
 
-def _conda_packages(directory: Path, shells: dict[str, str]) -> int:
+def _conda_packages(directory: Path, shells: dict[str, str], openssl: CondaPackage) -> int:
     """Write the records of the prefix as far as ml-base has them; returns how many."""
     certificates = tree.at(directory, f"{SITE}/certifi/cacert.pem").read_bytes()
     tree.write(directory, f"{PREFIX}/ssl/cacert.pem", certificates)
@@ -255,7 +258,7 @@ def _conda_packages(directory: Path, shells: dict[str, str]) -> int:
         tree.at(directory, f"{PREFIX}/share/zoneinfo"),
         ignore=shutil.ignore_patterns("*.py", "__pycache__"),
     )
-    packages = condameta.python_packages(directory, _REQUESTED.split())
+    packages = [openssl, *condameta.python_packages(directory, _REQUESTED.split())]
     owned = {path for package in packages for path in package.files}
     interpreter = condameta.files_below(
         directory,
@@ -268,7 +271,7 @@ def _conda_packages(directory: Path, shells: dict[str, str]) -> int:
             python.full_version(),
             build_string("python", python=False) + "_cpython",
             "Python-2.0",
-            ("tzdata", "ca-certificates"),
+            ("tzdata", "ca-certificates", "openssl >=3.4.1,<4.0a0"),
             tuple(path for path in interpreter if path not in owned),
             requested=f"python={VERSION}",
         ),

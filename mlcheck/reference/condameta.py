@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.message import Message
 from email.parser import HeaderParser
 from importlib.util import cache_from_source
 from pathlib import Path
@@ -25,6 +26,9 @@ from mlcheck.reference.python import PREFIX, SITE, VERSION, record_rows
 
 META = f"{PREFIX}/conda-meta"
 CHANNEL = "https://conda.example/conda-forge"
+PLACEHOLDER = "/home/conda/feedstock_root/build_artifacts/reference/_h_env_placehold_placehold_pla"
+"""What stands for the prefix in a package (conda-build's has 255 characters)."""
+
 INSTALLED = datetime(2025, 4, 15, 12, 0, tzinfo=UTC)
 
 # conda-forge's names of Python packages, where they are not the distribution's own.
@@ -57,7 +61,8 @@ class CondaPackage:
 
     Args:
         files: paths below the prefix ("bin/root.exe").
-        hashes: for some files (SHA-256 in hex, bytes), where they are known already.
+        hashes: for some files (SHA-256 in hex, bytes) as the package has them, where they are
+            known already, or where the image's builders changed the file.
         requested: the spec by which it was asked for, "" for a dependency.
     """
 
@@ -114,8 +119,11 @@ def python_packages(
     """
     asked: set[str] = {canonicalize_name(name) for name in requested}
     found = []
-    for info in sorted(tree.at(root, SITE).glob("*.dist-info") if infos is None else infos):
-        package = _from_dist_info(root, info, asked)
+    infos = sorted(tree.at(root, SITE).glob("*.dist-info") if infos is None else infos)
+    names = [_metadata(info)["Name"] for info in infos]
+    conda_names: dict[str, str] = {canonicalize_name(name): _conda_name(name) for name in names}
+    for info in infos:
+        package = _from_dist_info(root, info, asked, conda_names)
         found.append(package)
         meta = _META_PACKAGES.get(package.name)
         if meta:
@@ -147,8 +155,18 @@ def files_below(root: Path, *tops: str) -> tuple[str, ...]:
     return tuple(sorted(os.path.relpath(name, prefix) for name in found))
 
 
-def _from_dist_info(root: Path, info: Path, asked: set[str]) -> CondaPackage:
-    metadata = HeaderParser().parsestr((info / "METADATA").read_text())
+def _metadata(info: Path) -> Message:
+    return HeaderParser().parsestr((info / "METADATA").read_text())
+
+
+def _conda_name(name: str) -> str:
+    return _NAMES.get(canonicalize_name(name), name.lower())
+
+
+def _from_dist_info(
+    root: Path, info: Path, asked: set[str], conda_names: Mapping[str, str]
+) -> CondaPackage:
+    metadata = _metadata(info)
     noarch = "Root-Is-Purelib: true" in (info / "WHEEL").read_text()
     name = metadata["Name"]
     files, hashes = [], {}
@@ -158,18 +176,20 @@ def _from_dist_info(root: Path, info: Path, asked: set[str]) -> CondaPackage:
         if digest:
             raw = base64.urlsafe_b64decode(digest.removeprefix("sha256=") + "==")
             hashes[inside] = (raw.hex(), int(size))
+        if own := _before_builders(inside, tree.at(root, f"{PREFIX}/{inside}")):
+            hashes[inside] = (hashlib.sha256(own).hexdigest(), len(own))
         if inside.endswith(".py"):
             cached = cache_from_source(inside)
             if tree.at(root, f"{PREFIX}/{cached}").exists():
                 files.append(cached)
-    conda_name = _NAMES.get(canonicalize_name(name), name.lower())
+    conda_name = _conda_name(name)
     license_line = metadata["License-Expression"] or metadata["License"] or ""
     return CondaPackage(
         conda_name,
         metadata["Version"],
         "pyhd8ed1ab_0" if noarch else build_string(name),
         license_line.splitlines()[0][:80] if license_line else "",
-        _depends(metadata.get_all("Requires-Dist") or []),
+        _depends(metadata.get_all("Requires-Dist") or [], conda_names),
         tuple(sorted(set(files))),
         hashes,
         noarch,
@@ -177,13 +197,24 @@ def _from_dist_info(root: Path, info: Path, asked: set[str]) -> CondaPackage:
     )
 
 
-def _depends(requirements: list[str]) -> tuple[str, ...]:
+def _before_builders(inside: str, file: Path) -> bytes | None:
+    """A file as its package has it, where the images' builders change it; None: they do not."""
+    if inside.startswith("bin/"):
+        first, _, rest = file.read_bytes().partition(b"\n")
+        if first == b"#!/usr/bin/env python3":
+            return f"#!{PREFIX}/bin/python{VERSION}\n".encode() + rest
+    elif re.fullmatch(r"share/jupyter/kernels/[^/]+/kernel\.json", inside):
+        return file.read_bytes().replace(b"python3-nohome", f"{PREFIX}/bin/python".encode())
+    return None
+
+
+def _depends(requirements: list[str], conda_names: Mapping[str, str]) -> tuple[str, ...]:
     depends = [f"python {VERSION}.*"]
     for text in requirements:
         requirement = Requirement(text)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             name = canonicalize_name(requirement.name)
-            depends.append(f"{_NAMES.get(name, name)} {requirement.specifier}".strip())
+            depends.append(f"{conda_names.get(name, name)} {requirement.specifier}".strip())
     return tuple(sorted(set(depends)))
 
 
@@ -231,14 +262,20 @@ def _path(root: Path, package: CondaPackage, path: str) -> dict[str, object]:
     file = tree.at(root, f"{PREFIX}/{path}")
     if path.endswith(".pyc"):
         return {"_path": path, "path_type": "pyc_file"}
+    if package.noarch and path.startswith("bin/"):  # made at installation
+        return {"_path": path, "path_type": "unix_python_entry_point"}
     known = package.hashes.get(path)
     if known is None:  # of a link those of what it leads to, as conda has it
         content = file.read_bytes()
         known = (hashlib.sha256(content).hexdigest(), len(content))
+    before = known
+    if path.endswith(".pc"):  # in the package, the prefix of the machine that built it
+        content = file.read_bytes().replace(PREFIX.encode(), PLACEHOLDER.encode())
+        before = (hashlib.sha256(content).hexdigest(), len(content))
     return {
         "_path": path,
         "path_type": "softlink" if file.is_symlink() else "hardlink",
-        "sha256": known[0],
+        "sha256": before[0],
         "sha256_in_prefix": known[0],
-        "size_in_bytes": known[1],
+        "size_in_bytes": before[1],
     }

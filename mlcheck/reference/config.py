@@ -54,5 +54,6 @@ def write_singularity(root: Path, version: str, image: str = "ml-base") -> None:
         ("/.exec", "actions/exec"),
         ("/.run", "actions/run"),
         ("/.shell", "actions/shell"),
+        ("/.test", "actions/test"),
     ):
         tree.symlink(root, link, f".singularity.d/{target}")

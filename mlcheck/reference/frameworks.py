@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mlcheck.reference import condameta, elf, python, rpmdb, system, tree
+from mlcheck.reference import condameta, consistency, elf, python, rpmdb, system, tree
 from mlcheck.reference.cache import Job
 from mlcheck.reference.condameta import CondaPackage, build_string
 from mlcheck.reference.python import PREFIX, SITE
@@ -94,8 +94,11 @@ _WITH_TORCH = {
 def add_tensorflow_cpu(root: Path, job: Job, real: bool) -> list[CondaPackage]:
     """TensorFlow without CUDA; with `real` the wheel of PyPI and all that it needs.
 
+    Of the images of AlmaLinux this one alone keeps conda's own OpenSSL.
+
     Returns: the records of what was added.
     """
+    consistency.undo_openssl(root)
     if real:
         records = _add_real(
             root,

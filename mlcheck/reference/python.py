@@ -37,7 +37,7 @@ _LEFT_OUT = re.compile(
 # Compiling everything takes twice as long and half as much space again, for modules that an image
 # under test never loads.
 _NOT_COMPILED = (
-    r"/(tests?|testing|_vendored|third_party|locale-data|datasets|sandbox|lexers|styles"
+    r"/(tests?|testing|third_party|locale-data|datasets|sandbox"
     r"|fontTools/[^/]+|numpy/distutils|numpy/f2py|graph_objs/[^/]+|validators"
     r"|site-packages/(pip|setuptools|_distutils_hack|statsmodels|jedi|virtualenv)"
     r"|lib2to3|distutils)/"

@@ -6,7 +6,19 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from mlcheck.errors import UsageError
-from mlcheck.reference.defects import elves, files, gpus, jupyter, packages, programs
+from mlcheck.reference.defects import (
+    elves,
+    files,
+    gpus,
+    integrity,
+    jupyter,
+    jupyter_running,
+    newenv,
+    on_host,
+    packages,
+    programs,
+    root,
+)
 from mlcheck.reference.defects.base import Defect
 
 __all__ = ["DEFECTS", "Defect", "find"]
@@ -18,9 +30,14 @@ DEFECTS: Mapping[str, Defect] = MappingProxyType(
                 elves.DEFECTS
                 | files.DEFECTS
                 | gpus.DEFECTS
+                | integrity.DEFECTS
                 | jupyter.DEFECTS
+                | jupyter_running.DEFECTS
+                | newenv.DEFECTS
+                | on_host.DEFECTS
                 | packages.DEFECTS
                 | programs.DEFECTS
+                | root.DEFECTS
             ).items()
         )
     )

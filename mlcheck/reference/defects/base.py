@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.util import cache_from_source
 from pathlib import Path
 
 from mlcheck.reference import listing, tree
 from mlcheck.reference.condameta import META
-from mlcheck.reference.python import SITE
+from mlcheck.reference.python import SITE, record_rows
 
 ML_BASE = "ml-base"
 ML_PYROOT = "ml-pyroot"
@@ -77,3 +80,18 @@ def dist_info(image: Path, name: str) -> str:
     """Path of the dist-info directory of the distribution `name`."""
     (found,) = tree.at(image, SITE).glob(f"{name}-*.dist-info")
     return f"{SITE}/{found.name}"
+
+
+def uninstall(image: Path, distribution: str, conda: tuple[str, ...]) -> None:
+    """Remove a Python package with all its records."""
+    info = dist_info(image, distribution)
+    for row in list(record_rows(tree.at(image, f"{info}/RECORD"))):
+        file = tree.at(image, os.path.normpath(f"{SITE}/{row[0]}"))
+        file.unlink(missing_ok=True)
+        Path(cache_from_source(str(file))).unlink(missing_ok=True)
+    for directory in (f"{SITE}/{distribution}", info):
+        shutil.rmtree(tree.at(image, directory), ignore_errors=True)
+    for name in conda:
+        tree.remove(image, record(image, name))
+    names = {distribution, *conda}
+    edit_list(image, lambda lines: [line for line in lines if line.split()[0] not in names])

@@ -22,6 +22,7 @@ _PYROOT = (ML_PYROOT,)
     "rpath",
     "The RPATH of root.exe begins with /opt/conda/lib, as it was before upstream's correction.",
     "rpath-hard-coded",
+    "on-host-libraries",
     images=_PYROOT,
 )
 def _rpath(image: Path) -> None:
@@ -55,6 +56,7 @@ def _rpath_last_entry(image: Path) -> None:
     "rpath-library",
     "The RPATH of libHist.so, which is no *.exe, begins with /opt/conda/lib.",
     "rpath-hard-coded",
+    "conda-files-unchanged",
     images=_PYROOT,
 )
 def _rpath_library(image: Path) -> None:
@@ -66,6 +68,7 @@ def _rpath_library(image: Path) -> None:
     "rpath-runpath",
     "An extension module of a Python package has the RUNPATH /opt/conda/lib/sub.",
     "rpath-hard-coded",
+    "conda-files-unchanged",
 )
 def _rpath_runpath(image: Path) -> None:
     module = tree.own(image, _extension_module(image))
@@ -76,6 +79,7 @@ def _rpath_runpath(image: Path) -> None:
     "rpath-empty",
     "The RUNPATH of an extension module has an empty entry, which is the working directory.",
     "rpath-relative",
+    "conda-files-unchanged",
 )
 def _rpath_empty(image: Path) -> None:
     module = tree.own(image, _extension_module(image))
@@ -131,6 +135,11 @@ def _elf_missing_library(image: Path) -> None:
     "libCore.so is for 32 bits: the loader passes it over, and the programs find no other.",
     "libraries-resolve",
     "imports",
+    "pyroot",
+    "root-program",
+    "on-host-programs",
+    "on-host-libraries",
+    "conda-files-unchanged",
     images=_PYROOT,
 )
 def _elf_library_32bit(image: Path) -> None:

@@ -53,12 +53,20 @@ def _env_locale(image: Path) -> None:
     tree.replace(image, _ENVIRONMENT, '{LC_ALL:-"C.UTF-8"}', '{LC_ALL:-"POSIX"}')
 
 
-@DEFECTS.defect("file-missing", "/create-newEnv-on-base.sh is not there.", "files")
+@DEFECTS.defect(
+    "file-missing",
+    "/create-newEnv-on-base.sh is not there.",
+    "files",
+    "newenv-created",
+    "newenv-usage",
+)
 def _file_missing(image: Path) -> None:
     tree.remove(image, "/create-newEnv-on-base.sh")
 
 
-@DEFECTS.defect("file-mode", "/setupMe-on-host.sh may be read by its owner alone.", "files")
+@DEFECTS.defect(
+    "file-mode", "/setupMe-on-host.sh may be read by its owner alone.", "files", "deployed-readable"
+)
 def _file_mode(image: Path) -> None:
     tree.chmod(image, "/setupMe-on-host.sh", 0o600)
 
@@ -68,7 +76,13 @@ def _file_writable(image: Path) -> None:
     tree.chmod(image, "/setupMe-on-host.sh", 0o666)
 
 
-@DEFECTS.defect("file-directory", "/opt/conda/newEnv-base.tgz is a directory.", "files")
+@DEFECTS.defect(
+    "file-directory",
+    "/opt/conda/newEnv-base.tgz is a directory.",
+    "files",
+    "newenv-archive",
+    "newenv-created",
+)
 def _file_directory(image: Path) -> None:
     tree.remove(image, f"{PREFIX}/newEnv-base.tgz")
     tree.at(image, f"{PREFIX}/newEnv-base.tgz").mkdir()
@@ -78,6 +92,11 @@ def _file_directory(image: Path) -> None:
     "file-dangling",
     "/usr/local/bin/_activate_current_env.sh is a link to a file that does not exist.",
     "files",
+    "newenv-created",
+    "on-host-bash",
+    "on-host-zsh",
+    "on-host-programs",
+    "on-host-libraries",
 )
 def _file_dangling(image: Path) -> None:
     tree.symlink(image, "/usr/local/bin/_activate_current_env.sh", "/opt/activate.sh")

@@ -71,6 +71,7 @@ def _kernel_wrong_type(image: Path) -> None:
     "kernel-argv-absolute",
     "The kernel python3 starts /opt/conda/bin/python3, which breaks its use on a host.",
     "kernelspecs-argv",
+    "kernels-own-python",
 )
 def _kernel_argv_absolute(image: Path) -> None:
     _rewrite(image, argv=_argv(f"{PREFIX}/bin/python3", "-s"))
@@ -80,6 +81,7 @@ def _kernel_argv_absolute(image: Path) -> None:
     "kernel-old-generation",
     "The kernel python3 is of the generation before: /usr/bin/env python3.X.",
     "kernelspecs-argv",
+    "kernels-own-python",
 )
 def _kernel_old_generation(image: Path) -> None:
     _rewrite(image, argv=_argv("/usr/bin/env", f"python{VERSION}", "-s"))
@@ -89,6 +91,7 @@ def _kernel_old_generation(image: Path) -> None:
     "kernel-usersite-seen",
     "The kernel python3 lacks -s, so that it sees the user's ~/.local.",
     "kernelspecs-argv",
+    "kernels-usersite",
 )
 def _kernel_usersite_seen(image: Path) -> None:
     _rewrite(image, argv=_argv("python3-nohome"))
@@ -98,6 +101,8 @@ def _kernel_usersite_seen(image: Path) -> None:
     "kernel-argv0-missing",
     "python3-nohome, which both kernels start, is not there.",
     "kernelspecs-argv",
+    "newenv-archive",
+    "kernels-start",
 )
 def _kernel_argv0_missing(image: Path) -> None:
     tree.remove(image, f"{PREFIX}/bin/python3-nohome")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
-from importlib.util import cache_from_source
 from pathlib import Path
 
 from mlcheck.reference import listing, rpmdb, tree
 from mlcheck.reference.condameta import INSTALLED, CondaPackage
 from mlcheck.reference.condameta import write as write_records
-from mlcheck.reference.defects.base import ML_PYROOT, Catalogue, dist_info, edit_list, record
-from mlcheck.reference.python import SITE, record_rows
+from mlcheck.reference.defects.base import (
+    ML_PYROOT,
+    Catalogue,
+    dist_info,
+    edit_list,
+    record,
+    uninstall,
+)
+from mlcheck.reference.python import SITE
 from mlcheck.reference.system import PACKAGES
 
 DEFECTS = Catalogue()
@@ -20,7 +25,11 @@ _CHECKED_IN = "package-list-checked-in"
 
 
 @DEFECTS.defect(
-    "list-missing-line", "The package list does not tell of numpy.", _INSTALLED, _CHECKED_IN
+    "list-missing-line",
+    "The package list does not tell of numpy.",
+    _INSTALLED,
+    _CHECKED_IN,
+    "packages-of-base",
 )
 def _list_missing_line(image: Path) -> None:
     edit_list(image, lambda lines: [line for line in lines if not line.startswith("numpy ")])
@@ -49,13 +58,26 @@ def _list_wrong_version(image: Path) -> None:
     )
 
 
-@DEFECTS.defect("list-empty", "The package list is empty.", _READABLE, _INSTALLED, _CHECKED_IN)
+@DEFECTS.defect(
+    "list-empty",
+    "The package list is empty.",
+    _READABLE,
+    _INSTALLED,
+    _CHECKED_IN,
+    "packages-of-base",
+)
 def _list_empty(image: Path) -> None:
     tree.write(image, listing.PATH, "")
 
 
 @DEFECTS.defect(
-    "list-missing", "There is no package list.", _READABLE, _INSTALLED, _CHECKED_IN, "files"
+    "list-missing",
+    "There is no package list.",
+    _READABLE,
+    _INSTALLED,
+    _CHECKED_IN,
+    "files",
+    "packages-of-base",
 )
 def _list_missing(image: Path) -> None:
     tree.remove(image, listing.PATH)
@@ -72,7 +94,13 @@ def _list_garbage(image: Path) -> None:
 
 
 @DEFECTS.defect(
-    "list-fifo", "The package list is a FIFO.", _READABLE, _INSTALLED, _CHECKED_IN, "files"
+    "list-fifo",
+    "The package list is a FIFO.",
+    _READABLE,
+    _INSTALLED,
+    _CHECKED_IN,
+    "files",
+    "packages-of-base",
 )
 def _list_fifo(image: Path) -> None:
     tree.remove(image, listing.PATH)
@@ -86,6 +114,7 @@ def _list_fifo(image: Path) -> None:
     _INSTALLED,
     _CHECKED_IN,
     "files",
+    "packages-of-base",
 )
 def _list_link_outside(image: Path) -> None:
     tree.symlink(image, listing.PATH, "/etc/shadow")
@@ -113,6 +142,7 @@ def _conda_record_unlisted(image: Path) -> None:
     "conda-record-version",
     "conda installed zlib 1.2.13; the package list tells of 1.3.1.",
     _INSTALLED,
+    "conda-depends",
     images=(ML_PYROOT,),
 )
 def _conda_record_version(image: Path) -> None:
@@ -125,7 +155,10 @@ def _conda_record_version(image: Path) -> None:
 
 
 @DEFECTS.defect(
-    "conda-record-broken", "conda's record of python_abi ends in the middle.", _INSTALLED
+    "conda-record-broken",
+    "conda's record of python_abi ends in the middle.",
+    _INSTALLED,
+    "conda-files-present",
 )
 def _conda_record_broken(image: Path) -> None:
     path = record(image, "python_abi")
@@ -162,6 +195,7 @@ def _unrecorded_package(image: Path) -> None:
     "unrecorded-update",
     "six is another version in image and list than in the checked-in copy of the list.",
     _CHECKED_IN,
+    "conda-files-unchanged",
 )
 def _unrecorded_update(image: Path) -> None:
     _change_version(image, "six", "1.0.0")
@@ -173,9 +207,10 @@ def _unrecorded_update(image: Path) -> None:
     "packages-promised",
     _CHECKED_IN,
     "imports",
+    "packages-of-base",
 )
 def _package_missing(image: Path) -> None:
-    _uninstall(image, "seaborn", ("seaborn", "seaborn-base"))
+    uninstall(image, "seaborn", ("seaborn", "seaborn-base"))
 
 
 @DEFECTS.defect(
@@ -190,7 +225,10 @@ def _package_version(image: Path) -> None:
 
 
 @DEFECTS.defect(
-    "import-missing", "The files of seaborn are gone, its records are there.", "imports"
+    "import-missing",
+    "The files of seaborn are gone, its records are there.",
+    "imports",
+    "conda-files-present",
 )
 def _import_missing(image: Path) -> None:
     tree.remove(image, f"{SITE}/seaborn")
@@ -200,18 +238,24 @@ def _import_missing(image: Path) -> None:
     "import-fails",
     "Importing seaborn ends with ImportError: libnowhere.so.1: cannot open shared object file.",
     "imports",
+    "conda-files-unchanged",
 )
 def _import_fails(image: Path) -> None:
     _spoil_seaborn(image, 'raise ImportError("libnowhere.so.1: cannot open shared object file")\n')
 
 
-@DEFECTS.defect("import-crashes", "Importing seaborn kills the interpreter.", "imports")
+@DEFECTS.defect(
+    "import-crashes", "Importing seaborn kills the interpreter.", "imports", "conda-files-unchanged"
+)
 def _import_crashes(image: Path) -> None:
     _spoil_seaborn(image, "import os\n\nos.abort()\n")
 
 
 @DEFECTS.defect(
-    "import-exits", "Importing seaborn ends the interpreter with exit code 0.", "imports"
+    "import-exits",
+    "Importing seaborn ends the interpreter with exit code 0.",
+    "imports",
+    "conda-files-unchanged",
 )
 def _import_exits(image: Path) -> None:
     _spoil_seaborn(image, "import os\n\nos._exit(0)\n")
@@ -256,18 +300,3 @@ def _change_conda_version(image: Path, name: str, old: str, version: str) -> Non
         image,
         lambda lines: [f"{name} {version}" if line == f"{name} {old}" else line for line in lines],
     )
-
-
-def _uninstall(image: Path, distribution: str, conda: tuple[str, ...]) -> None:
-    """Remove a Python package with all its records."""
-    info = dist_info(image, distribution)
-    for row in list(record_rows(tree.at(image, f"{info}/RECORD"))):
-        file = tree.at(image, os.path.normpath(f"{SITE}/{row[0]}"))
-        file.unlink(missing_ok=True)
-        Path(cache_from_source(str(file))).unlink(missing_ok=True)
-    for directory in (f"{SITE}/{distribution}", info):
-        shutil.rmtree(tree.at(image, directory), ignore_errors=True)
-    for name in conda:
-        tree.remove(image, record(image, name))
-    names = {distribution, *conda}
-    edit_list(image, lambda lines: [line for line in lines if line.split()[0] not in names])

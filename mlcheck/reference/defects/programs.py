@@ -82,6 +82,10 @@ def _micromamba_script(image: Path) -> None:
     "There is no micromamba, neither in /bin nor in the prefix.",
     "micromamba",
     "commands",
+    "newenv-archive",
+    "on-host-bash",
+    "on-host-zsh",
+    "on-host-programs",
     "package-list-installed",
     "packages-promised",
     "files",
@@ -91,7 +95,13 @@ def _micromamba_missing(image: Path) -> None:
     tree.remove(image, f"{_BIN}/micromamba")
 
 
-@DEFECTS.defect("pipenv-missing", "There is no pipenv in /opt/conda/bin.", "commands")
+@DEFECTS.defect(
+    "pipenv-missing",
+    "There is no pipenv in /opt/conda/bin.",
+    "commands",
+    "conda-files-present",
+    "newenv-archive",
+)
 def _pipenv_missing(image: Path) -> None:
     tree.remove(image, f"{_BIN}/pipenv")
 
@@ -101,17 +111,28 @@ def _pipenv_fails(image: Path) -> None:
     tree.replace(image, f"{_BIN}/pipenv", "from pipenv import cli", "from pipenv import nothing")
 
 
-@DEFECTS.defect("zsh-missing", "/bin/zsh leads to a file that does not exist.", "shells", "files")
+@DEFECTS.defect(
+    "zsh-missing",
+    "/bin/zsh leads to a file that does not exist.",
+    "shells",
+    "files",
+    "newenv-archive",
+    "conda-files-present",
+)
 def _zsh_missing(image: Path) -> None:
     tree.remove(image, f"{_BIN}/zsh")
 
 
-@DEFECTS.defect("tcsh-fails", "tcsh starts and does nothing but fail.", "shells")
+@DEFECTS.defect(
+    "tcsh-fails", "tcsh starts and does nothing but fail.", "shells", "conda-files-unchanged"
+)
 def _tcsh_fails(image: Path) -> None:
     tree.write(image, f"{_BIN}/tcsh", "#!/bin/sh\necho 'tcsh: no terminal' >&2\nexit 1\n", 0o755)
 
 
-@DEFECTS.defect("tcsh-mute", "tcsh ends with 0 and has done nothing.", "shells")
+@DEFECTS.defect(
+    "tcsh-mute", "tcsh ends with 0 and has done nothing.", "shells", "conda-files-unchanged"
+)
 def _tcsh_mute(image: Path) -> None:
     tree.write(image, f"{_BIN}/tcsh", "#!/bin/sh\nexit 0\n", 0o755)
 
@@ -125,13 +146,21 @@ def _zsh_no_link(image: Path) -> None:
     "root-config-lzstd-only",
     "root-config --libs names -lzstd, and not -lz.",
     "root-config",
+    "root-program",
     images=_PYROOT,
 )
 def _root_config_lzstd_only(image: Path) -> None:
     tree.replace(image, f"{_BIN}/root-config", " -lz ", " -lzstd ")
 
 
-@DEFECTS.defect("root-config-missing", "There is no root-config.", "root-config", images=_PYROOT)
+@DEFECTS.defect(
+    "root-config-missing",
+    "There is no root-config.",
+    "root-config",
+    "newenv-archive",
+    "conda-files-present",
+    images=_PYROOT,
+)
 def _root_config_missing(image: Path) -> None:
     tree.remove(image, f"{_BIN}/root-config")
 
@@ -186,6 +215,8 @@ def _shebang_carriage_return(image: Path) -> None:
     "wrapper-mute",
     "The Python part of jupyter-lab is gone: it ends with 0 and prints nothing.",
     "commands",
+    "jupyter-wrappers",
+    "jupyterlab-starts",
 )
 def _wrapper_mute(image: Path) -> None:
     path = f"{_BIN}/jupyter-lab"

@@ -31,7 +31,7 @@ _newenv_make() {
             *) _newenv_fail "unknown word $1; -h shows what is known"; return 1 ;;
         esac
     done
-    [ -n "$prefix" ] || { _newenv_help; return 3; }
+    [ -n "$prefix" ] || { _newenv_help >&2; _newenv_fail "no directory is given"; return 1; }
     [ -e "$prefix" ] && { _newenv_fail "$prefix exists already"; return 1; }
     base=${top%/}/opt/conda
     mkdir -p "$prefix" || return 1

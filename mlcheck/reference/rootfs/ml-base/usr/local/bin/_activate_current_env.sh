@@ -12,10 +12,15 @@ else
     CONDA_DEFAULT_ENV=${CONDA_PREFIX##*/}
 fi
 export CONDA_DEFAULT_ENV
-for _script in "$CONDA_PREFIX"/etc/conda/activate.d/*.sh; do
-    [ -r "$_script" ] && . "$_script"
-done
-unset _script
+# No pattern: zsh would end with an error where nothing matches it.
+if [ -d "$CONDA_PREFIX/etc/conda/activate.d" ]; then
+    for _script in $(ls "$CONDA_PREFIX/etc/conda/activate.d"); do
+        case $_script in
+            *.sh) . "$CONDA_PREFIX/etc/conda/activate.d/$_script" ;;
+        esac
+    done
+    unset _script
+fi
 case "${PS1:-}" in
     "" | "($CONDA_DEFAULT_ENV) "*) ;;
     *) PS1="($CONDA_DEFAULT_ENV) ${PS1#(*) }" ;;

@@ -1,0 +1,183 @@
+"""The Jupyter kernels, running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlcheck.facts import JupyterServer, KernelLists, KernelRun, KernelRuns
+from mlcheck.profile import Profile
+from mlcheck.verdict import Finding, Rule, ShowRun, Source, Verdict
+
+START = Rule(
+    "kernels-start",
+    "Every kernel starts and computes, started by the image's own jupyter_client.",
+    "Install ipykernel and what it needs in the image's own Python, and see that the program of "
+    "argv starts that Python.",
+)
+OWN_PYTHON = Rule(
+    "kernels-own-python",
+    "Every kernel runs the image's own Python, whatever a host puts in front of it: programs "
+    "first in PATH, PYTHONHOME, PYTHONPATH.",
+    "Start the Python that lies beside the script which starts it, not the first in PATH, and "
+    "take PYTHONHOME away (or start it with -I).",
+)
+USERSITE = Rule(
+    "kernels-usersite",
+    "The isolated kernel does not see the packages in the user's ~/.local, the usersite kernel "
+    "does.",
+    "Start the isolated kernel with -s (or -I), and the usersite kernel with neither; see that "
+    "nothing on the way takes the option away or sets PYTHONNOUSERSITE.",
+)
+CLEAN_LIST = Rule(
+    "kernels-clean-list",
+    "The list of kernels shows none of a user's and none that a host adds.",
+    "JUPYTER_PATH only puts the image's directory first. Name the image's kernels in "
+    "KernelSpecManager.allowed_kernelspecs of etc/jupyter/jupyter_config.json in the prefix.",
+)
+
+_NONE_STARTS = "no kernel starts (see kernels-start)"
+_SAID = {
+    "PATH": "the host's programs first in PATH",
+    "PYTHONHOME": "PYTHONHOME set",
+    "PYTHONPATH": "PYTHONPATH set",
+    "~/.local": "packages in ~/.local",
+}
+
+
+def starting(fact: KernelRuns) -> set[str]:
+    """Names of the kernels that start in a plain container."""
+    return {run.kernel for run in fact.runs if not run.hazards and run.error is None}
+
+
+def start(fact: KernelRuns, profile: Profile) -> Verdict:
+    """Each kernel works in a plain container."""
+    if not profile.expect.kernels():
+        return START.skipped("the profile promises no kernels")
+    if fact.trouble is not None:
+        show = ShowRun(("python3", "-I", "-c", "import jupyter_client"))
+        expected = "the image's jupyter_client can be used"
+        return START.judged(1, [Finding("jupyter_client", fact.trouble, expected, show=show)])
+    plain = [run for run in fact.runs if not run.hazards]
+    if not plain:
+        return START.skipped("none of the promised kernels is there (see kernelspecs-promised)")
+    findings = [
+        Finding(run.kernel, run.error, "starts and computes", _source(profile, run), _by_hand(run))
+        for run in plain
+        if run.error is not None
+    ]
+    seconds = ", ".join(f"{run.kernel} {run.seconds:.1f} s" for run in plain)
+    return START.judged(len(plain), findings, [f"with {len(fact.runs)} at once: {seconds}"])
+
+
+def own_python(fact: KernelRuns, profile: Profile) -> Verdict:
+    """Each kernel's interpreter is the one in the prefix, in all surroundings."""
+    if not profile.expect.kernels():
+        return OWN_PYTHON.skipped("the profile promises no kernels")
+    started = starting(fact)
+    if not started:
+        return OWN_PYTHON.skipped(_NONE_STARTS)
+    runs = [run for run in fact.runs if run.kernel in started]
+    findings = [
+        Finding(
+            run.kernel,
+            found,
+            f"runs {profile.expect.prefix}",
+            _source(profile, run, _promise(run)),
+            _python(profile, run, "import sys; print(sys.executable, sys.path)"),
+        )
+        for run, found in _taken_in(runs, profile.expect.prefix or "")
+    ]
+    return OWN_PYTHON.judged(len(runs), findings)
+
+
+def usersite(fact: KernelRuns, profile: Profile) -> Verdict:
+    """Each kernel sees the user's packages or does not, as its generation says."""
+    promised = profile.expect.kernels()
+    if all(kernel.usersite is None for kernel in promised.values()):
+        return USERSITE.skipped("the profile says nothing of ~/.local")
+    compared: dict[str, KernelRun] = {}
+    for run in fact.runs:
+        if run.error is None and "~/.local" in run.hazards and run.kernel in promised:
+            compared.setdefault(run.kernel, run)
+    if not compared:
+        return USERSITE.skipped("no kernel starts there (see kernels-start, kernels-own-python)")
+    words = {True: "sees the packages in ~/.local", False: "does not see those in ~/.local"}
+    findings = [
+        Finding(
+            name,
+            words[run.sees_usersite],
+            words[wanted],
+            _source(profile, run, "usersite"),
+            _python(profile, run, "import site; print(site.ENABLE_USER_SITE)"),
+        )
+        for name, run in compared.items()
+        for wanted in [promised[name].usersite]
+        if wanted is not None and wanted != run.sees_usersite
+    ]
+    return USERSITE.judged(len(compared), findings)
+
+
+def clean_list(fact: KernelLists, server: JupyterServer | None, profile: Profile) -> Verdict:
+    """Neither `jupyter kernelspec list` nor JupyterLab shows a kernel that is not the image's."""
+    if not profile.expect.kernels():
+        return CLEAN_LIST.skipped("the profile promises no kernels")
+    source = profile.source("kernelspecs", "generation")
+    show = ShowRun(("jupyter", "kernelspec", "list"))
+    findings = []
+    if fact.trouble is not None:
+        findings.append(Finding("jupyter_client", fact.trouble, "a list of kernels", show=show))
+    lists = [*fact.lists, *([server.listed] if server and server.listed else [])]
+    places: dict[tuple[str, str], list[str]] = {}
+    for one in lists:
+        who = one.how if one.how == "JupyterLab" else f"jupyter kernelspec list ({one.how} set)"
+        if one.error is not None:
+            findings.append(Finding(who, one.error, "a list of kernels", source, show))
+        for name, where in one.foreign.items():
+            places.setdefault((where, name), []).append(who)
+    for (where, name), shown_by in places.items():
+        found = f"{name} is shown by {' and '.join(shown_by)}"
+        findings.append(Finding(where, found, "no kernel from there", source, show))
+    return CLEAN_LIST.judged(sum(one.shown for one in lists), findings)
+
+
+def _taken_in(runs: list[KernelRun], prefix: str) -> Iterator[tuple[KernelRun, str]]:
+    """The runs that harm came to, each hazard alone where that says more, and the harm."""
+    harmed = {}
+    for run in runs:
+        around = " and ".join(_SAID.get(hazard, hazard) for hazard in run.hazards)
+        start = f"with {around}: " if around else ""
+        if run.error is not None:
+            harmed[run.kernel, run.hazards] = run, f"{start}{run.error}"
+        elif run.prefix != prefix:
+            harmed[run.kernel, run.hazards] = run, f"{start}runs {run.executable} ({run.prefix})"
+        elif run.sees_pythonpath and "PYTHONPATH" in run.hazards:
+            harmed[run.kernel, run.hazards] = run, f"{start}it imports from there"
+    for (kernel, hazards), (run, found) in harmed.items():
+        alone = [other for name, other in harmed if name == kernel and len(other) == 1]
+        if len(hazards) < 2 or not alone:
+            yield run, found
+
+
+def _source(profile: Profile, run: KernelRun, *keys: str) -> Source | None:
+    specs = profile.expect.kernelspecs
+    generation = specs.generation if specs else ""
+    return profile.source("kernelspecs", "generations", generation, run.kernel, *keys)
+
+
+def _promise(run: KernelRun) -> str:
+    """The key that promises that a kernel bears its surroundings."""
+    if "PATH" in run.hazards:
+        return "ignores_programs"
+    return "ignores_variables" if run.hazards else "argv"
+
+
+def _python(profile: Profile, run: KernelRun, code: str) -> ShowRun:
+    """The kernel's Python with some code, in its surroundings as far as variables make them."""
+    argv = profile.expect.kernels()[run.kernel].argv
+    start = argv[: argv.index("-m")] if "-m" in argv else argv
+    variables = (f"{name}=/nowhere" for name in run.hazards if name.startswith("PYTHON"))
+    return ShowRun(("env", *variables, *start, "-c", code))
+
+
+def _by_hand(run: KernelRun) -> ShowRun:
+    return ShowRun(("jupyter", "run", f"--kernel={run.kernel}", "/dev/null"))

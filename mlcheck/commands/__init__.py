@@ -1,0 +1,1 @@
+"""The commands of `mlcheck` that are about images."""

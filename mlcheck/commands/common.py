@@ -1,0 +1,81 @@
+"""What several commands share: their options, and opening the image."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlcheck import opening
+from mlcheck.engines.base import OpenImage, PullPolicy, Start
+from mlcheck.errors import UsageError
+from mlcheck.profile import SUITE, Catalog
+from mlcheck.published import ALL, Published
+from mlcheck.report import text
+from mlcheck.resolving import Resolved, resolve
+
+
+def add_profiles(parser: argparse.ArgumentParser) -> None:
+    """Add --profiles."""
+    parser.add_argument(
+        "--profiles",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="directory with image.toml folders of your own, which say what is published and "
+        "expected; repeatable",
+    )
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Add --engine."""
+    parser.add_argument("--engine", choices=opening.ENGINES, default=opening.AUTO)
+
+
+def add_image(parser: argparse.ArgumentParser) -> None:
+    """Add IMAGE and the options of opening one."""
+    parser.add_argument("image", metavar="IMAGE")
+    add_engine(parser)
+    parser.add_argument(
+        "--pull",
+        choices=("missing", "always", "never"),
+        default="missing",
+        help="when to fetch the image from its registry",
+    )
+    add_profiles(parser)
+
+
+def progress(line: str) -> None:
+    """Tell a person what happens, on stderr."""
+    print(f"mlcheck: {text.printable(line)}", file=sys.stderr, flush=True)
+
+
+def catalog(arguments: argparse.Namespace) -> Catalog:
+    """The profiles that --profiles names, and those of the suite."""
+    return Catalog([*map(Path, arguments.profiles), SUITE])
+
+
+def resolved(
+    arguments: argparse.Namespace, images: Sequence[str], pull: PullPolicy = "missing"
+) -> list[Resolved]:
+    """Which images are meant."""
+    return resolve(images, Published(catalog(arguments)), engines=[arguments.engine], pull=pull)
+
+
+@contextmanager
+def opened(arguments: argparse.Namespace) -> Iterator[OpenImage]:
+    """The image of `add_image`."""
+    if arguments.image == ALL:
+        raise UsageError(f"{ALL} is more than one image.", "`mlcheck images` lists them.")
+    (meant,) = resolved(arguments, [arguments.image], arguments.pull)
+    ref = meant.ref
+    if meant.why:
+        progress(f"{ref.text} is {meant.why}")
+    opening.check_exists(ref)
+    ((engine, _),) = opening.choose(ref, [arguments.engine])
+    with opening.open_image(
+        ref, engine, pull=arguments.pull, start=Start(), progress=progress
+    ) as image:
+        yield image

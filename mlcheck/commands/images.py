@@ -1,0 +1,105 @@
+"""`mlcheck images`: which images are published, and where they are on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+
+from mlcheck import opening, reference
+from mlcheck.commands import common
+from mlcheck.engines.oci_images import plain_name
+from mlcheck.published import Published
+from mlcheck.report import text
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image.
+
+    Args:
+        image: what --image takes for it.
+        reference: in a registry; None for a reference image, which is built on the spot.
+        aliases: other names of it.
+        here: where it is on this machine: "docker", "podman", a directory, or "docker: NAME" for
+            an image that has only its short name.
+    """
+
+    image: str
+    reference: str | None
+    aliases: tuple[str, ...]
+    here: tuple[str, ...]
+
+
+def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command `images`."""
+    parser = commands.add_parser(
+        "images",
+        help="list the published images, and where they are on this machine",
+        description="List the published images by the names that --image takes, their references "
+        "in their registries, and where they are on this machine: in docker, in podman, unpacked "
+        "on CVMFS. No network is used.",
+        epilog="examples:\n  mlcheck images\n  mlcheck images --json\n"
+        "  pytest --image ml-pyroot:alma9-python311",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    common.add_profiles(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=run)
+
+
+def rows(published: Published) -> list[Row]:
+    """All images that can be named without knowing where they are."""
+    held = {store: opening.names_in(store) for store in opening.STORES}
+    found = []
+    for image in published.images:
+        here = [store for store in held if plain_name(image.registry) in held[store]]
+        here += [f"{store}: {image.short}" for store in held if image.short in held[store]]
+        here += [path for path in image.directories if os.path.isdir(path)]  # noqa: PTH112
+        aliases = tuple(f"{alias}:{image.tag}" for alias in image.aliases)
+        found.append(Row(image.short, image.registry, aliases, tuple(here)))
+    tag = reference.default_tag()
+    found += [Row(f"reference:{name}:{tag}", None, (), ()) for name in reference.NAMES]
+    return found
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the list."""
+    found = rows(Published(common.catalog(arguments)))
+    if arguments.json:
+        print(json.dumps({"images": [asdict(row) for row in found]}, indent=1))
+        return 0
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(text.printable(table(found, width)))
+    return 0
+
+
+def table(found: list[Row], width: int | None) -> str:
+    """The images as a table; on a terminal that is too narrow, an image takes several lines.
+
+    Args:
+        width: of the terminal, in characters; None: there is none.
+    """
+    lines = [
+        (
+            ", ".join((row.image, *row.aliases)),
+            row.reference or "built on the spot",
+            ", ".join(row.here) or "-",
+        )
+        for row in found
+    ]
+    head = ("IMAGE", "REGISTRY", "HERE")
+    columns = [max(len(line[n]) for line in (head, *lines)) for n in range(2)]
+    longest = max(len(line[2]) for line in (head, *lines))
+    if width is None or sum(columns) + 4 + longest <= width:
+        return "\n".join(
+            f"{first:{columns[0]}}  {second:{columns[1]}}  {third}"
+            for first, second, third in (head, *lines)
+        )
+    return "\n".join(
+        "\n".join((row.image, *(f"    {place}" for place in (second, *row.aliases, *row.here))))
+        for row, (_, second, _) in zip(found, lines, strict=True)
+    )

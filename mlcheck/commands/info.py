@@ -1,0 +1,107 @@
+"""`mlcheck info`: what is known of images without opening them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+
+from mlcheck import info
+from mlcheck.commands import common
+from mlcheck.errors import MlcheckError, UsageError
+from mlcheck.report import text
+
+
+def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command `info`."""
+    parser = commands.add_parser(
+        "info",
+        help="print digest, size, creation and labels of images, from where they are",
+        description="Print what is known of images without fetching or opening them: digests, "
+        "compressed size, creation, platform, labels. An image of a registry is asked for there; "
+        "with --engine docker or podman, what that has is told. A SIF file, an archive or a "
+        "directory tells what it holds; what it does not tell is named.",
+        epilog="examples:\n  mlcheck info ml-pyroot:alma9-python311\n  mlcheck info all --json\n"
+        "  mlcheck info --engine docker ml-pyroot:alma9-python311\n  mlcheck info ./ml-pyroot.sif",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE")
+    common.add_engine(parser)
+    common.add_profiles(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what is known of each; an image that cannot be told of does not stop the others."""
+    found: list[info.ImageInfo] = []
+    code = 0
+    # An unpacked copy would tell less than the registry.
+    for one in common.resolved(arguments, arguments.images, "always"):
+        try:
+            told = info.describe(one.ref, arguments.engine, common.progress)
+        except MlcheckError as error:
+            print(f"mlcheck: {text.printable(str(error))}", file=sys.stderr)
+            code = max(code, 2 if isinstance(error, UsageError) else 3)
+            continue
+        if not arguments.json:
+            if found:
+                print()
+            print(text.printable(as_text(told)))
+        found.append(told)
+    if arguments.json:
+        print(json.dumps({"images": [asdict(one) for one in found]}, indent=1))
+    return code
+
+
+def as_text(found: info.ImageInfo) -> str:
+    """What is known of an image, a line for each thing."""
+    platform = "/".join(filter(None, (found.os, found.architecture))) or None
+    if platform and found.platforms:
+        platform = f"{platform} (of {', '.join(found.platforms)})"
+    lists = {
+        name: None if value is None else " ".join(value) or "none"
+        for name, value in (("entrypoint", found.entrypoint), ("command", found.cmd))
+    }
+    words: list[tuple[str, str | None]] = [
+        ("index digest", found.index_digest),
+        ("manifest digest", found.manifest_digest),
+        ("config digest", found.config_digest),
+        ("file digest", found.file_digest),
+        ("compressed size", _size(found.compressed_size)),
+        ("unpacked size", _size(found.unpacked_size)),
+        ("layers", None if found.layers is None else str(found.layers)),
+        ("created", found.created),
+        ("platform", platform),
+        *lists.items(),
+    ]
+    # Few images have an index, and only SIF files a digest of their own.
+    rare = ("index digest", "file digest")
+    rows = [(name, value) for name, value in words if value is not None or name not in rare]
+    if found.labels is None:
+        rows.append(("labels", None))
+    else:
+        labels = [f"{key}={value}" for key, value in sorted(found.labels.items())] or ["none"]
+        rows += zip(["labels", *[""] * (len(labels) - 1)], labels, strict=True)
+    for store, which in found.here.items():
+        same = "this image" if which == "same" else "another image under this name"
+        rows.append((f"in {store}", same))
+    untold = [name for name, value in rows if value is None]
+    lines = [f"{found.image}", f"  {'told by':16} {found.source}"]
+    lines += [
+        f"  {name:16} {' '.join(value.splitlines())}".rstrip() for name, value in rows if value
+    ]
+    if untold:
+        lines.append(f"  {'not told':16} {', '.join(untold)}")
+    lines += [f"  {'note':16} {note}" for note in found.notes]
+    return "\n".join(lines)
+
+
+def _size(count: int | None) -> str | None:
+    if count is None:
+        return None
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit} ({count} bytes)"
+    return f"{count} bytes"

@@ -1,0 +1,215 @@
+"""What is known of an image without opening it: from its registry, a store, or its file.
+
+A value is None where the source does not tell it. Nothing is guessed, and nothing is fetched but
+a registry's few documents.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlcheck import opening, registry
+from mlcheck.engines.apptainer_oci import look_into
+from mlcheck.engines.apptainer_sif import digest, read_config
+from mlcheck.engines.base import Progress
+from mlcheck.engines.oci_documents import ImageConfig, config_of
+from mlcheck.errors import UsageError
+from mlcheck.image import ImageRef
+from mlcheck.published import of_unpacked_path
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What is known of an image.
+
+    Args:
+        image: its full reference, or where its file or directory is.
+        source: what tells all this: "registry docker.io", "docker", "SIF file", ...
+        index_digest: of the index, where a name stands for images of several platforms.
+        manifest_digest: what a registry and `docker pull` show as the digest of one image.
+        config_digest: the image ID of docker and podman.
+        file_digest: sha256 of a SIF file.
+        compressed_size: of the layers as a registry keeps and sends them, in bytes.
+        unpacked_size: of what they hold, in bytes.
+        created: when the image was made, as it says itself (RFC 3339).
+        platforms: all for which the name stands, if it is an index.
+        env: NAME=VALUE.
+        here: store -> "same" or "another": what docker and podman have under this name.
+        notes: what a reader should know of these values.
+    """
+
+    image: str
+    source: str
+    index_digest: str | None = None
+    manifest_digest: str | None = None
+    config_digest: str | None = None
+    file_digest: str | None = None
+    compressed_size: int | None = None
+    unpacked_size: int | None = None
+    created: str | None = None
+    os: str | None = None
+    architecture: str | None = None
+    platforms: tuple[str, ...] = ()
+    layers: int | None = None
+    labels: dict[str, str] | None = None
+    env: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | None = None
+    user: str | None = None
+    workdir: str | None = None
+    here: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def describe(ref: ImageRef, engine: str, progress: Progress) -> ImageInfo:
+    """What is known of an image.
+
+    One of a registry is asked for there; with `engine` docker or podman, or under a name without
+    a registry that one of them has, what they have is told instead.
+
+    Raises:
+        UsageError: there is no such image, or it is none that the engine opens.
+        EngineError: the registry or the engine failed.
+    """
+    opening.check_exists(ref)
+    if engine != opening.AUTO:
+        opening.choose(ref, [engine])
+    if ref.kind == "registry":
+        stores = [engine] if engine in opening.STORES else []
+        if engine == opening.AUTO and "/" not in ref.location:
+            stores = opening.stores_with(ref)
+        if stores:
+            return _of_store(ref, stores[0])
+        return _of_registry(ref)
+    if ref.kind in ("directory", "reference"):
+        return _of_directory(ref, progress)
+    if ref.kind == "sif":
+        return _of_sif(ref, progress)
+    return _of_archive(ref)
+
+
+def _of_registry(ref: ImageRef) -> ImageInfo:
+    found = registry.describe(ref)
+    same = {found.index_digest, found.manifest_digest, found.config_digest}
+    here = {}
+    for store in opening.stores_with(ref):
+        inspected = opening.inspect(ref, store)
+        if inspected is not None:
+            here[store] = "same" if _digest(inspected.image.get("Id")) in same else "another"
+    return ImageInfo(
+        image=found.reference,
+        source=f"registry {registry.host_of(ref)[0]}",
+        index_digest=found.index_digest,
+        manifest_digest=found.manifest_digest,
+        config_digest=found.config_digest,
+        compressed_size=found.compressed_size,
+        platforms=found.platforms,
+        here=here,
+        **(_told(found.config) | {"layers": found.layers}),
+    )
+
+
+def _of_store(ref: ImageRef, store: str) -> ImageInfo:
+    found = opening.inspect(ref, store)
+    if found is None:
+        raise UsageError(
+            f"{store} has no image {ref.text}.",
+            "Without --engine, its registry is asked; `mlcheck images` says what is here.",
+        )
+    image = found.image
+    config = config_of(
+        {
+            "created": image.get("Created"),
+            "architecture": image.get("Architecture"),
+            "os": image.get("Os"),
+            "config": image.get("Config"),
+        }
+    )
+    identity = _digest(image.get("Id"))
+    # With containerd's store, docker's ID of an image is the digest of its manifest or index.
+    descriptor = image.get("Descriptor")
+    if isinstance(descriptor, dict) and descriptor.get("digest") == identity:
+        identity = None
+    size = image.get("Size")
+    rootfs = image.get("RootFS")
+    layers = rootfs.get("Layers") if isinstance(rootfs, dict) else None
+    return ImageInfo(
+        image=ref.text,
+        source=store,
+        manifest_digest=found.manifest,
+        config_digest=identity,
+        unpacked_size=size if isinstance(size, int) else None,
+        notes=() if found.manifest else ("It has no manifest: it never was in a registry.",),
+        **(_told(config) | {"layers": len(layers) if isinstance(layers, list) else None}),
+    )
+
+
+def _of_directory(ref: ImageRef, progress: Progress) -> ImageInfo:
+    with opening.open_image(ref, "sandbox", progress=progress) as image:
+        found = image.environment
+    notes = [f"{problem.path} {problem.what}" for problem in found.problems]
+    published = of_unpacked_path(ref.location)
+    if published is not None:
+        notes.append(f"`mlcheck info {published}` asks the registry about the published image.")
+    return ImageInfo(
+        image=ref.location if ref.kind == "directory" else ref.text,
+        source="directory",
+        labels=None if found.labels is None else dict(found.labels),
+        env=tuple(f"{name}={value}" for name, value in found.env.items()),
+        entrypoint=found.entrypoint,
+        cmd=found.cmd,
+        notes=(f"Read from {found.source}.", *notes),
+    )
+
+
+def _of_sif(ref: ImageRef, progress: Progress) -> ImageInfo:
+    path = Path(ref.location).expanduser().absolute()
+    config, made = read_config(ref.text, path)
+    notes = []
+    if 0 < made < 2**40:
+        when = datetime.datetime.fromtimestamp(made, datetime.UTC)
+        notes.append(f"The SIF file was made at {when:%Y-%m-%dT%H:%M:%SZ}.")
+    return ImageInfo(
+        image=str(path),
+        source="SIF file",
+        file_digest=digest(path, progress),
+        notes=tuple(notes),
+        **_told(config),
+    )
+
+
+def _of_archive(ref: ImageRef) -> ImageInfo:
+    path = Path(ref.location).expanduser().absolute()
+    try:
+        found = look_into(ref.kind, path)
+    except ValueError as error:
+        raise UsageError(f"{ref.text}: {path} {error}.", "Check the file and its kind.") from None
+    return ImageInfo(
+        image=str(path),
+        source=ref.kind,
+        index_digest=found.index_digest,
+        manifest_digest=found.manifest_digest,
+        config_digest=found.config_digest,
+        compressed_size=found.compressed_size,
+        unpacked_size=found.unpacked_size,
+        **(_told(found.config) | {"layers": found.layers}),
+    )
+
+
+def _told(config: ImageConfig) -> dict[str, Any]:
+    """The configuration as arguments of ImageInfo."""
+    names: Sequence[str] = (
+        *("created", "os", "architecture", "layers", "env", "entrypoint", "cmd", "user"),
+        "workdir",
+    )
+    told = {name: getattr(config, name) for name in names}
+    return {**told, "labels": None if config.labels is None else dict(config.labels)}
+
+
+def _digest(identity: object) -> str | None:
+    """An image ID as a digest; podman leaves the algorithm away."""
+    return f"sha256:{str(identity).removeprefix('sha256:')}" if identity else None

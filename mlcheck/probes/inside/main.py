@@ -1,0 +1,42 @@
+"""What is run inside an image: one request, one answer.
+
+Its one argument is the request: `do` ("kernels", "lists" or "server"), `token` and what the
+function of that name takes. The answer is one line on the standard output: the token and a JSON
+object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import sys
+import tempfile
+
+from mlcheck.probes.inside.common import Json, end_children, in_words
+from mlcheck.probes.inside.kernels import kernels, lists
+from mlcheck.probes.inside.server import server
+
+
+def main() -> None:
+    request = json.loads(sys.argv[1])
+    out = os.dup(1)
+    os.dup2(2, 1)
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    top = tempfile.mkdtemp(prefix="mlcheck-", dir="/tmp")
+    tempfile.tempdir = top
+    os.environ.update(HOME=f"{top}/own", TMPDIR=top, JUPYTER_RUNTIME_DIR=f"{top}/runtime")
+    answer: Json
+    try:
+        work = {"kernels": kernels, "lists": lists, "server": server}[request["do"]]
+        answer = asyncio.run(work(request, top))
+    except Exception as error:
+        answer = {"trouble": in_words(error)}
+    end_children()
+    shutil.rmtree(top, ignore_errors=True)
+    with open(out, "w", encoding="utf-8", errors="backslashreplace") as stream:
+        stream.write("\n" + request["token"] + " " + json.dumps(answer) + "\n")

@@ -1,0 +1,297 @@
+"""Jupyter, running in an image: kernels, the list of them, JupyterLab and its terminals.
+
+All of it is done by the modules in `inside/`, which are sent to the image's own Python and use
+the image's own jupyter_client and tornado. They end whatever they started.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from mlcheck.engines.base import OpenImage, Unreadable
+from mlcheck.facts import (
+    CommandResult,
+    JupyterServer,
+    KernelList,
+    KernelLists,
+    KernelRun,
+    KernelRuns,
+    Speech,
+)
+from mlcheck.probes.reading import TOKEN_BYTES, command_result, how_it_ended, load_json, shortened
+
+KERNEL_LIMIT_S = 60.0
+"""Seconds for one kernel to start and answer."""
+
+SERVER_LIMIT_S = 90.0
+"""Seconds for JupyterLab to answer, and again for all that it is asked."""
+
+SPEECH_LIMIT_S = 60.0
+"""Seconds for a program to say its version."""
+
+OUTPUT_LIMIT = 4 * 1024 * 1024
+
+_MODULES = ("common", "kernels", "server", "main")
+"""The modules that are run inside, in the order of their imports."""
+
+_START = """\
+import sys, types
+for name, text in {sources!r}.items():
+    module = sys.modules["mlcheck.probes.inside." + name] = types.ModuleType(name)
+    exec(compile(text, name + ".py", "exec"), module.__dict__)
+module.main()
+"""
+_WORDS = 1000
+"""Characters of an error that are kept."""
+
+_FOREIGN = "mlcheck: "
+"""How the display names of kernels begin that are not the image's, in inside/common.py."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """In which surroundings a kernel is started, besides a plain container.
+
+    Args:
+        kernel: its name.
+        hazards: of those that `KernelRun` explains.
+        programs: names of the programs of the host's that come first in PATH.
+    """
+
+    kernel: str
+    hazards: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+
+
+def kernels(image: OpenImage, python: str, asked: Sequence[Surroundings]) -> KernelRuns:
+    """Start each kernel and let it compute, all side by side.
+
+    Args:
+        python: the image's own interpreter, which has jupyter_client.
+
+    Raises:
+        EngineError: the engine could not run it.
+    """
+    if not asked:
+        return KernelRuns(())
+    request = {
+        "do": "kernels",
+        "kernels": [
+            {"name": one.kernel, "hazards": one.hazards, "programs": one.programs} for one in asked
+        ],
+        "limit_s": KERNEL_LIMIT_S,
+        **_numbers(),
+    }
+    # A kernel that hazards harm is started three times in turn.
+    answer, trouble = _ask(image, python, request, 3 * KERNEL_LIMIT_S + 30)
+    names = {one.kernel for one in asked}
+    runs = [_kernel_run(run) for run in _list(answer, "runs")]
+    return KernelRuns(tuple(run for run in runs if run.kernel in names), trouble)
+
+
+def kernel_lists(image: OpenImage, python: str, names: Sequence[str]) -> KernelLists:
+    """Ask for the list of kernels while there are some of a user and of the host.
+
+    Args:
+        names: of the image's own kernels, which some of the others have too.
+
+    Raises:
+        EngineError: the engine could not run it.
+    """
+    request = {"do": "lists", "names": list(names), "limit_s": KERNEL_LIMIT_S}
+    answer, trouble = _ask(image, python, request, KERNEL_LIMIT_S + 30)
+    found = [
+        _kernel_list(_text(item, "how"), item.get("kernels"), _error(item))
+        for item in _list(answer, "lists")
+    ]
+    return KernelLists(tuple(found), trouble)
+
+
+def server(
+    image: OpenImage, python: str, program: str, kernel: str | None, shells: Sequence[str]
+) -> JupyterServer:
+    """Start JupyterLab, ask it, start a kernel and terminals through it, and shut it down.
+
+    Args:
+        program: the command that users start.
+        kernel: name of the kernel to start; None: none.
+        shells: paths of the shells to open terminals with.
+
+    Raises:
+        EngineError: the engine could not run it.
+    """
+    request = {
+        "do": "server",
+        "argv": [program],
+        "kernel": kernel,
+        "shells": list(shells),
+        "base": f"/mlcheck-{secrets.token_hex(4)}/",
+        "secret": secrets.token_hex(TOKEN_BYTES),
+        "limit_s": SERVER_LIMIT_S,
+        **_numbers(),
+    }
+    answer, trouble = _ask(image, python, request, 2 * SERVER_LIMIT_S + 30)
+    argv = tuple(word for word in _plain_list(answer, "argv") if isinstance(word, str))
+    if trouble is not None:
+        return JupyterServer(argv or (program,), trouble)
+    status, terminals = answer.get("status"), answer.get("terminals")
+    listed = answer.get("listed")
+    return JupyterServer(
+        argv=argv or (program,),
+        error=_error(answer),
+        seconds=_seconds(answer),
+        status={
+            str(key): value if isinstance(value, int) else None
+            for key, value in (status.items() if isinstance(status, dict) else ())
+        },
+        base_in_page=answer.get("base_in_page") is True,
+        listed=_kernel_list("JupyterLab", listed, None) if listed is not None else None,
+        kernel=kernel,
+        kernel_error=_what(answer.get("kernel", "was not started")),
+        terminals={
+            shell: _what(terminals.get(shell, "was not opened"))
+            for shell in shells
+            if isinstance(terminals, dict)
+        },
+    )
+
+
+def speech(image: OpenImage, directory: str, patterns: Sequence[str]) -> Speech:
+    """Let each program in `directory` whose name fits say its version, side by side.
+
+    Raises:
+        EngineError: the engine could not run them.
+    """
+
+    # A home of an engine's may be one in which nothing can be written.
+    home = image.run(["mktemp", "-d"], limit_s=SPEECH_LIMIT_S).stdout.decode().strip() or "/tmp"  # noqa: S108
+
+    def said(path: str, option: str) -> CommandResult:
+        env = {"HOME": home, "TMPDIR": home}
+        return command_result(
+            image.run([path, option], env=env, limit_s=SPEECH_LIMIT_S, output_limit=OUTPUT_LIMIT)
+        )
+
+    def answer(path: str) -> CommandResult:
+        first = said(path, "--version")
+        if first.ended != "exited" or (first.exit_code == 0 and spoken(first)):
+            return first
+        second = said(path, "--help")
+        return second if second.exit_code == 0 and spoken(second) else first
+
+    paths = [
+        f"{directory}/{name}"
+        for name in image.rootfs.listdir(directory)
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    ]
+    try:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            return Speech(dict(zip(paths, pool.map(answer, paths), strict=True)))
+    finally:
+        if home.startswith("/tmp/"):  # noqa: S108
+            image.run(["rm", "-rf", home], limit_s=SPEECH_LIMIT_S)
+
+
+def spoken(result: CommandResult) -> bool:
+    """Whether a command printed anything."""
+    return bool(result.stdout.strip() or result.stderr.strip())
+
+
+@functools.cache
+def _sources() -> dict[str, str]:
+    inside = Path(__file__).parent / "inside"
+    return {name: (inside / f"{name}.py").read_text(encoding="utf-8") for name in _MODULES}
+
+
+def _numbers() -> dict[str, int]:
+    """Two factors whose product no kernel can know without computing it."""
+    return {"a": 10**6 + secrets.randbelow(10**6), "b": 10**6 + secrets.randbelow(10**6)}
+
+
+def _ask(
+    image: OpenImage, python: str, request: Mapping[str, object], limit_s: float
+) -> tuple[dict[str, object], str | None]:
+    """The program's answer, and in words why there is none."""
+    token = secrets.token_hex(TOKEN_BYTES)
+    result = command_result(
+        image.run(
+            [python, "-I", "-", json.dumps({**request, "token": token})],
+            stdin=_START.format(sources=_sources()).encode(),
+            limit_s=limit_s,
+            output_limit=OUTPUT_LIMIT,
+        )
+    )
+    if result.ended == "exited" and result.exit_code == 127:
+        return {}, f"{python} is not there"
+    if result.ended != "exited" or result.exit_code != 0:
+        return {}, f"{python} {how_it_ended(result, limit_s)}"
+    line = result.stdout.rpartition(f"\n{token} ")[2].partition("\n")[0]
+    try:
+        answer = load_json(line.encode("utf-8", "surrogateescape"), "the answer")
+    except Unreadable as unreadable:
+        return {}, f"{python} ran the program, and {unreadable}"
+    if not isinstance(answer, dict):
+        return {}, f"{python} ran the program, and the answer is no object"
+    return answer, _what(answer.get("trouble"))
+
+
+def _kernel_run(run: Mapping[str, object]) -> KernelRun:
+    return KernelRun(
+        kernel=_text(run, "kernel"),
+        hazards=tuple(str(hazard) for hazard in _plain_list(run, "hazards")),
+        error=_error(run),
+        seconds=_seconds(run),
+        executable=_text(run, "executable"),
+        prefix=_text(run, "prefix"),
+        sees_usersite=run.get("usersite") is not None,
+        sees_pythonpath=run.get("pythonpath") is not None,
+    )
+
+
+def _kernel_list(how: str, kernels: object, error: str | None) -> KernelList:
+    if not isinstance(kernels, dict):
+        return KernelList(how, {}, 0, error or "it is no list of kernels")
+    foreign = {
+        str(name)[:100]: where.removeprefix(_FOREIGN)[:_WORDS]
+        for name, where in kernels.items()
+        if isinstance(where, str) and where.startswith(_FOREIGN)
+    }
+    return KernelList(how, foreign, len(kernels), error)
+
+
+def _plain_list(answer: Mapping[str, object], key: str) -> list[object]:
+    value = answer.get(key)
+    return value if isinstance(value, list) else []
+
+
+def _list(answer: Mapping[str, object], key: str) -> list[dict[str, object]]:
+    return [item for item in _plain_list(answer, key) if isinstance(item, dict)]
+
+
+def _text(answer: Mapping[str, object], key: str) -> str:
+    value = answer.get(key)
+    return value[:_WORDS] if isinstance(value, str) else ""
+
+
+def _error(answer: Mapping[str, object]) -> str | None:
+    return _what(answer.get("error", "it gave no answer"))
+
+
+def _what(error: object) -> str | None:
+    """An error in words; what is no text is one too."""
+    if error is None:
+        return None
+    return error[:_WORDS] if isinstance(error, str) else shortened(repr(error))
+
+
+def _seconds(answer: Mapping[str, object]) -> float:
+    value = answer.get("seconds")
+    return float(value) if isinstance(value, (int, float)) else 0.0

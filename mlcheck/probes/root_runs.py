@@ -1,0 +1,178 @@
+"""ROOT at work: a histogram in PyROOT, and a C++ program by what root-config says."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shlex
+
+from mlcheck.engines.base import OpenImage, Unreadable
+from mlcheck.facts import CommandResult, PyRoot, RootProgram
+from mlcheck.probes import cpu
+from mlcheck.probes.loader_trace import loaded
+from mlcheck.probes.reading import (
+    TOKEN_BYTES,
+    command_result,
+    framed,
+    how_it_ended,
+    load_json,
+    on_path,
+    path_of,
+)
+
+LIMIT_S = 300.0
+"""Seconds for PyROOT, which compiles headers when it first starts, and for a compiler."""
+
+OUTPUT_LIMIT = 4 * 1024 * 1024
+
+COMPILERS = ("x86_64-conda-linux-gnu-g++", "x86_64-conda_cos6-linux-gnu-g++", "g++", "c++")
+"""Where CXX is not set: conda's own first."""
+
+# The same histogram in both languages: what it holds is checked by mlcheck.checks.root.
+_PYROOT = """\
+import json, os
+answer = {{}}
+try:
+    import ROOT
+    h = ROOT.TH1F("mlcheck", "mlcheck", 10, 0.0, 10.0)
+    for x in (1.5, 2.5, 2.5, 5.5):
+        h.Fill(x)
+    answer["answers"] = {{"entries": float(h.GetEntries()), "mean": float(h.GetMean()),
+                         "bin 3": float(h.GetBinContent(3))}}
+    answer["version"] = str(ROOT.gROOT.GetVersion())
+except BaseException as error:
+    answer["error"] = (type(error).__name__ + ": " + str(error))[:1000]
+os.write(1, ("\\n{token} " + json.dumps(answer) + "\\n").encode("utf-8", "replace"))
+os._exit(0)
+"""
+_PROGRAM = """\
+#include <TH1F.h>
+#include <zlib.h>
+#include <cstdio>
+
+int main()
+{
+    TH1F h("mlcheck", "mlcheck", 10, 0.0, 10.0);
+    h.SetDirectory(nullptr);
+    h.Fill(1.5);
+    h.Fill(2.5);
+    h.Fill(2.5);
+    h.Fill(5.5);
+    std::printf("entries=%g mean=%g bin3=%g zlib=%s\\n", h.GetEntries(), h.GetMean(),
+                h.GetBinContent(3), zlibVersion());
+    return 0;
+}
+"""
+_ANSWER = re.compile(
+    r"entries=(?P<entries>[0-9.e+-]{1,30}) mean=(?P<mean>[0-9.e+-]{1,30}) "
+    r"bin3=(?P<bin3>[0-9.e+-]{1,30}) zlib=(?P<zlib>\S{1,40})"
+)
+
+
+def pyroot(image: OpenImage, level: int | None) -> PyRoot:
+    """Fill a histogram in PyROOT.
+
+    Args:
+        level: the microarchitecture level that the image needs, where it says so.
+
+    Raises:
+        EngineError: the engine could not run it.
+        ProbeError: this machine's CPU is below that level.
+    """
+    token = secrets.token_hex(TOKEN_BYTES)
+    result = _run(image, ["python3", "-c", _PYROOT.format(token=token)])
+    illegal = cpu.is_images_fault(image, result, level)
+    try:
+        answer = load_json(framed(result.stdout, token).encode(), "its answer")
+    except Unreadable:
+        answer = None
+    if not isinstance(answer, dict):
+        return PyRoot(result, None, "", f"python3 {how_it_ended(result, LIMIT_S)}", illegal)
+    answers = answer.get("answers")
+    if not isinstance(answers, dict):
+        return PyRoot(result, None, "", str(answer.get("error")), illegal)
+    numbers = {name: value for name, value in answers.items() if isinstance(value, float)}
+    return PyRoot(result, numbers, str(answer.get("version", ""))[:100], None, illegal)
+
+
+def program(image: OpenImage, level: int | None) -> RootProgram:
+    """Compile, link and run a program that uses ROOT and zlib.
+
+    Args:
+        level: as for `pyroot`.
+
+    Raises:
+        EngineError: the engine could not run it.
+        ProbeError: this machine's CPU is below that level.
+    """
+    compiler = _compiler(image)
+    if compiler is None:
+        return RootProgram(None, None, None, None, None, "", {})
+    flags = _run(image, ["root-config", "--cflags", "--libs"])
+    if flags.exit_code != 0 or flags.ended != "exited":
+        return RootProgram(compiler, flags, None, None, None, "", {})
+    try:
+        words = shlex.split(flags.stdout)
+    except ValueError:
+        words = flags.stdout.split()
+    work = f"/tmp/mlcheck-root-{secrets.token_hex(8)}"  # noqa: S108 - of the image
+    try:
+        return _build(image, level, compiler, flags, words, work)
+    finally:
+        image.run(["rm", "-rf", work], limit_s=60)
+
+
+def _build(
+    image: OpenImage,
+    level: int | None,
+    compiler: str,
+    flags: CommandResult,
+    words: list[str],
+    work: str,
+) -> RootProgram:
+    source, output = f"{work}/program.cxx", f"{work}/program"
+    write = ["sh", "-c", f"mkdir {work} && cat > {source}"]
+    written = command_result(image.run(write, stdin=_PROGRAM.encode(), limit_s=20))
+    if written.exit_code != 0:
+        return RootProgram(compiler, flags, written, None, None, "", {})
+    build = _run(image, [compiler, source, "-o", output, *words], work)
+    illegal = cpu.is_images_fault(image, build, level)
+    if build.exit_code != 0 or build.ended != "exited":
+        return RootProgram(compiler, flags, build, None, None, "", {}, illegal=illegal)
+    trace = image.run([output], env={"LD_TRACE_LOADED_OBJECTS": "1"}, limit_s=60)
+    found, missing = loaded(trace.stdout.decode("utf-8", "replace"))
+    libraries = {soname: image.rootfs.resolve(path).final_path for soname, path in found.items()}
+    run = _run(image, [output], work)
+    illegal = cpu.is_images_fault(image, run, level)
+    match = _ANSWER.fullmatch(run.stdout.strip()) if run.exit_code == 0 else None
+    answers = None
+    if match is not None:
+        answers = {
+            name: _number(match[group])
+            for name, group in (("entries", "entries"), ("mean", "mean"), ("bin 3", "bin3"))
+        }
+    zlib = match["zlib"] if match is not None else ""
+    return RootProgram(
+        compiler, flags, build, run, answers, zlib, libraries, missing, illegal=illegal
+    )
+
+
+def _compiler(image: OpenImage) -> str | None:
+    env = image.environment.env
+    for name in (env.get("CXX", ""), *COMPILERS):
+        if name and (path := on_path(image.rootfs, name, path_of(env))) is not None:
+            return path
+    return None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def _run(image: OpenImage, argv: list[str], home: str = "/tmp") -> CommandResult:  # noqa: S108
+    return command_result(
+        image.run(argv, env={"HOME": home}, limit_s=LIMIT_S, output_limit=OUTPUT_LIMIT)
+    )

@@ -1,0 +1,2 @@
+#!/bin/sh
+# Nothing: there are no apps of SCIF in this image.

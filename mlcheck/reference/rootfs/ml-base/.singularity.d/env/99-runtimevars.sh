@@ -1,0 +1,2 @@
+#!/bin/sh
+# Nothing: PATH stays as the image sets it.

@@ -1,0 +1,148 @@
+"""The checks of an image used on the host, on literal facts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mlcheck.checks import on_host
+from mlcheck.facts import (
+    CommandResult,
+    HostCommands,
+    HostLibraries,
+    HostShell,
+    InsideSetup,
+    LoadedFiles,
+)
+from mlcheck.profile import Profile
+from mlcheck.verdict import Verdict
+
+PROFILE = Profile.of(
+    {
+        "prefix": "/opt/conda",
+        "on_host": {
+            "script": "/setupMe-on-host.sh",
+            "commands": {"pip": ["pip", "--version"]},
+            "modules": ["numpy"],
+            "programs": ["/opt/conda/bin/root.exe"],
+        },
+    }
+)
+DONE = CommandResult(("bash",), 0, "x", "", "exited", 1.0)
+VARIABLES = {
+    "CONDA_PREFIX": "/image/opt/conda",
+    "MAMBA_ROOT_PREFIX": "/image/opt/conda",
+    "JUPYTER_PATH": "/image/opt/conda/share/jupyter",
+    "SSL_CERT_FILE": "/image/opt/conda/ssl/cert.pem",
+    "EnvTopDir": "/image",
+    "MAMBA_EXE": "/image/bin/micromamba",
+    "PATH": "/image/opt/conda/bin:/usr/bin",
+}
+SHELL = HostShell(
+    "bash",
+    "/image",
+    "/image/setupMe-on-host.sh",
+    DONE,
+    0,
+    VARIABLES,
+    frozenset({"SSL_CERT_FILE", "MAMBA_EXE"}),
+)
+
+
+def found(verdict: Verdict) -> list[tuple[str, str]]:
+    return [(finding.subject, finding.found) for finding in verdict.findings]
+
+
+@pytest.mark.parametrize("check", [on_host.bash, on_host.zsh])
+def test_all_variables(check: object) -> None:
+    assert callable(check)
+    assert check(SHELL, PROFILE).outcome == "passed"
+    assert check("no zsh here", PROFILE).not_applicable == "no zsh here"
+
+
+@pytest.mark.parametrize("name", list(VARIABLES))
+def test_each_variable(name: str) -> None:
+    less = {key: value for key, value in VARIABLES.items() if key != name}
+    ((subject, what),) = found(on_host.bash(replace(SHELL, variables=less), PROFILE))
+    assert (subject, what) == (name, "not set")
+    for value in ("/opt/conda", "/image/opt/conda/x", "/image", ""):
+        if VARIABLES[name] == value:
+            continue
+        usable = SHELL.usable - {name}
+        other = replace(SHELL, variables={**VARIABLES, name: value}, usable=usable)
+        assert [subject for subject, _ in found(on_host.bash(other, PROFILE))] == [name], value
+
+
+def test_other_faults_of_the_script() -> None:
+    kept = replace(SHELL, variables={**VARIABLES, "PYTHONHOME": "/x"})
+    assert found(on_host.bash(kept, PROFILE)) == [("PYTHONHOME", "/x")]
+    dead = replace(SHELL, usable=frozenset({"MAMBA_EXE"}))
+    assert [subject for subject, _ in found(on_host.bash(dead, PROFILE))] == ["SSL_CERT_FILE"]
+    outside = replace(SHELL, variables={**VARIABLES, "MAMBA_EXE": "/usr/bin/micromamba"})
+    assert [subject for subject, _ in found(on_host.bash(outside, PROFILE))] == ["MAMBA_EXE"]
+    failed = replace(SHELL, code=1, result=replace(DONE, stderr="no matches found\n"))
+    assert found(on_host.zsh(failed, PROFILE))[0][1] == "returns 1: no matches found"
+    ended = replace(SHELL, code=None, result=replace(DONE, exit_code=2))
+    assert "exit code 2" in found(on_host.bash(ended, PROFILE))[0][1]
+
+
+def test_inside() -> None:
+    good = InsideSetup("/setupMe-on-host.sh", DONE, 0, "Already inside", ())
+    assert on_host.inside(good, PROFILE).outcome == "passed"
+    assert on_host.inside(None, Profile.of({})).outcome == "skipped"
+    for fact, what in (
+        (replace(good, code=1), "returns 1"),
+        (replace(good, output=" "), "prints nothing"),
+        (replace(good, changed=("PATH",)), "changes one of PATH"),
+        (replace(good, code=None, result=replace(DONE, exit_code=1)), "exit code 1: x"),
+    ):
+        assert found(on_host.inside(fact, PROFILE)) == [("/setupMe-on-host.sh", what)]
+
+
+PYTHON = LoadedFiles("python3", ("/image/opt/conda/lib/libpython3.so", "/usr/lib/libc.so.6"))
+ROOT = LoadedFiles("/opt/conda/bin/root.exe", ("/image/opt/conda/lib/libCore.so",))
+LOADED = HostLibraries("/image", "/opt/conda", replace(PYTHON, failed={}), (ROOT,))
+
+
+def test_programs() -> None:
+    answers = HostCommands({"pip": DONE})
+    assert on_host.programs(answers, LOADED, PROFILE).outcome == "passed"
+    assert on_host.programs("why", "why", PROFILE).not_applicable == "why"
+    mute = HostCommands({"pip": replace(DONE, stdout="")})
+    assert found(on_host.programs(mute, LOADED, PROFILE))[0][0] == "pip"
+    text = "pip: /lib64/libc.so.6: version `GLIBC_2.38' not found\n"
+    old = HostCommands({"pip": replace(DONE, exit_code=1, stderr=text)})
+    assert "older than the program needs" in found(on_host.programs(old, LOADED, PROFILE))[0][1]
+    failing = replace(LOADED, python=replace(PYTHON, failed={"numpy": "ImportError: x"}))
+    assert found(on_host.programs(answers, failing, PROFILE)) == [("numpy", "ImportError: x")]
+    dead = replace(LOADED, python=LoadedFiles("python3", (), error="was killed by SIGILL"))
+    assert found(on_host.programs(answers, dead, PROFILE)) == [("python3", "was killed by SIGILL")]
+
+
+def test_libraries() -> None:
+    assert on_host.libraries(LOADED, PROFILE).outcome == "passed"
+    assert on_host.libraries("why", PROFILE).not_applicable == "why"
+    other = replace(PYTHON, paths=(*PYTHON.paths, "/opt/conda/lib/libssl.so.3"))
+    ((subject, what),) = found(on_host.libraries(replace(LOADED, python=other), PROFILE))
+    assert (subject, what) == ("python3", "loads /opt/conda/lib/libssl.so.3, which is the host's")
+    many = replace(PYTHON, paths=tuple(f"/opt/conda/lib/{n}.so" for n in range(30)))
+    assert len(found(on_host.libraries(replace(LOADED, python=many), PROFILE))) == 21
+    hosts = replace(PYTHON, paths=("/usr/lib/libpython3.so",))
+    assert found(on_host.libraries(replace(LOADED, python=hosts), PROFILE)) == [
+        ("python3", "loads nothing of the image")
+    ]
+    missing = replace(ROOT, missing=("libCling.so",))
+    assert found(on_host.libraries(replace(LOADED, programs=(missing,)), PROFILE)) == [
+        ("/opt/conda/bin/root.exe", "libCling.so not found")
+    ]
+    broken = LoadedFiles(ROOT.subject, (), error="exit code 127")
+    assert found(on_host.libraries(replace(LOADED, programs=(broken,)), PROFILE)) == [
+        (ROOT.subject, "exit code 127")
+    ]
+    dead = LoadedFiles("python3", (), error="was killed by SIGILL")
+    alone = HostLibraries("/image", "/opt/conda", dead, ())
+    assert on_host.libraries(alone, PROFILE).outcome == "skipped"
+    # A directory of a name that only begins alike is another one.
+    alike = replace(PYTHON, paths=(*PYTHON.paths, "/opt/conda2/lib/x.so"))
+    assert on_host.libraries(replace(LOADED, python=alike), PROFILE).outcome == "passed"
