@@ -174,9 +174,13 @@ def deployment(mlcheck_target: Target, request: pytest.FixtureRequest) -> facts.
 
 
 @pytest.fixture(scope="session")
-def config_digest(mlcheck_target: Target, request: pytest.FixtureRequest) -> str | None:
-    """Digest of the published image's configuration, "sha256:...": --config-digest."""
-    return request.config.stash[RUN].config_digest(mlcheck_target)
+def published_digest(
+    mlcheck_target: Target, deployment: facts.Deployment | None, request: pytest.FixtureRequest
+) -> facts.PublishedDigest:
+    """Which image a deployed one should be; only for one on CVMFS is a registry asked."""
+    if deployment is None or deployment.flat is None:
+        return facts.PublishedDigest(None, "the image is not on CVMFS")
+    return request.config.stash[RUN].published_digest(mlcheck_target, deployment.path)
 
 
 @pytest.fixture(scope="session")

@@ -96,6 +96,13 @@ class Published:
             f"{known} An image that is published all the same: {elsewhere}:{tag}",
         )
 
+    def reference_of(self, directory: str) -> str | None:
+        """The reference in a registry of which a directory is a copy; None: it is not known."""
+        for image in self.images:
+            if directory.rstrip("/") in image.directories:
+                return image.registry
+        return of_unpacked_path(directory)
+
     def _of(self, name: str) -> Iterator[PublishedImage]:
         chain = self._catalog.chain(name)
         own = chain[0]

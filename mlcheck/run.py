@@ -16,14 +16,18 @@ from typing import Any
 import pytest
 
 import mlcheck
-from mlcheck import gpu, opening, reference
+from mlcheck import gpu, opening, reference, registry
 from mlcheck.engines.base import Prepared, Progress, Start
-from mlcheck.errors import EngineError, UsageError
+from mlcheck.errors import EngineError, MlcheckError, UsageError
+from mlcheck.facts import PublishedDigest
 from mlcheck.image import ImageRef
 from mlcheck.profile import SUITE, Catalog, Profile
 from mlcheck.published import Published
 from mlcheck.report.model import ImageModel, Report, ResultModel
 from mlcheck.resolving import Resolved, resolve
+
+_REGISTRY_LIMIT_S = 15.0
+"""Seconds to ask a registry for one digest; many machines with CVMFS reach none."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 DEFAULT_IMAGES = tuple(f"reference:{name}" for name in reference.NAMES)
@@ -144,12 +148,21 @@ class Run:
             found[image] = digest
         return found
 
-    def config_digest(self, target: Target) -> str | None:
-        """The digest of the published image's configuration, if it was given."""
+    def published_digest(self, target: Target, directory: str) -> PublishedDigest:
+        """Which image the one in `directory` should be: as was given, or as its registry says."""
         for image in (target.ref.text, target.label, ""):
             if image in self._config_digests:
-                return self._config_digests[image]
-        return None
+                return PublishedDigest(self._config_digests[image], "--config-digest")
+        reference = Published(self.catalog).reference_of(directory)
+        if reference is None:
+            return PublishedDigest(
+                None, "of which image it is a copy was not said (--config-digest)"
+            )
+        try:
+            found = registry.describe(ImageRef.parse(reference), limit_s=_REGISTRY_LIMIT_S)
+        except MlcheckError as error:
+            return PublishedDigest(None, f"{error.what} --config-digest gives it without asking.")
+        return PublishedDigest(found.config_digest, reference)
 
     def start(self, target: Target) -> Start:
         """How the image of a target is started."""

@@ -29,7 +29,7 @@ def test_every_defect_proves_a_check_of_its_property() -> None:
 
 def test_every_property_is_checked_and_every_check_of_it_proven() -> None:
     for row in PROPERTIES:
-        assert row.checks, row.promise
+        assert row.checks or row.tests, row.promise
         proven = {check for name in row.defects for check in DEFECTS[name].caught_by}
         assert row.tests or set(row.checks) <= proven, (row.promise, set(row.checks) - proven)
 

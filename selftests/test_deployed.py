@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,13 +14,15 @@ import pytest
 from mlcheck import reference
 from mlcheck.checks import deployed
 from mlcheck.errors import UsageError
-from mlcheck.facts import Deployment
+from mlcheck.facts import Deployment, PublishedDigest
 from mlcheck.image import ImageRef
 from mlcheck.opening import check_exists
 from mlcheck.probes.deployed import deployment
 from mlcheck.profile import Profile
 from mlcheck.reference import tree
 from mlcheck.reference.cache import clone
+from mlcheck.registry import describe
+from selftests import registry
 from selftests.test_defects import ROOT, by_outcome, checked_in, judge
 
 TAG = "alma9-python311"
@@ -120,11 +123,56 @@ def test_what_a_path_tells(cvmfs: Path) -> None:
 )
 def test_the_digest_in_the_link(flat: str | None, expected: str | None, outcome: str) -> None:
     place = Deployment("/cvmfs/x/name", f"/cvmfs/x/.flat/{flat}", True, flat)
-    assert deployed.digest(place, expected).outcome == outcome
+    assert deployed.digest(place, PublishedDigest(expected, "told")).outcome == outcome
+
+
+PUBLISHED = """
+[tags]
+pattern = '.+'
+examples = ["v1"]
+
+[published]
+registry = "{address}/{{name}}:{{tag}}"
+cvmfs = ["{directory}/{{name}}:{{tag}}"]
+"""
+
+
+def test_the_registry_is_asked_which_image_it_should_be(tmp_path: Path) -> None:
+    with registry.running() as running:
+        registry.push(running, "mini", "v1", [], {})
+        ref = ImageRef.parse(f"{running.address}/mini:v1")
+        digest = describe(ref).config_digest.removeprefix("sha256:")
+        for found, outcome in ((digest, "passed"), (DIGEST, "failed")):
+            top = tmp_path / outcome
+            (top / ".flat" / found[:2] / found / "etc").mkdir(parents=True)
+            (top / "mini:v1").symlink_to(f".flat/{found[:2]}/{found}")
+            profile = top / "profiles/mini/image.toml"
+            profile.parent.mkdir(parents=True)
+            profile.write_text(PUBLISHED.format(address=running.address, directory=top))
+            assert digest_outcome(top) == {outcome}
+    # With the registry gone, nothing is known.
+    assert digest_outcome(tmp_path / "passed") == {"skipped"}
+
+
+def digest_outcome(top: Path) -> set[str]:
+    report = top / "report.json"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *(f"--image={top}/mini:v1", f"--profiles={top}/profiles", f"--mlcheck-json={report}"),
+            *("--engine=sandbox", "tests/general/test_deployed.py"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+        timeout=300,
+    )
+    results = json.loads(report.read_text())["results"]
+    return {result["outcome"] for result in results if "published" in result["test"]}
 
 
 def test_images_that_are_no_directories_are_not_deployed() -> None:
-    assert deployed.digest(None, f"sha256:{DIGEST}").outcome == "skipped"
+    assert deployed.digest(None, PublishedDigest(None, "x")).outcome == "skipped"
     assert deployed.readable(None, None, Profile.of({})).outcome == "skipped"
 
 

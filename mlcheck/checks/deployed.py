@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 
-from mlcheck.facts import Deployment, Files, UnreadableFiles
+from mlcheck.facts import Deployment, Files, PublishedDigest, UnreadableFiles
 from mlcheck.profile import Profile
 from mlcheck.verdict import Finding, Rule, ShowFile, Verdict
 
@@ -62,12 +62,8 @@ NO_DIRECTORY = "the image is not deployed as a directory"
 _FLAT = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})")
 
 
-def digest(deployment: Deployment | None, expected: str | None) -> Verdict:
-    """The directory's name has the form `.flat/ab/abcd...`, and the digest is the expected one.
-
-    Args:
-        expected: "sha256:..." of the published image's configuration, when it is known.
-    """
+def digest(deployment: Deployment | None, published: PublishedDigest) -> Verdict:
+    """The directory's name has the form `.flat/ab/abcd...`, and the digest is the published one."""
     if deployment is None:
         return DIGEST.skipped(NO_DIRECTORY)
     if deployment.flat is None:
@@ -77,14 +73,15 @@ def digest(deployment: Deployment | None, expected: str | None) -> Verdict:
         wanted = ".flat/AB/DIGEST with the 64 hex digits of a SHA-256 that begins with AB"
         finding = Finding(deployment.path, f"leads to {deployment.final_path}", wanted)
         return DIGEST.judged(1, [finding])
-    if expected is None:
+    if published.digest is None:
         return DIGEST.skipped(
-            f"the directory is sha256:{found[2][:12]}..., and no config digest was given to "
-            "compare with (--config-digest)"
+            f"the directory is sha256:{found[2][:12]}..., which is compared with nothing: "
+            f"{published.source}"
         )
     findings = []
-    if expected != f"sha256:{found[2]}":
-        findings.append(Finding(deployment.path, f"sha256:{found[2]}", expected))
+    if published.digest != f"sha256:{found[2]}":
+        wanted = f"{published.digest} ({published.source})"
+        findings.append(Finding(deployment.path, f"sha256:{found[2]}", wanted))
     return DIGEST.judged(1, findings)
 
 

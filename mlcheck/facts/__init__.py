@@ -8,7 +8,7 @@ fact, and a check decides what it means.
 from __future__ import annotations
 
 from mlcheck.facts.commands import Banner, CommandResult, Commands, EntrypointRuns, Shell, Shells
-from mlcheck.facts.deployed import Deployment, UnreadableFiles
+from mlcheck.facts.deployed import Deployment, PublishedDigest, UnreadableFiles
 from mlcheck.facts.elf import ElfFile, ElfFiles, Libraries, LibraryNeed
 from mlcheck.facts.files import File, Files, FileType, Problem, ResolvedFile, Script, Scripts
 from mlcheck.facts.gpu import (
@@ -115,6 +115,7 @@ __all__ = [
     "PackageList",
     "PackageSource",
     "Problem",
+    "PublishedDigest",
     "PyRoot",
     "PythonInfo",
     "PythonProbe",

@@ -37,3 +37,16 @@ class UnreadableFiles:
 
     looked_at: int
     files: tuple[File, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedDigest:
+    """Which image a deployed one should be.
+
+    Args:
+        digest: "sha256:..." of the published image's configuration; None: it is not known.
+        source: who said so; without a digest, why it is not known.
+    """
+
+    digest: str | None
+    source: str

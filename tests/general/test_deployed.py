@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from mlcheck.checks import deployed
-from mlcheck.facts import Deployment, Files, UnreadableFiles
+from mlcheck.facts import Deployment, Files, PublishedDigest, UnreadableFiles
 from mlcheck.judge import Judge
 from mlcheck.profile import Profile
 
 
 def test_directory_is_the_published_image(
-    deployment: Deployment | None, config_digest: str | None, judge: Judge
+    deployment: Deployment | None, published_digest: PublishedDigest, judge: Judge
 ) -> None:
-    judge(deployed.digest(deployment, config_digest))
+    judge(deployed.digest(deployment, published_digest))
 
 
 def test_singularity_d_is_complete(
