@@ -46,6 +46,8 @@ SLOW_TESTS = {
 }
 """Slow tests (beginnings of their names) that are left out for a defect which reaches none of the
 checks behind them."""
+AT_WORK = JUPYTER | NEW_ENV | ON_HOST | ROOT_RUNS | FRAMEWORK
+"""Checks of what runs in the image for seconds."""
 SLOW = {check for checks in SLOW_TESTS.values() for check in checks}
 NOTHING_TO_JUDGE = {"entrypoint-activation", "entrypoint-command", "kernelspecs-argv"}
 # Without an environment there is nothing to use, without root-config nothing to compile, and what
