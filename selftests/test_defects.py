@@ -82,6 +82,8 @@ def not_promised(name: str) -> set[str]:
         skipped |= {"packages-of-base"}
     if name != "ml-pyroot":  # no ROOT: no RPATH entry, no libGL
         skipped |= {"rpath-required", "libraries-system"}
+    if name == "ml-tensorflow-cpu":  # keeps conda's OpenSSL
+        skipped |= {"conda-files-replaced"}
     if name in _GPU:
         skipped |= RUNGS
     return skipped

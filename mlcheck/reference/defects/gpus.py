@@ -86,7 +86,14 @@ def _framework_script_lies(image: Path) -> None:
 @DEFECTS.defect(
     "cuda-library-missing",
     "torch needs libcusparse.so.12, which is nowhere.",
-    *("cuda-libraries", "framework-build", "framework-computes", "framework-script", "imports"),
+    *(
+        "cuda-libraries",
+        "framework-build",
+        "framework-computes",
+        "framework-script",
+        "imports",
+        "newenv-archive",
+    ),
     images=_TORCH,
 )
 def _cuda_library_missing(image: Path) -> None:
@@ -96,7 +103,7 @@ def _cuda_library_missing(image: Path) -> None:
 @DEFECTS.defect(
     "cuda-library-not-opened",
     "TensorFlow opens libcudnn.so.8 when it looks for GPUs, and it is nowhere.",
-    "cuda-libraries",
+    *("cuda-libraries", "newenv-archive"),
     images=_TENSORFLOW,
 )
 def _cuda_library_not_opened(image: Path) -> None:
