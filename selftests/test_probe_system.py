@@ -280,7 +280,7 @@ def test_all_probes_of_a_bare_image_give_json(root: Path) -> None:
             fact = probe(image, Questions(modules=("os",), commands={}, shells=()))
             text = json.dumps(to_json(fact), allow_nan=False)
             text.encode("utf-8")
-            if name not in ("python", "imports"):  # these hold seconds
+            if '"seconds"' not in text:  # how long a command took is not the same twice
                 assert json.dumps(to_json(probe(image, Questions(commands={}, shells=())))) == text
 
 
