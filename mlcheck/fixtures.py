@@ -148,12 +148,12 @@ def base_packages(
     where it is found beside this one. None when it is not asked for."""
     run = request.config.stash[RUN]
     path = profile.expect.packages.list
-    if not profile.expect.packages.contains_base or path is None or len(profile.lineage) == 1:
+    if not profile.expect.packages.contains_base or path is None or not profile.bases:
         return None
     if run.base_list is not None:
         return package_list.read_host_file(run.base_list)
     try:
-        base, engine = opening.base(mlcheck_target.ref, profile.lineage[1], mlcheck_target.engine)
+        base, engine = opening.base(mlcheck_target.ref, profile.bases[0], mlcheck_target.engine)
         with opening.open_image(base, engine, pull="never") as opened:
             found = package_list.read(opened.rootfs, path)
     except UsageError as error:

@@ -40,6 +40,8 @@ class Profile:
         folder: where its image.toml and its own tests are.
         expect: the merged expectations.
         sources: for every value of `expect`, where it is written.
+        bases: those of its parents that are images, the nearest first. A profile whose tags have
+            no examples is none: it says what several images have in common.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Profile:
     folder: Path
     expect: Expectations
     sources: Mapping[KeyPath, Source] = field(default_factory=dict, repr=False)
+    bases: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -122,7 +125,8 @@ class Catalog:
                 f"Defined are: {', '.join(kernels.generations)}.",
             )
         lineage = tuple(document.name for document in chain)
-        return Profile(name, tag, lineage, chain[0].file.parent, expect, sources)
+        bases = tuple(chain[n].name for n in range(1, len(chain)) if _is_image(chain[n:]))
+        return Profile(name, tag, lineage, chain[0].file.parent, expect, sources, bases)
 
     def chain(self, name: str) -> list[Document]:
         """The profile's document and its parents', itself first.
@@ -229,6 +233,11 @@ def _shown(file: Path) -> str:
         return str(file.resolve().relative_to(Path.cwd()))
     except (ValueError, OSError):
         return str(file)
+
+
+def _is_image(chain: Sequence[Document]) -> bool:
+    tags = next((d.data["tags"] for d in chain if "tags" in d.data), None)
+    return tags is None or bool(tags.get("examples"))
 
 
 def _tag_groups(chain: list[Document], name: str, tag: str | None) -> dict[str, str] | None:

@@ -276,7 +276,7 @@ def test_all_probes_of_a_bare_image_give_json(root: Path) -> None:
     """Without Python, conda or Jupyter there is no exception, and the same answer twice."""
     write(root, b"opt/conda/bin/\xff\xfe".decode("utf-8", "surrogateescape"), "#!/bin/sh\n", 0o755)
     with opened(root) as image:
-        for name, probe in PROBES.items():
+        for probe in PROBES.values():
             fact = probe(image, Questions(modules=("os",), commands={}, shells=()))
             text = json.dumps(to_json(fact), allow_nan=False)
             text.encode("utf-8")

@@ -202,6 +202,19 @@ def test_the_suite_has_every_published_variant(name: str, tag: str) -> None:
     assert ("/lib64/libcrypt.so.1" in expect.files) == (system == "alma9")
 
 
+@pytest.mark.parametrize(
+    ("name", "bases"),
+    [
+        ("ml-base", ()),
+        ("ml-pyroot", ("ml-base",)),
+        ("ml-tensorflow-cpu", ("ml-base",)),
+        ("ml-torch-gpu", ("ml-base",)),
+    ],
+)
+def test_what_several_images_have_in_common_is_no_image(name: str, bases: tuple[str, ...]) -> None:
+    assert Catalog([ROOT / "tests"]).load(name, "alma9-python311").bases == bases
+
+
 # The versions that the published images have (their own package lists say so).
 @pytest.mark.parametrize(
     ("tag", "micromamba", "root"),

@@ -396,8 +396,10 @@ def test_setup_on_host_takes_a_way_that_path_can_hold(
 @contextlib.contextmanager
 def lean_clone(image: Path) -> Iterator[Path]:
     """A clone on the same file system, without most of Python."""
-    kept = ("ROOT", "ipykernel_launcher", "markupsafe", "scikit_hep", "seaborn", "site", "six")
-    kept += ("webcolors",)
+    kept = (
+        *("ROOT", "ipykernel_launcher", "markupsafe", "scikit_hep", "seaborn", "site", "six"),
+        "webcolors",
+    )
     site = site_packages(image)
 
     def left_out(directory: str, names: list[str]) -> list[str]:
