@@ -13,6 +13,7 @@ import shutil
 import stat
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -147,10 +148,12 @@ def _install(root: Path, job: Job, words: list[str | Path]) -> None:
         *("--break-system-packages", "--only-binary", ":all:", "--link-mode", "copy"),
         *("--no-progress", "--no-python-downloads"),
     ]
-    # A virtual environment that is active here does not matter.
-    environment = {"VIRTUAL_ENV": "", "CONDA_PREFIX": ""}
     try:
-        job.run([*begin, *words], cwd=root, env=environment)
+        # It leaves a lock in the directory for temporary files: that one goes with the build. A
+        # virtual environment that is active here does not matter.
+        with tempfile.TemporaryDirectory(prefix=".uv-", dir=root.parent) as own:
+            environment = {"VIRTUAL_ENV": "", "CONDA_PREFIX": "", "TMPDIR": own}
+            job.run([*begin, *words], cwd=root, env=environment)
     except EngineError as error:
         raise EngineError(
             f"The Python packages of the reference image could not be installed.\n{error.what}",
