@@ -34,7 +34,9 @@ SLOW_TESTS = {
         "conda-files-unchanged"
     },
     "tests/general/test_integrity.py::test_files_that_are_replaced": {"conda-files-replaced"},
-    "tests/general/test_jupyter.py": JUPYTER,
+    "tests/general/test_jupyter.py::test_kernel": JUPYTER - {"jupyter-wrappers"},
+    "tests/general/test_jupyter.py::test_jupyterlab": JUPYTER - {"jupyter-wrappers"},
+    "tests/general/test_jupyter.py::test_jupyter_wrappers": {"jupyter-wrappers"},
     "tests/general/test_new_environments.py::test_environment": NEW_ENV,
     "tests/general/test_new_environments.py::test_own_packages": NEW_ENV,
     "tests/general/test_new_environments.py::test_usage": NEW_ENV,

@@ -9,9 +9,8 @@ import functools
 import hashlib
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -19,6 +18,7 @@ from mlcheck import reference
 from mlcheck.reference import DEFECTS, Defect
 from selftests import layers, registry
 from selftests.images import each_engine
+from selftests.registry import Registry
 from selftests.test_defects import (
     AT_WORK,
     DEPLOYED,
@@ -34,48 +34,57 @@ ENGINES = ("docker", "podman", "apptainer")
 TAG = reference.default_tag()
 
 
-class Images(NamedTuple):
-    """What a registry has: each good image under the tag "good", each defect under its name.
+def defects_of(name: str) -> list[Defect]:
+    """The defects of an image that are judged here."""
+    return [
+        defect
+        for defect in DEFECTS.values()
+        if defect.judged_in == name and defect.caught_by - AT_WORK
+    ]
+
+
+class Images:
+    """A registry that has each good image under the tag "good", each defect under its name.
+
+    Each image has what it has over ml-base in a layer of its own, over one that all share.
 
     Args:
-        address: of the registry.
-        digests: of the good images' manifests, by name.
+        registry: an empty one.
+        directory: for the shared layer.
     """
 
-    address: str
-    digests: Mapping[str, str]
+    def __init__(self, registry: Registry, directory: Path) -> None:
+        self._registry = registry
+        self._base = reference.build("ml-base")
+        self._bottom = directory / "base.tar"
+        self.address = registry.address
+        self.digest = functools.cache(self._push)
 
-
-def defects_of(name: str) -> list[Defect]:
-    return [defect for defect in DEFECTS.values() if defect.judged_in == name]
+    def _push(self, name: str) -> str:
+        """Have all of an image there; returns the digest of the good one's manifest."""
+        if not self._bottom.exists():
+            reference.export_tar(self._base, self._bottom)
+        good = reference.build(name)
+        below: list[bytes | Path] = [self._bottom]
+        if good != self._base:
+            below.append(layers.difference(self._base, good))
+        for defect in defects_of(name):
+            image = reference.build(name, defects=[defect.name])
+            whole = [*below, layers.difference(good, image)]
+            registry.push(self._registry, name, defect.name, whole, layers.configuration(image))
+        return registry.push(self._registry, name, "good", below, layers.configuration(good))
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
-    """A registry with all images: layers of what each has over ml-base, over one that all share."""
-    base = reference.build("ml-base")
-    bottom = tmp_path_factory.mktemp("layer") / "base.tar"
-    reference.export_tar(base, bottom)
-    digests = {}
     with registry.running() as running:
-        for name in reference.NAMES:
-            good = reference.build(name)
-            below: list[bytes | Path] = (
-                [bottom] if good == base else [bottom, layers.difference(base, good)]
-            )
-            configuration = layers.configuration(good)
-            digests[name] = registry.push(running, name, "good", below, configuration)
-            for defect in defects_of(name):
-                image = reference.build(name, defects=[defect.name])
-                top = layers.difference(good, image)
-                configuration = layers.configuration(image)
-                registry.push(running, name, defect.name, [*below, top], configuration)
-        yield Images(running.address, digests)
+        yield Images(running, tmp_path_factory.mktemp("layer"))
 
 
 def image_of(engine: str, name: str, tag: str, images: Images) -> str:
     if engine in ("apptainer", "sandbox"):
         return str(reference.build(name, defects=[] if tag == "good" else [tag]))
+    images.digest(name)
     return f"{images.address}/{name}:{tag}"
 
 
@@ -123,7 +132,7 @@ def test_the_same_verdicts_and_every_defect_is_caught(
     assert by_outcome(good)["skipped"] == by_outcome(in_a_directory)["skipped"] | elsewhere
     assert by_outcome(good).keys() == {"passed", "skipped"}
     assert isinstance(good["images"], list)
-    expected_digest = None if engine == "apptainer" else images.digests[name]
+    expected_digest = None if engine == "apptainer" else images.digest(name)
     assert [image["digest"] for image in good["images"]] == [expected_digest]
 
     assert isinstance(good["results"], list)
