@@ -54,7 +54,11 @@ async def run_kernel(name: str, env: Mapping[str, str], place: str, request: Jso
 
     began = time.monotonic()
     log = place + "/log"
-    manager = AsyncKernelManager(kernel_name=name, connection_file=place + "/kernel.json")
+    # Not by TCP: a port that was found free may be taken by one of the many connections that are
+    # tried until the kernels listen.
+    manager = AsyncKernelManager(
+        kernel_name=name, connection_file=place + "/kernel.json", transport="ipc"
+    )
     answer: Json = {"error": None}
     with open(log, "wb") as stream:
         try:
