@@ -103,7 +103,7 @@ def left_out(name: str) -> list[str]:
     """What the images of frameworks do just as ml-base does is judged there on every engine."""
     if name in ("ml-base", "ml-pyroot"):
         return []
-    same = JUPYTER | NEW_ENV | {"imports"}
+    same = JUPYTER | NEW_ENV
     return [f"--deselect={test}" for test, checks in SLOW_TESTS.items() if checks <= same]
 
 
