@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 
 from mlcheck import opening
 from mlcheck.engines import oci_images
@@ -544,6 +545,28 @@ def test_kill_9_leaves_no_image(client: Client, tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert gone(client, identity)
+
+
+@pytest.mark.parametrize(("crashes", "found"), [(1, True), (1000, False)])
+def test_a_crash_of_the_server_is_asked_again(
+    client: Client, monkeypatch: pytest.MonkeyPatch, crashes: int, found: bool
+) -> None:
+    tag = f"{MINE}-{os.urandom(4).hex()}"
+    imported(client, layer(tag), f"localhost/{tag}")
+    crash = requests.Response()
+    crash.status_code = 500
+    crash._content = b'{"cause":"runtime error: invalid memory address or nil pointer dereference"}'
+    asked, ask = iter(range(crashes)), client.get
+    monkeypatch.setattr(client, "get", lambda url: ask(url) if next(asked, None) is None else crash)
+    try:
+        if found:
+            assert oci_images.inspect(client, f"localhost/{tag}:v1") is not None
+        else:
+            with pytest.raises(EngineError, match="nil pointer dereference"):
+                oci_images.inspect(client, f"localhost/{tag}:v1")
+    finally:
+        monkeypatch.undo()
+        client.remove_image(f"localhost/{tag}:v1")
 
 
 @pytest.mark.parametrize("scheme", ["oci", "oci-archive"])

@@ -24,6 +24,12 @@ from mlcheck.image import ImageRef
 LOADED = "localhost/mlcheck-loaded"
 """Repository of the images that are loaded from an archive, each with a tag of its own."""
 
+_CRASHED = "nil pointer dereference"
+"""What podman answers when it looks at an image while another is removed: seen with 4.3.1."""
+
+_ASKED = 5
+"""Times that a question is put that podman answers so; the moment passes by itself."""
+
 _INSTEAD = {
     "directory": "A directory is judged with --engine sandbox or --engine apptainer.",
     "sif": "A SIF file is judged with --engine apptainer or --engine singularity.",
@@ -92,7 +98,10 @@ def inspect(client: Client, name: str) -> Mapping[str, Any] | None:
     """
     url = f"{client.base_url}{client.images_url}/{urllib.parse.quote(name, safe='')}/json"
     with engine_errors(client.dialect, f"look for {name}"):
-        answer = client.get(url)
+        for _ in range(_ASKED):
+            answer = client.get(url)
+            if answer.status_code != 500 or _CRASHED not in answer.text:
+                break
         if answer.status_code == 404:
             return None
         if answer.status_code != 200:
