@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Print what the probes find in an image, without judging it.",
     )
     common.add_image(facts)
+    common.add_no_cache(facts)
     facts.add_argument(
         "--probe",
         action="append",
@@ -95,8 +96,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _facts(arguments: argparse.Namespace) -> int:
     names = arguments.probe or list(PROBES)
-    with common.opened(arguments) as image:
-        found = {name: to_json(PROBES[name](image, Questions())) for name in names}
+    with common.opened(arguments) as image, common.asking(arguments, image) as static:
+        ask = Questions(static=static)
+        found = {name: to_json(PROBES[name](image, ask)) for name in names}
     if arguments.json:
         print(json.dumps(found, indent=1, ensure_ascii=True))
     else:

@@ -106,6 +106,10 @@ class DirectoryRootFS:
         self._kept: OrderedDict[str, _Directory] = OrderedDict()
         self._lock = threading.Lock()
 
+    def fileno(self) -> int:
+        """Descriptor of the root, opened with O_PATH."""
+        return self._root.fd
+
     def lstat(self, path: str) -> File | None:
         """What is at `path`, a final symlink not followed; None when nothing is.
 
