@@ -14,30 +14,25 @@ import pytest
 from testinfra.host import Host
 
 from mlcheck import facts, gpu, kept, opening
-from mlcheck.checks.deployed import SINGULARITY_FILES, SINGULARITY_LINKS
 from mlcheck.checks.root_runs import needed_level
 from mlcheck.engines.base import OpenImage
 from mlcheck.errors import UsageError
 from mlcheck.host import connect
 from mlcheck.judge import Judge, show_with
-from mlcheck.probes import conda_files as conda_files_probe
 from mlcheck.probes import (
     cpu,
     cuda,
     deployed,
-    elf,
     framework,
     imports,
     installed,
     jupyter,
     kernelspecs,
-    libraries,
     package_list,
     root_config,
     startup,
     system,
 )
-from mlcheck.probes import distributions as distributions_probe
 from mlcheck.probes import gpu as gpu_probe
 from mlcheck.profile import Profile
 from mlcheck.run import RUN, Target
@@ -96,14 +91,6 @@ def prefix(profile: Profile) -> str:
 
 
 @pytest.fixture(scope="session")
-def listed_packages(image: OpenImage, static: kept.Static, profile: Profile) -> facts.PackageList:
-    """The package list in the image."""
-    if profile.expect.packages.list is None:
-        pytest.skip("the profile promises no package list")
-    return static(package_list.read, image.rootfs, profile.expect.packages.list)
-
-
-@pytest.fixture(scope="session")
 def checked_in_packages(
     mlcheck_target: Target, request: pytest.FixtureRequest
 ) -> facts.PackageList:
@@ -126,34 +113,6 @@ def installed_packages(
     """What conda, pip, the system and micromamba have installed."""
     recorded = static(installed.from_files, image.rootfs, prefix)
     return installed.probe(image, prefix, recorded)
-
-
-@pytest.fixture(scope="session")
-def conda_records(image: OpenImage, static: kept.Static, prefix: str) -> facts.CondaRecords:
-    """What conda-meta says of files and dependencies."""
-    return static(conda_files_probe.records, image.rootfs, prefix)
-
-
-@pytest.fixture(scope="session")
-def conda_files(
-    image: OpenImage, static: kept.Static, conda_records: facts.CondaRecords
-) -> facts.FilePresence:
-    """Which of the recorded files are there."""
-    return static(conda_files_probe.presence, image.rootfs, conda_records)
-
-
-@pytest.fixture(scope="session")
-def conda_contents(
-    image: OpenImage, static: kept.Static, conda_records: facts.CondaRecords
-) -> facts.FileContents:
-    """Which of the recorded files have the recorded content: every one is read."""
-    return static(conda_files_probe.contents, image.rootfs, conda_records)
-
-
-@pytest.fixture(scope="session")
-def distributions(image: OpenImage, static: kept.Static, prefix: str) -> facts.Distributions:
-    """What the Python packages require."""
-    return static(distributions_probe.probe, image.rootfs, prefix)
 
 
 @pytest.fixture(scope="session")
@@ -200,72 +159,9 @@ def published_digest(
 
 
 @pytest.fixture(scope="session")
-def singularity_files(image: OpenImage, static: kept.Static) -> facts.Files:
-    """What is at the paths by which apptainer starts an image."""
-    libs = "/.singularity.d/libs"
-    return static(system.files, image.rootfs, [*SINGULARITY_FILES, libs, *SINGULARITY_LINKS])
-
-
-@pytest.fixture(scope="session")
-def unreadable_files(
-    image: OpenImage,
-    static: kept.Static,
-    deployment: facts.Deployment | None,
-    profile: Profile,
-) -> facts.UnreadableFiles | None:
-    """What others cannot read of a sandbox; None when that is not asked."""
-    if deployment is None or deployment.cvmfs or profile.expect.deployed is None:
-        return None
-    return static(deployed.unreadable, image.rootfs)
-
-
-@pytest.fixture(scope="session")
-def elf_files(image: OpenImage, static: kept.Static, prefix: str) -> facts.ElfFiles:
-    """Every ELF file of the prefix."""
-    return static(elf.probe, image.rootfs, prefix)
-
-
-@pytest.fixture(scope="session")
-def needed_libraries(
-    image: OpenImage,
-    static: kept.Static,
-    prefix: str,
-    profile: Profile,
-    elf_files: facts.ElfFiles,
-) -> facts.Libraries:
-    """How the loader resolves the promised libraries and those of the programs in bin/."""
-    programs = [path for path in elf_files.files if path.rpartition("/")[0] == f"{prefix}/bin"]
-    return static(libraries.probe, image, profile.expect.libraries.system, programs)
-
-
-@pytest.fixture(scope="session")
-def os_release(image: OpenImage, static: kept.Static) -> facts.OsRelease:
-    """/etc/os-release."""
-    return static(system.os_release, image.rootfs)
-
-
-@pytest.fixture(scope="session")
 def python(image: OpenImage) -> facts.PythonProbe:
     """What python3 says of itself."""
     return system.python(image)
-
-
-@pytest.fixture(scope="session")
-def promised_files(image: OpenImage, static: kept.Static, profile: Profile) -> facts.Files:
-    """What is at the paths that the profile names."""
-    expect = profile.expect
-    paths = [*expect.files, *(expect.entrypoint.argv[:1] if expect.entrypoint else ())]
-    if expect.micromamba:
-        paths += [p for p in (expect.micromamba.path, expect.micromamba.link) if p]
-    return static(system.files, image.rootfs, paths)
-
-
-@pytest.fixture(scope="session")
-def micromamba_elf(image: OpenImage, static: kept.Static, profile: Profile) -> facts.ElfFiles:
-    """The names of micromamba as ELF files."""
-    expected = profile.expect.micromamba
-    paths = [p for p in (expected.path, expected.link) if p] if expected else []
-    return static(elf.probe_files, image.rootfs, paths)
 
 
 @pytest.fixture(scope="session")
@@ -299,13 +195,6 @@ def banner(image: OpenImage, profile: Profile, prefix: str) -> facts.Banner | No
     if expected is None:
         return None
     return startup.banner(image, expected.script, expected.silenced_by, prefix)
-
-
-@pytest.fixture(scope="session")
-def scripts(image: OpenImage, static: kept.Static, prefix: str) -> facts.Scripts:
-    """The scripts in the prefix's bin/."""
-    path = image.environment.env.get("PATH", "")
-    return static(system.scripts, image.rootfs, prefix, path)
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from xdist.scheduler import Scheduling
     from xdist.workermanage import WorkerController
 
-pytest_plugins = ["mlcheck.fixtures", "mlcheck.fixtures_at_work"]
+pytest_plugins = ["mlcheck.fixtures", "mlcheck.fixtures_static", "mlcheck.fixtures_at_work"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

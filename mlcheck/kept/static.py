@@ -39,6 +39,18 @@ class _Files:
     environment: Environment
 
 
+class _Later:
+    """An answer that is made when it is first needed."""
+
+    def __init__(self, question: str, make: Callable[[], object]) -> None:
+        self.question = question
+        self._make = make
+
+    @functools.cached_property
+    def answer(self) -> object:
+        return self._make()
+
+
 class Static:
     """Asks static probes about one open image, and keeps what they find.
 
@@ -75,21 +87,37 @@ class Static:
         files = _Files(image.rootfs, image.environment)
 
         def given(value: Any) -> Any:
+            if isinstance(value, _Later):
+                return value.answer
             return files if value is image else value
 
         def make() -> T:
             # mypy cannot follow arguments that are exchanged.
-            ask = cast("Callable[..., Any]", probe)
+            ask: Callable[..., Any] = probe
             named = {name: given(value) for name, value in kwargs.items()}
             return cast("T", ask(*map(given, args), **named))
 
         question = self._question(probe, args, kwargs)
-        found = self._store.find(content, question, _codec(probe), make)
+        # What is cached by functools has lost its type variable.
+        codec = cast("FactJson[T]", _codec(probe))
+        found = self._store.find(content, question, codec, make)
         if found.since is not None:
             self._oldest = min(found.since, self._oldest or found.since)
         if dataclasses.is_dataclass(found.value):
             self._known[id(found.value)] = (found.value, question)
         return found.value
+
+    def later(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """An answer that other static probes need, and nobody else.
+
+        What is returned stands for the answer and can only be handed on to `static`; a probe gets
+        the answer itself. So an answer of many megabytes (every file of every conda package) is
+        neither kept nor made when those are kept that follow from it.
+        """
+        if self._store is None or self._content is None:
+            return probe(*args, **kwargs)
+        question = self._question(probe, args, kwargs)
+        return cast("T", _Later(question, lambda: probe(*args, **kwargs)))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -129,6 +157,8 @@ class Static:
             return {"image": []}
         if value is self._image.rootfs:
             return {"rootfs": []}
+        if isinstance(value, _Later):
+            return {"fact": value.question}
         if id(value) in self._known:
             return {"fact": self._known[id(value)][1]}
         if value is None or isinstance(value, (str, int, float)):
@@ -168,7 +198,7 @@ def _plain_function(probe: Callable[..., object]) -> FunctionType:
 
 
 @functools.cache
-def _codec(probe: Callable[..., T]) -> FactJson[T]:
+def _codec(probe: Callable[..., object]) -> FactJson[object]:
     try:
         shape = typing.get_type_hints(probe)["return"]
     except (KeyError, NameError) as error:

@@ -42,10 +42,17 @@ class Ask(Protocol):
 
     def __call__(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
 
+    def later(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """An answer to hand on to other probes alone; made when one of them needs it."""
 
-def plainly(probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+
+class Plainly:
     """Just calls it."""
-    return probe(*args, **kwargs)
+
+    def __call__(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return probe(*args, **kwargs)
+
+    later = __call__
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ class Questions:
             "jupyter-lab": ("jupyter-lab", "--version"),
         }
     )
-    static: Ask = plainly
+    static: Ask = field(default_factory=Plainly)
 
 
 def _installed(image: OpenImage, ask: Questions) -> InstalledPackages:
@@ -101,7 +108,7 @@ def _libraries(image: OpenImage, ask: Questions) -> Libraries:
 
 
 def _conda_files(image: OpenImage, ask: Questions) -> tuple[FilePresence, FileContents]:
-    recorded = ask.static(conda_files.records, image.rootfs, ask.prefix)
+    recorded = ask.static.later(conda_files.records, image.rootfs, ask.prefix)
     return (
         ask.static(conda_files.presence, image.rootfs, recorded),
         ask.static(conda_files.contents, image.rootfs, recorded),
