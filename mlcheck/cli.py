@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import mlcheck
-from mlcheck.commands import common, images, info, packages
+from mlcheck.commands import cache, common, images, info, packages
 from mlcheck.errors import MlcheckError, UsageError
 from mlcheck.image import FORMS
 from mlcheck.probes import PROBES, Questions, to_json
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
 
     reference_cli.add_arguments(commands)
+    cache.add_arguments(commands)
     return parser
 
 

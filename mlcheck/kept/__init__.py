@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from mlcheck.kept.content import Content
 from mlcheck.kept.static import Static, asking
-from mlcheck.kept.store import OFF, Store, default, switched_off
+from mlcheck.kept.store import LIMIT, OFF, Store, default, switched_off
 
-__all__ = ["OFF", "Content", "Static", "Store", "asking", "default", "switched_off"]
+__all__ = ["LIMIT", "OFF", "Content", "Static", "Store", "asking", "default", "switched_off"]
