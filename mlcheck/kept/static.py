@@ -18,14 +18,16 @@ import time
 import typing
 from collections.abc import Callable, Mapping, Set
 from types import FunctionType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from mlcheck.engines.base import OpenImage, RootFS
 from mlcheck.facts import Environment
 from mlcheck.kept.content import Content, of_image
-from mlcheck.kept.fact_json import FactJson
 from mlcheck.kept.store import Store, default, switched_off
 from mlcheck.kept.version import source_of
+
+if TYPE_CHECKING:
+    from mlcheck.kept.fact_json import FactJson
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -199,6 +201,8 @@ def _plain_function(probe: Callable[..., object]) -> FunctionType:
 
 @functools.cache
 def _codec(probe: Callable[..., object]) -> FactJson[object]:
+    from mlcheck.kept.fact_json import FactJson  # with the cache off, pydantic is not needed
+
     try:
         shape = typing.get_type_hints(probe)["return"]
     except (KeyError, NameError) as error:

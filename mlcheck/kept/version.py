@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import platform
 import sys
 from pathlib import Path
@@ -25,6 +24,8 @@ def version() -> str:
     The sources themselves are hashed (under 1 MB, a few milliseconds): a number that somebody has
     to remember to raise would be forgotten.
     """
+    import importlib.metadata  # takes a while itself, and is not needed with the cache off
+
     told = [f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES]
     told += [mlcheck.__version__, sys.version, platform.machine()]
     found = hashlib.sha256("\n".join(told).encode())

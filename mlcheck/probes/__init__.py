@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import ParamSpec, Protocol, TypeVar
 
 from mlcheck.engines.base import OpenImage
-from mlcheck.facts import FileContents, FilePresence, InstalledPackages, Libraries, Scripts
+from mlcheck.facts import File, FileContents, FilePresence, InstalledPackages, Libraries, Scripts
 from mlcheck.probes import (
     conda_files,
     distributions,
@@ -167,6 +167,8 @@ def to_json(fact: object) -> object:
     """
     if dataclasses.is_dataclass(fact) and not isinstance(fact, type):
         return {item.name: to_json(getattr(fact, item.name)) for item in dataclasses.fields(fact)}
+    if isinstance(fact, File):
+        return to_json(fact._asdict())
     if isinstance(fact, Mapping):
         return {_text(str(key)): to_json(fact[key]) for key in sorted(fact)}
     if isinstance(fact, (set, frozenset)):
