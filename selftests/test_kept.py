@@ -435,7 +435,7 @@ def test_every_static_fixture_asks_for_what_is_kept() -> None:
 def values(shape: Any) -> st.SearchStrategy[Any]:
     """All values of a type. Text has surrogates, as names of files that are not UTF-8 have."""
     arguments = typing.get_args(shape)
-    if dataclasses.is_dataclass(shape) and isinstance(shape, type):
+    if isinstance(shape, type) and (dataclasses.is_dataclass(shape) or hasattr(shape, "_fields")):
         hints = typing.get_type_hints(shape)
         return st.builds(shape, **{name: values(hint) for name, hint in hints.items()})
     match typing.get_origin(shape) or shape:
