@@ -17,7 +17,7 @@ import marshal
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ SETTLED_NS = 2_000_000_000
 """How long nothing may have changed. The kernel's clock ticks every 1 to 10 ms; a file server may
 count whole seconds."""
 
-Seen = Callable[[str, Sequence[Row]], object]
+Seen = Callable[[str, bytes], object]
 
 _CVMFS_FLAT = re.compile(r"/cvmfs/[^/]+/\.flat/[0-9a-f]{2}/([0-9a-f]{64})")
 """CVMFS names the directory of an image after the digest of its configuration, and makes it
@@ -99,7 +99,7 @@ def fingerprint(path: Path, since_ns: int, seen: Seen = lambda *_: None) -> str 
     Takes about 5 microseconds for each file.
 
     Args:
-        seen: told what is in each directory, so that it is not looked at again.
+        seen: told what is in each directory (`DirectoryRootFS.remember`).
     """
     try:
         status = path.stat()
@@ -144,9 +144,10 @@ def _tree(top: Path, seen: Seen) -> tuple[int, str]:
             finally:
                 os.close(fd)
             rows.sort()
-            seen(path or "/", rows)
             # The second version has no references between objects: equal rows, equal bytes.
-            found.update(marshal.dumps((path, rows), 2))
+            packed = marshal.dumps(rows, 2)
+            seen(path or "/", packed)
+            found.update(marshal.dumps(path, 2) + packed)
     finally:
         os.close(root)
     return newest, found.hexdigest()
