@@ -405,6 +405,23 @@ def test_an_answer_for_other_probes_is_made_only_for_them(tree: Path, store: Sto
     assert ["answer" in vars(later) for later in made] == [True, False]
 
 
+def test_a_layer_is_probed_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever images share it."""
+    codec, made = FactJson[OsRelease](OsRelease), []
+
+    def ask() -> OsRelease:
+        made.append(1)
+        return OsRelease({}, None)
+
+    for digest in ("sha256:1", "sha256:1", "sha256:2"):
+        assert kept.of_layer(digest, "index", codec, ask) == OsRelease({}, None)
+    assert len(made) == 2
+    assert {folder.kind for folder in kept.default().folders()} == {"layer"}
+    monkeypatch.setenv(kept.OFF, "1")
+    kept.of_layer("sha256:1", "index", codec, ask)
+    assert len(made) == 3
+
+
 # Kept is what was found
 
 
