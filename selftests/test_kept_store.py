@@ -96,10 +96,16 @@ def bomb(whole: bytes) -> bytes:
     return header(packed=len(packed))(whole.partition(b"\n")[0] + b"\n" + packed)
 
 
+def cut_with_header(whole: bytes) -> bytes:
+    packed = len(whole.partition(b"\n")[2])
+    return header(packed=packed - 2)(whole)[:-2]
+
+
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda whole: b"",
     "cut in its header": lambda whole: whole[:10],
     "cut": lambda whole: whole[:-1],
+    "cut, and its header fits": cut_with_header,
     "longer": lambda whole: whole + b"x",
     "another byte": lambda whole: whole[:-12] + bytes([whole[-12] ^ 1]) + whole[-11:],
     "another checksum": lambda whole: whole[:-1] + bytes([whole[-1] ^ 1]),
