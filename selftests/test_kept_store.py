@@ -327,12 +327,21 @@ def test_a_directory_that_others_can_write_in_is_not_used(cache: Path) -> None:
     cache.chmod(0o777)
     mine = Store(cache)
     assert mine.kept(IMAGE, "os-release", CODEC, lambda: FACT) == FACT
-    assert "others can write there" in mine.trouble
+    assert "it is not this user's alone" in mine.trouble
     (folder,) = cache.iterdir()
     cache.chmod(0o700)
     folder.chmod(0o770)
     with pytest.raises(AssertionError, match="made again"):
         ask(cache)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_directory_of_somebody_else_is_not_used(cache: Path) -> None:
+    ask(cache, lambda: FACT)
+    os.chown(cache, 65534, 65534)
+    mine = Store(cache)
+    assert mine.kept(IMAGE, "os-release", CODEC, lambda: FACT) == FACT
+    assert "it is not this user's alone" in mine.trouble
 
 
 def test_no_planted_symlink_is_followed(cache: Path, tmp_path: Path) -> None:

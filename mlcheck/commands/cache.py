@@ -66,6 +66,8 @@ def _show(arguments: argparse.Namespace) -> int:
         return 0
     print(text.printable(f"facts: {store.path}"))
     print(f"    {_megabytes(size)} of at most {kept.LIMIT >> 20} MB")
+    if store.trouble:
+        print(text.printable(f"    {store.trouble}"))
     for folder in folders:
         facts_word = "fact" if folder.entries == 1 else "facts"
         print(

@@ -19,7 +19,7 @@ def open_own_directory(path: str, at: int | None) -> int:
     status = os.fstat(fd)
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         os.close(fd)
-        raise PermissionError(0, "others can write there")
+        raise PermissionError(0, "it is not this user's alone")
     return fd
 
 
