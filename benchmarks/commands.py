@@ -24,6 +24,7 @@ from selftests.images import copy_programs, write
 
 NAME = "mlcheck-benchmark/small"
 FILES, PACKAGES = 50, 20
+QUICK = 5, 2
 ENGINES = ("sandbox", "docker", "podman", "apptainer")
 
 
@@ -60,10 +61,10 @@ def make_image(root: Path) -> None:
     )
 
 
-def assertions(machine: Host) -> None:
-    for number in range(FILES):
+def assertions(machine: Host, files: int, packages: int) -> None:
+    for number in range(files):
         assert machine.file(f"/opt/file-{number}").exists
-    for number in range(PACKAGES):
+    for number in range(packages):
         assert machine.package(f"package-{number}").is_installed
 
 
@@ -82,21 +83,21 @@ def ref_for(engine: str, root: Path) -> ImageRef:
     return ImageRef.parse(NAME if engine in ("docker", "podman") else f"{root}/")
 
 
-def ours(engine: str, root: Path) -> float:
+def ours(engine: str, root: Path, files: int, packages: int) -> float:
     """Seconds for the assertions, start and end of the container included."""
     started = time.perf_counter()
     with opening.open_image(ref_for(engine, root), engine) as image:
-        assertions(host.connect(image))
+        assertions(host.connect(image), files, packages)
     return time.perf_counter() - started
 
 
-def testinfras(engine: str) -> float:
+def testinfras(engine: str, files: int, packages: int) -> float:
     """The same with testinfra's own backend."""
     started = time.perf_counter()
     run = [engine, "run", "-d", "--rm", NAME, "sleep", "1000"]
     container = subprocess.run(run, check=True, capture_output=True, text=True).stdout.strip()
     try:
-        assertions(testinfra.get_host(f"{engine}://{container}"))
+        assertions(testinfra.get_host(f"{engine}://{container}"), files, packages)
     finally:
         subprocess.run([engine, "rm", "-f", container], check=True, capture_output=True)
     return time.perf_counter() - started
@@ -132,15 +133,16 @@ def tables(setting: Setting) -> Iterator[Table]:
     """Each engine that works here."""
     root = setting.work / "small"
     make_image(root)
+    asked = files, packages = QUICK if setting.quick else (FILES, PACKAGES)
     table = Table(
         "Commands",
-        f'A small Debian image. "{FILES + PACKAGES} assertions" are {FILES} files that exist and '
-        f"{PACKAGES} packages that are installed, through testinfra's `host`, with start and end "
+        f'A small Debian image. "{files + packages} assertions" are {files} files that exist and '
+        f"{packages} packages that are installed, through testinfra's `host`, with start and end "
         "of the container; its own backends start one exec for each. testinfra has no backend for "
         "apptainer, and none is needed for a directory.",
         (
             *("engine", "start and first command", "a command", "`ENGINE exec`"),
-            *(f"{FILES + PACKAGES} assertions, mlcheck", "testinfra itself", "ratio"),
+            *(f"{files + packages} assertions, mlcheck", "testinfra itself", "ratio"),
         ),
     )
     for engine in ENGINES:
@@ -154,7 +156,7 @@ def tables(setting: Setting) -> Iterator[Table]:
             row += [shown(one_exec(engine)) if has_peer else ""]
             # In turns, so that a change of the machine's load meets both.
             pairs = [
-                (ours(engine, root), testinfras(engine) if has_peer else 0.0)
+                (ours(engine, root, *asked), testinfras(engine, *asked) if has_peer else 0.0)
                 for _ in range(setting.rounds)
             ]
             mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))

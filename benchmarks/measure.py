@@ -127,11 +127,12 @@ def run(
 def in_turns(rounds: int, *actions: Callable[[], Cost]) -> list[Cost]:
     """Medians of each action's costs.
 
-    One round before those that count warms the file cache. The actions take turns, so that a
-    change of the machine's load meets all of them.
+    One round before those that count warms the file cache, where there is more than one. The
+    actions take turns, so that a change of the machine's load meets all of them.
     """
-    for action in actions:
-        action()
+    if rounds > 1:
+        for action in actions:
+            action()
     costs = [[action() for action in actions] for _ in range(rounds)]
     return [
         Cost(
