@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
-from mlcheck.engines.base import Unreadable
+from mlcheck.engines.base import T, Unreadable
 from mlcheck.engines.streamed_file import StreamedFile
 from mlcheck.engines.tar_stream import BrokenArchive, Member, TarStream
 from mlcheck.errors import EngineError, ProbeError
@@ -31,6 +31,7 @@ from mlcheck.rootfs import (
     PATH_LIMIT,
     TYPE_WORDS,
     components,
+    each_in,
     led,
     normal,
     size_text,
@@ -215,6 +216,15 @@ class StreamedRootFS:
         if node is None or node.type != "directory":
             return []
         return [name for name, _ in self._below(node)]
+
+    def each(
+        self,
+        top: str,
+        wanted: Callable[[File, bytes], bool],
+        look: Callable[[File, BinaryIO], T],
+    ) -> Iterator[tuple[File, T | Unreadable]]:
+        """Look into the regular files below `top`; see `mlcheck.engines.base.RootFS.each`."""
+        return each_in(self, top, wanted, look)
 
     def walk(self, top: str) -> Iterator[File]:
         """Every file below `top`, in sorted order, a directory before what it holds.
