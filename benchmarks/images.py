@@ -14,8 +14,8 @@ from benchmarks.measure import seconds as shown
 
 COUNTS = (1, 2, 4, 8)
 QUICK_COUNTS = (1, 2)
-TESTS = "test_files.py or test_kernelspecs or test_os_is or test_python_is or test_shells"
-"""Some that read files and some that run commands: about a second for each image."""
+TESTS = "test_files.py or test_kernelspecs or test_rpath or test_system"
+"""Some that read files and some that run commands, as in the whole suite."""
 
 
 def tables(setting: Setting) -> Iterator[Table]:
