@@ -53,7 +53,7 @@ def main() -> None:
             place.mkdir()
             rounds = arguments.rounds or (1 if arguments.quick else 3)
             for table in ALL[name](Setting(image, place, rounds, arguments.quick)):
-                print(table.markdown() if arguments.markdown else table.text(), flush=True)
+                print(table.markdown(name) if arguments.markdown else table.text(), flush=True)
 
 
 def _machine() -> str:

@@ -32,9 +32,10 @@ def tables(setting: Setting) -> Iterator[Table]:
     """One prefix, and how the cost grows with the number of ELF files."""
     image, work = setting.image, setting.work
     table = Table(
-        "RPATH and RUNPATH of a prefix",
+        "RPATH and RUNPATH of every ELF file of a prefix",
         "`MLCHECK_NO_CACHE=1 mlcheck facts DIR --probe elf --json`, Python's start included, "
-        "against `scanelf -qRF '%F %r' DIR/opt/conda`.",
+        "against `scanelf -qRF '%F %r' DIR/opt/conda`. The first row is the prefix from PyPI; the "
+        "others have copies of small libraries and show how the cost grows.",
         ("prefix", "mlcheck", "peak memory", "scanelf", "ratio", "findings"),
     )
     table.rows.append(_row(setting, image, _size(image)))

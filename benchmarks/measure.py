@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,9 +60,10 @@ class Table:
     rows: list[Sequence[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def markdown(self) -> str:
-        """The section with its table."""
-        lines = [f"## {self.title}", "", self.about, ""]
+    def markdown(self, name: str) -> str:
+        """The section with its table, as found by `python -m benchmarks NAME`."""
+        about = textwrap.fill(self.about, 100, break_long_words=False, break_on_hyphens=False)
+        lines = [f"## {self.title} (`python -m benchmarks {name}`)", "", about, ""]
         lines += [_line(self.columns), "|" + "---|" * len(self.columns)]
         lines += [_line(row) for row in self.rows]
         for note in self.notes:
