@@ -18,14 +18,19 @@ from mlcheck.judge import RESULT
 from mlcheck.profile import FILE_NAME
 from mlcheck.report import summary, text
 from mlcheck.report.model import ResultModel
-from mlcheck.run import RUN, Run, Target
+from mlcheck.run import RUN, WHOLE_IMAGES, Run, Target
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import Scheduling
     from xdist.workermanage import WorkerController
 
-pytest_plugins = ["mlcheck.fixtures", "mlcheck.fixtures_static", "mlcheck.fixtures_at_work"]
+pytest_plugins = [
+    "mlcheck.side_by_side",
+    "mlcheck.fixtures",
+    "mlcheck.fixtures_static",
+    "mlcheck.fixtures_at_work",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -238,7 +243,13 @@ class Progress:
 def pytest_configure_node(node: WorkerController) -> None:
     """Tell a worker which engines were chosen and which images are ready."""
     run = node.config.stash[RUN]
-    node.workerinput["mlcheck"] = run.for_workers() if _runs_suite(node.config) else None
+    if _runs_suite(node.config):
+        node.workerinput["mlcheck"] = run.for_workers()
+        by_image = node.config.getvalue("dist") == "load"
+        enough = len(run.targets) >= node.workerinput["workercount"]
+        node.workerinput[WHOLE_IMAGES] = by_image and enough
+    else:
+        node.workerinput["mlcheck"] = None
 
 
 @pytest.hookimpl(optionalhook=True)
