@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 
 import mlcheck
+from mlcheck import opening
 from mlcheck.commands import common, images, info, packages
-from mlcheck.errors import MlcheckError, UsageError
+from mlcheck.errors import MlcheckError, NothingRuns, UsageError
 from mlcheck.image import FORMS
 from mlcheck.probes import PROBES, Questions, to_json
 from mlcheck.reference import cli as reference_cli
@@ -95,14 +96,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _facts(arguments: argparse.Namespace) -> int:
     names = arguments.probe or list(PROBES)
+    found: dict[str, object] = {}
     with common.opened(arguments) as image:
-        found = {name: to_json(PROBES[name](image, Questions())) for name in names}
+        for name in names:
+            try:
+                found[name] = to_json(PROBES[name](image, Questions()))
+            except NothingRuns as error:
+                if arguments.probe:
+                    raise
+                common.progress(f"left out {name}: {error.what}")
     if arguments.json:
         print(json.dumps(found, indent=1, ensure_ascii=True))
     else:
-        for name in names:
+        for name, fact in found.items():
             print(f"{name}:")
-            _print_fact(found[name], 1)
+            _print_fact(fact, 1)
     return 0
 
 
@@ -164,7 +172,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
         for kind, name in chosen.items():
             print(f"    {kind}: {name or 'nothing: no engine for it works here'}")
         print(f"GPU: {doctor.gpu_line()}")
-    return 0 if any(finding.usable for finding in findings) else 3
+    able = [found for found in findings if found.usable and found.engine not in opening.ONLY_READ]
+    return 0 if able else 3
 
 
 if __name__ == "__main__":
