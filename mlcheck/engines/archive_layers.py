@@ -3,13 +3,18 @@
 Rules: https://github.com/opencontainers/image-spec/blob/main/layer.md. Where that is silent, as it
 is with docker on overlayfs: each layer is unpacked into a directory of its own, and the directories
 are laid over each other. So a symlink within a layer is followed by what comes after it in that
-layer, and one of a lower layer is replaced by a directory of the upper one.
+layer, one of a lower layer is replaced by a directory of the upper one, and a directory that a
+layer needs and does not have is 0755 and root's. What docker refuses is still read: a name that
+comes twice (the last one counts), a hard link to a file of a lower layer, a whiteout behind a file
+of its name in the same layer (it hides only what is below).
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -93,7 +98,24 @@ def index_layer(source: Source, digest: str) -> LayerIndex:
         BrokenArchive: it is no intact tar archive, or has more than can be kept.
         EngineError: this machine cannot read it.
     """
-    reader = _Reader(source)
+    with _without_collection():
+        return _index(_Reader(source), digest)
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Python's search for cycles, which there are none here, would double the time: it looks at all
+    that was made so far, again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _index(reader: _Reader, digest: str) -> LayerIndex:
     entries: list[LayerEntry] = []
     names = starts = 0
     while (member := next_member(reader.read)) is not None:
@@ -172,7 +194,7 @@ class LayerNode(Node):
         layer, offset, start: where the content of a regular file is, and its beginning.
         member: its name in its layer.
         children: of a directory.
-        implied: a directory that is only there because of what is in it.
+        implied: of a layer's root directory: it has no member of its own.
         opaque, whiteouts: what a directory hides of that below it: all, or these names.
         link: the target of a hard link that the layer itself does not have.
     """
@@ -196,14 +218,16 @@ def merged(layers: Sequence[LayerIndex]) -> LayerNode:
     """
     numbers = itertools.count(1)
     root = _directory(implied=True)
-    for number, layer in enumerate(layers):
-        top = _unpacked(layer, number, numbers)
-        _resolve_links(root, top, layer)
-        _lay_over(root, top)
+    with _without_collection():
+        for number, layer in enumerate(layers):
+            top = _unpacked(layer, number, numbers)
+            _resolve_links(root, top, layer)
+            _lay_over(root, top)
     return root
 
 
-def _directory(*, implied: bool) -> LayerNode:
+def _directory(*, implied: bool = False) -> LayerNode:
+    """A directory as docker makes one that a layer needs and does not have."""
     return LayerNode("directory", 0o755, 0, 0, 0, None, (0, 0), children={}, implied=implied)
 
 
@@ -233,7 +257,7 @@ def _unpacked(layer: LayerIndex, number: int, inodes: itertools.count[int]) -> L
         before = parent.children.get(name)
         if entry.type == "directory":
             if before is None or before.type != "directory":
-                before = _directory(implied=False)
+                before = _directory()
                 before.inode = (number, next(inodes))
                 parent.children[name] = before
                 last = ("\0", root)
@@ -303,7 +327,7 @@ def _find(root: LayerNode, parts: list[str], *, make: bool = False) -> LayerNode
         if node is None:
             if not make:
                 return None
-            node = children[name] = _directory(implied=True)
+            node = children[name] = _directory()
         if node.target is not None:
             links += 1
             if links > LINK_LIMIT:

@@ -1,4 +1,4 @@
-"""Bytes of an archive by their offset: of a file, of a part of one, and of what is compressed there.
+"""Bytes of an archive by their offset: of a file, a part of one, or what is compressed in those.
 
 Nothing is written to disk. Of compressed data, the state of the decompressor is kept every
 CHECKPOINT bytes, so that what lies anywhere is had by decompressing at most that many again. For

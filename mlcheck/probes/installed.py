@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mlcheck.engines.base import OpenImage, RootFS, Unreadable
+from mlcheck.errors import NothingRuns
 from mlcheck.facts import InstalledPackage, InstalledPackages, PackageSource, Problem
 from mlcheck.probes import rpm_database
 from mlcheck.probes.reading import (
@@ -43,6 +44,7 @@ class _Found:
     sources: set[PackageSource] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unasked: set[str] = field(default_factory=set)
 
     def problem(self, unreadable: Unreadable) -> None:
         self.problems.append(Problem(unreadable.path, unreadable.what))
@@ -71,6 +73,7 @@ def probe(image: OpenImage, prefix: str = "/opt/conda") -> InstalledPackages:
         sources=frozenset(found.sources),
         problems=tuple(found.problems),
         notes=tuple(found.notes),
+        unasked=frozenset(found.unasked),
     )
 
 
@@ -266,7 +269,12 @@ def _micromamba(image: OpenImage, found: _Found) -> None:
     if path is None:
         found.notes.append(f"There is no micromamba: {program} is no program in the image.")
         return
-    result = command_result(image.run([path, "--version"], limit_s=COMMAND_LIMIT_S))
+    try:
+        result = command_result(image.run([path, "--version"], limit_s=COMMAND_LIMIT_S))
+    except NothingRuns as error:
+        found.unasked.add("micromamba")
+        found.notes.append(f"The version of micromamba is not known: {error.what}")
+        return
     if result.ended != "exited" or result.exit_code != 0:
         how = how_it_ended(result, COMMAND_LIMIT_S)
         found.problems.append(Problem(path, f"--version {how}"))
