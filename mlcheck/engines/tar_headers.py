@@ -82,7 +82,7 @@ def next_member(read: Read) -> Member | None:
         if block == _EMPTY:
             return None
         found, mode, uid, gid, size, checksum, kind, linked, magic = _FIELDS.unpack_from(block)
-        # The sum of all bytes, the checksum itself taken for spaces. Adler's checksum has it, and in
+        # The sum of all bytes, the checksum itself taken for spaces. Adler's checksum has it, in
         # a tenth of the time.
         expected = _number(checksum)
         total = (expected - _SPACES + sum(checksum) + 1) % _ADLER
