@@ -13,12 +13,13 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence, ValuesView
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from mlcheck.engines.base import Unreadable
+from mlcheck.engines.base import HEAD, RootFS, T, Unreadable
 from mlcheck.errors import ProbeError
 from mlcheck.facts import File, FileType, ResolvedFile
 
@@ -28,9 +29,17 @@ LINK_LIMIT = 40
 PATH_LIMIT = 4096
 """Bytes of a path, as in the Linux kernel (PATH_MAX): nothing can open what lies deeper."""
 
+THREADS = min(4, os.cpu_count() or 1)
+"""That read files side by side; with more, they wait for the interpreter's lock."""
+
+_BATCH = 16
+"""Directories whose files one thread reads in a row."""
+
 _CHUNK = 1024 * 1024
 _KEPT_DIRECTORIES = 64
+_OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
 
+_TYPE_BITS, _MODE_BITS = 0o170000, 0o7777
 _TYPES: dict[int, FileType] = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "directory",
@@ -104,6 +113,8 @@ class DirectoryRootFS:
         # Probes read files directory by directory: keeping the last directories open saves
         # most of the walk from the root.
         self._kept: OrderedDict[str, _Directory] = OrderedDict()
+        # By path without symlinks: the entries of a directory by name, sorted.
+        self._listed: dict[str, dict[str, File]] = {}
         self._lock = threading.Lock()
 
     def lstat(self, path: str) -> File | None:
@@ -112,8 +123,11 @@ class DirectoryRootFS:
         Raises:
             ProbeError: this machine's permissions forbid to look.
         """
+        parent, _, name = path.rpartition("/")
+        if name and name not in (".", "..") and (listed := self._listed.get(parent or "/")):
+            return listed.get(name)
         place = self._locate(path, follow=False)
-        return _file(place, normal(path)) if place.status else None
+        return self._file(place, normal(path)) if place.status else None
 
     def resolve(self, path: str) -> ResolvedFile:
         """Follow all symlinks from `path`, inside the image.
@@ -121,12 +135,13 @@ class DirectoryRootFS:
         Raises:
             ProbeError: this machine's permissions forbid to look.
         """
-        itself = self._locate(path, follow=False)
-        file = _file(itself, normal(path)) if itself.status else None
-        place = self._locate(path) if file and file.type == "symlink" else itself
+        file = self.lstat(path)
+        if file and file.type != "symlink" and file.path.rpartition("/")[0] in self._listed:
+            return ResolvedFile(path, file, file, file.path)
+        place = self._locate(path)
         if place.status is None:
             return ResolvedFile(path, file, None, place.path, _problem(path, file, place))
-        return ResolvedFile(path, file, _file(place, place.path), place.path)
+        return ResolvedFile(path, file, self._file(place, place.path), place.path)
 
     def read(self, path: str, limit: int) -> bytes:
         """Content of the regular file that `path` leads to.
@@ -166,9 +181,8 @@ class DirectoryRootFS:
         if stat.S_ISREG(status.st_mode):
             # The check above and the opening are two steps: between them the file may have
             # become something else. O_NONBLOCK and the second look cover that.
-            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
             try:
-                fd = os.open(place.name, flags, dir_fd=place.parent.fd)
+                fd = os.open(place.name, _OPEN_FLAGS, dir_fd=place.parent.fd)
             except OSError as error:
                 _fail(path, error)
             status = os.fstat(fd)
@@ -187,13 +201,14 @@ class DirectoryRootFS:
             ProbeError: this machine's permissions forbid it.
         """
         directory = self._directory_at(self._locate(path))
-        return [] if directory is None else _names(directory)
+        return [] if directory is None else list(self._entries(directory))
 
     def walk(self, top: str) -> Iterator[File]:
         """Every file below `top`, in sorted order, a directory before what it holds.
 
         A symlink at `top` is followed, none below it; as with find(1), paths begin with `top`
-        as it was written. Nothing comes when `top` leads to no directory.
+        as it was written. Nothing comes when `top` leads to no directory. Each directory is
+        listed once, whatever the number of walks: what changes later is not seen.
 
         Raises:
             ProbeError: a directory cannot be read, or lies deeper than any path can name.
@@ -201,23 +216,100 @@ class DirectoryRootFS:
         directory = self._directory_at(self._locate(top))
         if directory is None:
             return
-        pending = [(directory.path, self._files(directory, normal(top)))]
+        real, shown = directory.path.rstrip("/"), normal(top).rstrip("/")
+        for file in self._below(directory):
+            yield file if real == shown else file._replace(path=shown + file.path[len(real) :])
+
+    def each(
+        self,
+        top: str,
+        wanted: Callable[[File, bytes], bool],
+        look: Callable[[File, BinaryIO], T],
+    ) -> Iterator[tuple[File, T | Unreadable]]:
+        """Look into the regular files below `top`; see `mlcheck.engines.base.RootFS.each`."""
+        directory = self._directory_at(self._locate(top))
+        if directory is None:
+            return
+        shown = normal(top).rstrip("/")
+        work: list[tuple[str, list[File]]] = []
+        seen: set[tuple[int, int]] = set()
+        for path, entries in self._directories(directory.path):
+            files = list(once(entries, seen))
+            if directory.path != normal(top):
+                below = len(directory.path.rstrip("/"))
+                files = [file._replace(path=shown + file.path[below:]) for file in files]
+            if files:
+                work.append((path, files))
+        batches = [work[start : start + _BATCH] for start in range(0, len(work), _BATCH)]
+        with ThreadPoolExecutor(THREADS) as pool:
+            for found in pool.map(lambda batch: list(self._look(batch, wanted, look)), batches):
+                yield from found
+
+    def _look(
+        self,
+        batch: Sequence[tuple[str, Sequence[File]]],
+        wanted: Callable[[File, bytes], bool],
+        look: Callable[[File, BinaryIO], T],
+    ) -> Iterator[tuple[File, T | Unreadable]]:
+        """What `look` tells of some files, given with the directories that hold them."""
+        for path, files in batch:
+            directory = self._directory(path)
+            for file in files:
+                try:
+                    fd = os.open(file.path.rpartition("/")[2], _OPEN_FLAGS, dir_fd=directory.fd)
+                except FileNotFoundError:
+                    continue  # removed since the directory was read
+                except OSError as error:
+                    _fail(file.path, error)
+                try:
+                    if not wanted(file, os.pread(fd, HEAD, 0)):
+                        continue
+                    # Something else may have come in the place of a regular file by now.
+                    status = os.fstat(fd)
+                    if not stat.S_ISREG(status.st_mode):
+                        raise Unreadable(file.path, f"is {TYPE_WORDS[_type(status)]}")
+                    with os.fdopen(fd, "rb", buffering=0, closefd=False) as content:
+                        yield file, look(file, content)
+                except Unreadable as unreadable:
+                    yield file, unreadable
+                except OSError as error:
+                    _fail(file.path, error)
+                finally:
+                    os.close(fd)
+
+    def _directories(self, top: str) -> Iterator[tuple[str, ValuesView[File]]]:
+        """The directory `top`, which has no symlink in it, and all below it, with their entries."""
+        pending = [top]
         while pending:
-            real, files = pending[-1]
-            file = next(files, None)
+            path = pending.pop()
+            entries = self._entries_at(path).values()
+            yield path, entries
+            pending += [file.path for file in reversed(entries) if file.type == "directory"]
+
+    def _below(self, directory: _Directory) -> Iterator[File]:
+        """Every file below a directory, by its path without symlinks."""
+        pending = [iter(self._entries(directory).values())]
+        while pending:
+            file = next(pending[-1], None)
             if file is None:
                 pending.pop()
                 continue
             yield file
             if file.type == "directory":
-                name = file.path.rpartition("/")[2]
-                below = self._directory(f"{real.rstrip('/')}/{name}")
-                pending.append((below.path, self._files(below, file.path)))
+                pending.append(iter(self._entries_at(file.path).values()))
 
-    def _files(self, directory: _Directory, shown: str) -> Iterator[File]:
-        """The entries of one directory, whose path for people is `shown`, sorted."""
-        found = []
-        prefix = shown.rstrip("/")
+    def _entries_at(self, path: str) -> dict[str, File]:
+        """The entries of the directory at `path`, which has no symlink in it."""
+        listed = self._listed.get(path)
+        return self._entries(self._directory(path)) if listed is None else listed
+
+    def _entries(self, directory: _Directory) -> dict[str, File]:
+        """The entries of one directory, as they were when it was first asked for."""
+        if (listed := self._listed.get(directory.path)) is not None:
+            return listed
+        found: dict[str, File] = {}
+        fd, fact = directory.fd, self._fact
+        prefix = directory.path.rstrip("/")
         for name in _names(directory):
             path = f"{prefix}/{name}"
             if len(path) > PATH_LIMIT:
@@ -227,16 +319,38 @@ class DirectoryRootFS:
                     "Remove the nested directories from the image.",
                 )
             try:
-                status = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
                 link = stat.S_ISLNK(status.st_mode)
-                target = os.readlink(name, dir_fd=directory.fd) if link else None
+                target = os.readlink(name, dir_fd=fd) if link else None
             except FileNotFoundError:
                 continue  # removed since the directory was read
             except OSError as error:
                 _fail(path, error)
-            found.append(_fact(path, status, target))
-        # All at once: a generator would keep the directory open while others are walked.
-        return iter(found)
+            found[name] = fact(path, status, target)
+        return self._listed.setdefault(directory.path, found)
+
+    def _file(self, place: _Place, path: str) -> File:
+        assert place.status is not None
+        target = None
+        if stat.S_ISLNK(place.status.st_mode):
+            try:
+                target = os.readlink(place.name, dir_fd=place.parent.fd)
+            except OSError as error:
+                _fail(path, error)
+        return self._fact(path, place.status, target)
+
+    def _fact(self, path: str, status: os.stat_result, target: str | None) -> File:
+        mode = status.st_mode
+        return File(
+            path,
+            _TYPES[mode & _TYPE_BITS],
+            mode & _MODE_BITS,
+            status.st_uid,
+            status.st_gid,
+            status.st_size,
+            target,
+            (status.st_dev, status.st_ino),
+        )
 
     def _locate(self, path: str, *, follow: bool = True) -> _Place:
         """Walk to `path`; with `follow`, through a final symlink too."""
@@ -324,6 +438,46 @@ class DirectoryRootFS:
             return directory
 
 
+def once(files: Iterable[File], seen: set[tuple[int, int]]) -> Iterator[File]:
+    """The regular files among `files`, hard links of one file once: the first.
+
+    Args:
+        seen: inodes that have come before; those of `files` are added.
+    """
+    for file in files:
+        if file.type != "file" or file.inode in seen:
+            continue
+        if file.inode != (0, 0):
+            seen.add(file.inode)
+        yield file
+
+
+def each_in(
+    rootfs: RootFS,
+    top: str,
+    wanted: Callable[[File, bytes], bool],
+    look: Callable[[File, BinaryIO], T],
+) -> Iterator[tuple[File, T | Unreadable]]:
+    """`RootFS.each` by the other methods of `rootfs`."""
+
+    def in_order(file: File) -> tuple[list[str], str]:
+        parent, _, name = file.path.rpartition("/")
+        return parent.split("/"), name
+
+    for file in once(sorted(rootfs.walk(top), key=in_order), set()):
+        try:
+            with rootfs.open(file.path) as content:
+                head = b""
+                while len(head) < HEAD and (more := content.read(HEAD - len(head))):
+                    head += more
+                if wanted(file, head):
+                    yield file, look(file, content)
+        except Unreadable as unreadable:
+            yield file, unreadable
+        except OSError as error:
+            _fail(file.path, error)
+
+
 def components(path: str) -> list[str]:
     """The parts of a path, last one first."""
     return [part for part in reversed(path.split("/")) if part not in ("", ".")]
@@ -348,30 +502,6 @@ def _names(directory: _Directory) -> list[str]:
 
 def _type(status: os.stat_result) -> FileType:
     return _TYPES[stat.S_IFMT(status.st_mode)]
-
-
-def _fact(path: str, status: os.stat_result, target: str | None) -> File:
-    return File(
-        path=path,
-        type=_type(status),
-        mode=stat.S_IMODE(status.st_mode),
-        uid=status.st_uid,
-        gid=status.st_gid,
-        size=status.st_size,
-        target=target,
-        inode=(status.st_dev, status.st_ino),
-    )
-
-
-def _file(place: _Place, path: str) -> File:
-    assert place.status is not None
-    target = None
-    if stat.S_ISLNK(place.status.st_mode):
-        try:
-            target = os.readlink(place.name, dir_fd=place.parent.fd)
-        except OSError as error:
-            _fail(path, error)
-    return _fact(path, place.status, target)
 
 
 def _problem(path: str, file: File | None, place: _Place) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, NoReturn, cast
 
@@ -18,19 +18,23 @@ from mlcheck.engines.archive_layers import LayerIndex, LayerNode, index_layer, m
 from mlcheck.engines.base import (
     DEFAULT_LIMIT_S,
     DEFAULT_OUTPUT_LIMIT,
+    HEAD,
     Completed,
     Prepared,
     Progress,
     PullPolicy,
     Start,
+    T,
+    Unreadable,
     silent,
 )
 from mlcheck.engines.byte_sources import SourceFile
 from mlcheck.engines.tar_headers import BrokenArchive
 from mlcheck.engines.tree import TreeRootFS
 from mlcheck.errors import EngineError, NothingRuns, UsageError
-from mlcheck.facts import Environment
+from mlcheck.facts import Environment, File
 from mlcheck.image import ImageRef
+from mlcheck.rootfs import normal
 
 KINDS = ("docker-archive", "oci-archive", "oci")
 
@@ -193,6 +197,47 @@ class ArchiveRootFS(TreeRootFS[LayerNode]):
         if node is None or node.type != "file":
             return None
         return self._layers[node.layer], node.member
+
+    def each(
+        self,
+        top: str,
+        wanted: Callable[[File, bytes], bool],
+        look: Callable[[File, BinaryIO], T],
+    ) -> Iterator[tuple[File, T | Unreadable]]:
+        """See `mlcheck.engines.base.RootFS.each`. The files are read as they lie in the archive:
+        what is compressed is decompressed once more at most."""
+        chosen: list[tuple[LayerNode, File]] = []
+        for file, node in self._files(top):
+            start = node.start
+            if len(start) < min(HEAD, node.size):
+                start = self._layers[node.layer].source.pread(node.offset, min(HEAD, node.size))
+            if wanted(file, start[:HEAD]):
+                chosen.append((node, file))
+        told: dict[str, T | Unreadable] = {}
+        for node, file in sorted(chosen, key=lambda one: (one[0].layer, one[0].offset)):
+            try:
+                with self._content(file.path, node) as content:
+                    told[file.path] = look(file, content)
+            except Unreadable as unreadable:
+                told[file.path] = unreadable
+        for _, file in chosen:
+            yield file, told[file.path]
+
+    def _files(self, top: str) -> Iterator[tuple[File, LayerNode]]:
+        """The regular files below `top`, directory by directory; hard links of one file once."""
+        node = self._locate(top).node
+        seen: set[tuple[int, int]] = set()
+        pending = [(normal(top).rstrip("/"), node)] if node else []
+        while pending:
+            path, directory = pending.pop()
+            below = []
+            for name, child in self._below(directory):
+                if child.type == "directory":
+                    below.append((f"{path}/{name}", child))
+                elif child.type == "file" and child.inode not in seen:
+                    seen.add(child.inode)
+                    yield child.fact(f"{path}/{name}"), child
+            pending += reversed(below)
 
     def _top(self) -> LayerNode:
         return self._root

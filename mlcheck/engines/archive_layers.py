@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from mlcheck.engines.base import HEAD
 from mlcheck.engines.byte_sources import Source
 from mlcheck.engines.tar_headers import BLOCK, BrokenArchive, next_member
 from mlcheck.engines.tree import Node
@@ -31,11 +32,8 @@ ENTRY_LIMIT = 1_000_000
 NAMES_LIMIT = 256 * 1024 * 1024
 """Characters of all their names and targets; large images have 15 million."""
 
-START = 64
-"""Bytes kept of each file: what tells its format."""
-
 START_OF_PROGRAM = 4096
-"""The same of an ELF file: its program headers too."""
+"""Bytes kept of an ELF file, of which its program headers are wanted too; of others HEAD."""
 
 STARTS_LIMIT = 64 * 1024 * 1024
 """Bytes kept of all files of a layer."""
@@ -121,7 +119,7 @@ def _index(reader: _Reader, digest: str) -> LayerIndex:
     while (member := next_member(reader.read)) is not None:
         start = b""
         if member.type == "file" and member.size and starts < STARTS_LIMIT:
-            start = reader.peek(min(START, member.size))
+            start = reader.peek(min(HEAD, member.size))
             if start.startswith(b"\x7fELF"):
                 start = reader.peek(min(START_OF_PROGRAM, member.size))
             starts += len(start)

@@ -8,10 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, Protocol
+from typing import BinaryIO, Literal, Protocol, TypeVar
 
 from mlcheck.facts import Environment, File, ResolvedFile
 from mlcheck.image import ImageRef
+
+T = TypeVar("T")
+
+HEAD = 64
+"""Bytes of a file's beginning that tell its format: the largest ELF header."""
 
 DEFAULT_LIMIT_S = 120.0
 """Wall-clock seconds that a command may take when the caller says nothing."""
@@ -73,6 +78,26 @@ class RootFS(Protocol):
 
         Directories reached through symlinks are not entered. Directories that cannot be read
         raise ProbeError.
+        """
+
+    def each(
+        self,
+        top: str,
+        wanted: Callable[[File, bytes], bool],
+        look: Callable[[File, BinaryIO], T],
+    ) -> Iterator[tuple[File, T | Unreadable]]:
+        """Look into the regular files below `top`: each is opened once, hard links of one file
+        count once, and several files are read at a time.
+
+        They come directory by directory, each before those in it, sorted by name.
+
+        Args:
+            wanted: told a file and how it begins (HEAD bytes, or all of a smaller one): whether
+                to look into it. Called from several threads, as `look` is.
+            look: told a file, open for reading and seekable. It may raise Unreadable.
+
+        Raises:
+            ProbeError: this machine's permissions forbid it, or a disk fails.
         """
 
 

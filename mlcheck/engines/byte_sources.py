@@ -185,7 +185,7 @@ class Inflated:
                 self._end = self._cursor.position
             if block:
                 self._keep(at, block)
-            if at == number or self._end is not None:
+            if at == number or len(block) < BLOCK:
                 return block if at == number else b""
 
     def _read(self, count: int) -> bytes:

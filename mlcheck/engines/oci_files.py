@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +23,7 @@ from mlcheck.engines.oci_container import Container
 from mlcheck.engines.oci_monitors import has_arguments
 from mlcheck.engines.streamed import StreamedRootFS
 from mlcheck.errors import ProbeError
-from mlcheck.facts import File, ResolvedFile
+from mlcheck.facts import File
 from mlcheck.rootfs import DirectoryRootFS
 
 Way = Literal["merged", "process", "streamed"]
@@ -104,22 +103,10 @@ class MappedRootFS(DirectoryRootFS):
         super().__init__(root)
         self._maps = users, groups
 
-    def lstat(self, path: str) -> File | None:
-        file = super().lstat(path)
-        return file and self._mapped(file)
-
-    def resolve(self, path: str) -> ResolvedFile:
-        found = super().resolve(path)
-        file, final = (each and self._mapped(each) for each in (found.file, found.final))
-        return replace(found, file=file, final=final)
-
-    def walk(self, top: str) -> Iterator[File]:
-        return map(self._mapped, super().walk(top))
-
-    def _mapped(self, file: File) -> File:
+    def _fact(self, path: str, status: os.stat_result, target: str | None) -> File:
+        file = super()._fact(path, status, target)
         users, groups = self._maps
-        uid, gid = _inside(file.uid, users), _inside(file.gid, groups)
-        return file if (uid, gid) == (file.uid, file.gid) else replace(file, uid=uid, gid=gid)
+        return file._replace(uid=_inside(file.uid, users), gid=_inside(file.gid, groups))
 
 
 def _merged(state: Any) -> Path | None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Generic, TypeVar
 
-from mlcheck.engines.base import Unreadable
+from mlcheck.engines.base import T, Unreadable
 from mlcheck.errors import ProbeError
 from mlcheck.facts import File, FileType, ResolvedFile
 from mlcheck.rootfs import (
@@ -20,6 +20,7 @@ from mlcheck.rootfs import (
     PATH_LIMIT,
     TYPE_WORDS,
     components,
+    each_in,
     led,
     normal,
     size_text,
@@ -175,6 +176,15 @@ class TreeRootFS(abc.ABC, Generic[N]):
             yield entry[1].fact(path)
             if entry[1].type == "directory":
                 pending.append((path, iter(self._below(entry[1]))))
+
+    def each(
+        self,
+        top: str,
+        wanted: Callable[[File, bytes], bool],
+        look: Callable[[File, BinaryIO], T],
+    ) -> Iterator[tuple[File, T | Unreadable]]:
+        """Look into the regular files below `top`; see `mlcheck.engines.base.RootFS.each`."""
+        return each_in(self, top, wanted, look)
 
     def _locate(self, path: str, *, follow: bool = True) -> Place[N]:
         """Walk to `path`; with `follow`, through a final symlink too."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from mlcheck.engines.base import OpenImage
-from mlcheck.facts import ElfFiles, FileContents, FilePresence, Libraries
+from mlcheck.facts import ElfFiles, File, FileContents, FilePresence, Libraries
 from mlcheck.probes import (
     conda_files,
     distributions,
@@ -131,6 +131,8 @@ def to_json(fact: object) -> object:
     """
     if dataclasses.is_dataclass(fact) and not isinstance(fact, type):
         return {item.name: to_json(getattr(fact, item.name)) for item in dataclasses.fields(fact)}
+    if isinstance(fact, File):
+        return to_json(fact._asdict())
     if isinstance(fact, Mapping):
         return {_text(str(key)): to_json(fact[key]) for key in sorted(fact)}
     if isinstance(fact, (set, frozenset)):
