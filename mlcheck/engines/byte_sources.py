@@ -26,11 +26,13 @@ from zlib_ng import zlib_ng
 from mlcheck.engines.tar_headers import BrokenArchive
 from mlcheck.errors import EngineError
 
+Compression = Literal["gzip", "zstd"]
+
 BLOCK = 256 * 1024
 """Bytes that are decompressed at a time, and kept together."""
 
-KEPT = 256
-"""Blocks kept of one compressed layer: 64 MiB."""
+KEPT: dict[Compression, int] = {"gzip": 64, "zstd": 256}
+"""Blocks kept of one compressed layer: 16 and 64 MiB."""
 
 CHECKPOINT = 16 * 1024 * 1024
 
@@ -44,8 +46,6 @@ WINDOW_LIMIT = 27
 """Binary logarithm of the memory that zstd may ask for: 128 MiB, as zstd itself has it."""
 
 _INPUT = 128 * 1024
-
-Compression = Literal["gzip", "zstd"]
 
 
 class Source(Protocol):
@@ -135,6 +135,7 @@ class Inflated:
     def __init__(self, source: Source, kind: Compression) -> None:
         self._new = functools.partial(_CURSORS[kind], source)
         self._lock = threading.Lock()
+        self._limit = KEPT[kind]
         self._kept: OrderedDict[int, bytes] = OrderedDict()
         self._cursor = self._new()
         self._checkpoints: list[_Cursor] = []
@@ -208,7 +209,7 @@ class Inflated:
 
     def _keep(self, number: int, block: bytes) -> None:
         self._kept[number] = block
-        if len(self._kept) > KEPT:
+        if len(self._kept) > self._limit:
             self._kept.popitem(last=False)
 
 
