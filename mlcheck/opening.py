@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mlcheck import reference
 from mlcheck.engines import janitor
 from mlcheck.engines.base import Engine, OpenImage, Prepared, Progress, PullPolicy, Start, silent
 from mlcheck.engines.sandbox import Sandbox, check_directory
@@ -203,6 +202,8 @@ def _automatic(ref: ImageRef) -> Choice:
 def with_default_tag(ref: ImageRef) -> ImageRef:
     """A reference image without a tag gets the tag of this machine's Python."""
     if ref.kind == "reference" and ref.tag is None:
+        from mlcheck import reference
+
         return dataclasses.replace(ref, tag=reference.default_tag())
     return ref
 
@@ -214,6 +215,8 @@ def check_exists(ref: ImageRef) -> None:
         UsageError: there is no such directory or file, or no such reference image.
     """
     if ref.kind == "reference":
+        from mlcheck import reference
+
         if ref.name not in reference.NAMES:
             raise UsageError(
                 f"there is no reference image {ref.name!r}.",
@@ -264,6 +267,8 @@ def prepare(
         with chosen.prepare(ref, pull=pull, progress=progress) as prepared:
             yield prepared
         return
+    from mlcheck import reference
+
     directory = reference.build(ref.name, tag=ref.tag, progress=progress)
     if "directory" in KINDS[engine_name]:
         wanted = dataclasses.replace(ref, kind="directory", location=str(directory))
@@ -275,6 +280,7 @@ def prepare(
 
 def _in_store(ref: ImageRef, directory: Path, engine_name: str, progress: Progress) -> ImageRef:
     """A built reference image as an image of docker or podman, which keep it."""
+    from mlcheck import reference
     from mlcheck.engines.oci import Oci
 
     chosen = engine(engine_name)

@@ -68,7 +68,8 @@ def resolve(
             # A name with a registry or a path in it, or pinned, is one image whatever is here.
             short = ref.kind == "registry" and "/" not in ref.location and ref.digest is None
             full = f"{ref.name}:{ref.tag or 'latest'}"
-            local = [store for store in stores_asked if stores and full in held(store)]
+            asked = stores_asked if short and stores else ()
+            local = [store for store in asked if full in held(store)]
             image = published.find(ref.name, ref.tag) if short and not local else None
             if image is not None:
                 meant = [_published(image, engines, pull)]

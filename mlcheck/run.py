@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import mlcheck
-from mlcheck import gpu, opening, reference, registry
+from mlcheck import gpu, opening
 from mlcheck.engines.base import Prepared, Progress, Start
 from mlcheck.errors import EngineError, MlcheckError, UsageError
 from mlcheck.facts import PublishedDigest
@@ -30,7 +30,6 @@ _REGISTRY_LIMIT_S = 15.0
 """Seconds to ask a registry for one digest; many machines with CVMFS reach none."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-DEFAULT_IMAGES = tuple(f"reference:{name}" for name in reference.NAMES)
 
 
 @dataclass(frozen=True)
@@ -106,12 +105,19 @@ class Run:
             return [Resolved(ImageRef(**fields), why) for fields, why in self._given["resolved"]]
         option = self.config.getoption
         return resolve(
-            option("--image") or DEFAULT_IMAGES,
+            option("--image") or self._reference_images(),
             Published(self.catalog),
             engines=option("--engine") or [opening.AUTO],
             pull=option("--pull"),
             stores=not self.config.option.collectonly,
         )
+
+    @staticmethod
+    def _reference_images() -> list[str]:
+        """What is judged when no image is given."""
+        from mlcheck import reference
+
+        return [f"reference:{name}" for name in reference.NAMES]
 
     def _engines(self, ref: ImageRef) -> Sequence[Sequence[str]]:
         if self._given is not None:
@@ -158,6 +164,8 @@ class Run:
             return PublishedDigest(
                 None, "of which image it is a copy was not said (--config-digest)"
             )
+        from mlcheck import registry
+
         try:
             found = registry.describe(ImageRef.parse(reference), limit_s=_REGISTRY_LIMIT_S)
         except MlcheckError as error:

@@ -79,9 +79,12 @@ def test_imports_go_one_way(name: str, file: Path) -> None:
 @pytest.mark.parametrize(
     ("library", "only"),
     [
-        ("lief", {"probes.elf"}),
+        ("lief", {"probes.lief_server"}),
         # probes.inside is what runs in an image.
-        ("subprocess", {"engines", "gpu", "reference.cache", "probes.inside"}),
+        (
+            "subprocess",
+            {"engines", "gpu", "reference.cache", "probes.inside", "probes.lief_client"},
+        ),
         ("pydantic", {"expectations", "profile", "report.model"}),
         (
             "pytest",

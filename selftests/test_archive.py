@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -220,7 +221,8 @@ def test_hard_links_have_one_inode_across_layers(tmp_path: Path) -> None:
 
 # Real archives
 
-FORMS = ("docker-archive", "docker-archive-gzip", "oci", "oci-archive", "oci-archive-zstd")
+FORMATS = {"docker-archive": "docker-archive", "oci": "oci-dir", "oci-archive": "oci-archive"}
+"""Kinds of archives, and what podman calls them."""
 
 
 @pytest.fixture(scope="module")
@@ -240,40 +242,49 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         subprocess.run([engine, "tag", name, tag], check=True, capture_output=True)
         subprocess.run([engine, "rmi", name], check=True, capture_output=True)
         try:
-            forms = ("docker-archive",) if engine == "docker" else FORMS[:4:2] + FORMS[3:4]
-            for form in forms:
+            for form in FORMATS if engine == "podman" else ("docker-archive",):
                 path = directory / f"{engine}-{form}"
-                kind = ["--format", "oci-dir" if form == "oci" else form] * (engine == "podman")
+                kind = ["--format", FORMATS[form]] if engine == "podman" else []
                 command = [engine, "save", *kind, "-o", path, tag]
                 subprocess.run(command, check=True, capture_output=True)
                 found[f"{engine}-{form}"] = f"{form}:{path}"
         finally:
             subprocess.run([engine, "rmi", "-f", tag], check=True, capture_output=True)
-    with archive.open("rb") as file, tarfile.open(fileobj=file) as tar:
-        names = sorted(name for name in tar.getnames() if name.endswith(".tar"))
-        content = tar.extractfile(names[0])
-        assert content is not None
-        data = content.read()
-        (config,) = [n for n in tar.getnames() if n.endswith(".json") and n != "manifest.json"]
-        told = tar.extractfile(config)
-        assert told is not None
-        inner = json.load(told)["config"]
     for how in ("gzip", "zstd"):
-        path = docker_archive(directory / f"{how}.tar", [data], how=how, config=inner)
+        path = directory / f"{how}.tar"
+        recompressed(archive, path, how)
         found[f"docker-archive-{how}"] = f"docker-archive:{path}"
-        files = layout([data], how=how, config=inner)  # zstd under the media type of gzip
-        found[f"oci-{how}"] = f"oci:{write(files, directory / how, 'oci')}"
-    whole = directory / "whole.tar.gz"
-    whole.write_bytes(packed(archive.read_bytes(), "gzip"))
-    found["all-of-it-gzip"] = f"docker-archive:{whole}"
     yield found
     shutil.rmtree(directory)
 
 
-def facts_of(image: OpenImage) -> dict[str, object]:
+def recompressed(archive: Path, target: Path, how: str) -> None:
+    """The same image with a layer that is compressed."""
+    with tarfile.open(archive) as old, tarfile.open(target, "w") as new:
+        for one in old:
+            content = old.extractfile(one)
+            assert content is not None
+            if one.name.endswith(".tar"):
+                stored = target.with_suffix(".layer")
+                with stored.open("wb") as out:
+                    if how == "gzip":
+                        with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=1) as file:
+                            shutil.copyfileobj(content, file, MIB)
+                    else:
+                        with byte_sources._zstd().open(out, "wb") as file:
+                            shutil.copyfileobj(content, file, MIB)
+                new.add(stored, one.name)
+                stored.unlink()
+            else:
+                new.addfile(one, content)
+
+
+def facts_of(image: OpenImage, left_out: Collection[str] = ()) -> dict[str, object]:
     """What every probe finds that needs no process."""
     found = {}
     for name, probe in PROBES.items():
+        if name in left_out:
+            continue
         try:
             found[name] = to_json(probe(image, Questions()))
         except NothingRuns:
@@ -305,12 +316,14 @@ def test_every_static_fact_is_that_of_the_directory(saved: dict[str, str]) -> No
     assert isinstance(told, dict)
     for name, text in saved.items():
         with opened(text) as found:
-            facts = facts_of(found)
+            # It reads all files, package by package, which in one frame of zstd takes an hour.
+            left_out = {"conda-files"} if name.endswith("zstd") else set()
+            facts = facts_of(found, left_out)
         environment = facts.pop("environment")
         assert isinstance(environment, dict)
         assert environment["env"] == told["env"], name
         assert environment["labels"] == told["labels"], name
-        assert facts.keys() == expected.keys(), name
+        assert facts.keys() == expected.keys() - left_out, name
         for probe in facts:
             assert without_owner(facts[probe]) == without_owner(expected[probe]), (name, probe)
 
@@ -535,7 +548,7 @@ def test_commands(saved: dict[str, str], capsys: pytest.CaptureFixture[str]) -> 
 def test_by_hand(saved: dict[str, str]) -> None:
     """The command that shows a file shows it."""
     path = "/opt/conda/bin/python3"
-    for name in ("made", "docker-archive-gzip", "oci-zstd"):
+    for name in ("made", "docker-archive-gzip", "docker-archive-zstd"):
         with opened(saved[name]) as image:
             shown = image.show_file("cat", path)
             content = image.rootfs.read(path, 64 * MIB)

@@ -4,6 +4,7 @@ image and for the defects that can reach them."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import pkgutil
@@ -106,7 +107,7 @@ def judge(checked_in: Path, report: Path, *arguments: str) -> dict[str, object]:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *(f"--package-list={checked_in}", f"--base-list={base_list()}"),
+            *(f"--package-list={checked_in}", f"--base-list={good_list('ml-base')}"),
             *(f"--mlcheck-json={report}", *arguments),
         ],
         cwd=ROOT,
@@ -132,15 +133,16 @@ def by_outcome(report: dict[str, object]) -> dict[str, set[str]]:
     return outcomes
 
 
-def base_list() -> Path:
-    """The package list of the good ml-base."""
-    return reference.build("ml-base") / "list-of-pkgs-inside.txt"
+@functools.cache
+def good_list(name: str) -> Path:
+    """The package list of a good image."""
+    return reference.build(name) / "list-of-pkgs-inside.txt"
 
 
 def checked_in(name: str, directory: Path) -> Path:
     """A copy of the package list of a good image."""
     copy = directory / f"{name}.txt"
-    copy.write_bytes((reference.build(name) / "list-of-pkgs-inside.txt").read_bytes())
+    copy.write_bytes(good_list(name).read_bytes())
     return copy
 
 

@@ -7,14 +7,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlcheck import opening
 from mlcheck.engines.base import OpenImage, PullPolicy, Start
 from mlcheck.errors import UsageError
-from mlcheck.profile import SUITE, Catalog
-from mlcheck.published import ALL, Published
+from mlcheck.image import ImageRef
 from mlcheck.report import text
-from mlcheck.resolving import Resolved, resolve
+
+if TYPE_CHECKING:
+    from mlcheck.profile import Catalog
+    from mlcheck.resolving import Resolved
 
 
 def add_profiles(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +57,8 @@ def progress(line: str) -> None:
 
 def catalog(arguments: argparse.Namespace) -> Catalog:
     """The profiles that --profiles names, and those of the suite."""
+    from mlcheck.profile import SUITE, Catalog
+
     return Catalog([*map(Path, arguments.profiles), SUITE])
 
 
@@ -61,21 +66,33 @@ def resolved(
     arguments: argparse.Namespace, images: Sequence[str], pull: PullPolicy = "missing"
 ) -> list[Resolved]:
     """Which images are meant."""
+    from mlcheck.published import Published
+    from mlcheck.resolving import resolve
+
     return resolve(images, Published(catalog(arguments)), engines=[arguments.engine], pull=pull)
 
 
 @contextmanager
 def opened(arguments: argparse.Namespace) -> Iterator[OpenImage]:
     """The image of `add_image`."""
-    if arguments.image == ALL:
-        raise UsageError(f"{ALL} is more than one image.", "`mlcheck images` lists them.")
-    (meant,) = resolved(arguments, [arguments.image], arguments.pull)
-    ref = meant.ref
-    if meant.why:
-        progress(f"{ref.text} is {meant.why}")
+    ref = _meant(arguments)
     opening.check_exists(ref)
     ((engine, _),) = opening.choose(ref, [arguments.engine])
     with opening.open_image(
         ref, engine, pull=arguments.pull, start=Start(), progress=progress
     ) as image:
         yield image
+
+
+def _meant(arguments: argparse.Namespace) -> ImageRef:
+    ref = opening.with_default_tag(ImageRef.parse(arguments.image))
+    if ref.kind != "registry":
+        return ref  # what no profile can tell more of
+    from mlcheck.published import ALL
+
+    if arguments.image == ALL:
+        raise UsageError(f"{ALL} is more than one image.", "`mlcheck images` lists them.")
+    (meant,) = resolved(arguments, [arguments.image], arguments.pull)
+    if meant.why:
+        progress(f"{meant.ref.text} is {meant.why}")
+    return meant.ref

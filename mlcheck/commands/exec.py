@@ -1,0 +1,37 @@
+"""`mlcheck exec`: run a command in an image."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from mlcheck.commands import common
+
+
+def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command `exec`."""
+    execute = commands.add_parser(
+        "exec",
+        help="run a command in an image as the suite does, and show what it prints",
+        description="Run a command in an image exactly as the suite does. The exit code is the "
+        "command's own; 124 when it did not end within its limit.",
+    )
+    common.add_image(execute)
+    execute.add_argument("--limit", type=float, default=600.0, metavar="SECONDS")
+    execute.add_argument("argv", nargs="+", metavar="ARG")
+    execute.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    with common.opened(arguments) as image:
+        stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
+        done = image.run(arguments.argv, limit_s=arguments.limit, stdin=stdin)
+    sys.stdout.buffer.write(done.stdout)
+    sys.stdout.buffer.flush()
+    sys.stderr.buffer.write(done.stderr)
+    if done.exit_code is None:
+        common.progress(
+            f"the command was ended by a limit ({done.ended}) after {done.seconds:.0f} s"
+        )
+        return 124
+    return done.exit_code
