@@ -36,6 +36,7 @@ from mlcheck.probes import (
 from mlcheck.probes import gpu as gpu_probe
 from mlcheck.profile import Profile
 from mlcheck.run import RUN, Target
+from mlcheck.side_by_side import Running, running_fact
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +78,9 @@ def host(image: OpenImage) -> Host:
 
 
 @pytest.fixture
-def judge(request: pytest.FixtureRequest, mlcheck_target: Target, image: OpenImage) -> Judge:
+def judge(
+    request: pytest.FixtureRequest, mlcheck_target: Target, image: OpenImage, running: Running
+) -> Judge:
     """Turns a verdict into the outcome of the test."""
     return Judge(request.node, mlcheck_target, show_with(image))
 
@@ -158,19 +161,19 @@ def published_digest(
     return request.config.stash[RUN].published_digest(mlcheck_target, deployment.path)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def python(image: OpenImage) -> facts.PythonProbe:
     """What python3 says of itself."""
     return system.python(image)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def shells(image: OpenImage, profile: Profile) -> facts.Shells:
     """The promised shells, each started once."""
     return system.shells(image, profile.expect.shells)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def commands(image: OpenImage, profile: Profile) -> facts.Commands:
     """The promised commands, each run once."""
     return system.commands(image, profile.expect.commands)
@@ -188,7 +191,7 @@ def entrypoint_runs(image: OpenImage) -> facts.EntrypointRuns | None:
     return startup.entrypoint(image)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def banner(image: OpenImage, profile: Profile, prefix: str) -> facts.Banner | None:
     """The banner, sourced by itself."""
     expected = profile.expect.banner
@@ -203,7 +206,7 @@ def jupyter_kernels(image: OpenImage) -> facts.Kernelspecs:
     return kernelspecs.probe(image)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def kernel_runs(
     image: OpenImage, prefix: str, profile: Profile, jupyter_kernels: facts.Kernelspecs
 ) -> facts.KernelRuns:
@@ -219,7 +222,7 @@ def kernel_runs(
     return jupyter.kernels(image, f"{prefix}/bin/python3", asked)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def kernel_lists(image: OpenImage, prefix: str, profile: Profile) -> facts.KernelLists:
     """The list of kernels with those of a user and of a host present."""
     names = sorted(profile.expect.kernels())
@@ -228,7 +231,7 @@ def kernel_lists(image: OpenImage, prefix: str, profile: Profile) -> facts.Kerne
     return jupyter.kernel_lists(image, f"{prefix}/bin/python3", names)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def jupyterlab(image: OpenImage, prefix: str, profile: Profile) -> facts.JupyterServer:
     """JupyterLab, started once."""
     promised = profile.expect.jupyterlab
@@ -238,14 +241,14 @@ def jupyterlab(image: OpenImage, prefix: str, profile: Profile) -> facts.Jupyter
     return jupyter.server(image, python, promised.command, promised.kernel, promised.terminals)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def speech(image: OpenImage, prefix: str, profile: Profile) -> facts.Speech:
     """What the programs say that must say something."""
     promised = profile.expect.scripts
     return jupyter.speech(image, f"{prefix}/bin", promised.speaking if promised else ())
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def module_imports(image: OpenImage, profile: Profile) -> facts.Imports:
     """The promised modules, each imported in a fresh interpreter."""
     found = imports.probe(image, list(profile.expect.packages.modules().values()))
@@ -254,13 +257,13 @@ def module_imports(image: OpenImage, profile: Profile) -> facts.Imports:
     return found
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def root_config_libs(image: OpenImage) -> facts.RootConfig:
     """`root-config --libs`."""
     return root_config.probe(image)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def framework_said(image: OpenImage, profile: Profile) -> facts.Framework:
     """The promised framework, imported, computing on the CPU."""
     if profile.expect.framework is None:
@@ -268,7 +271,7 @@ def framework_said(image: OpenImage, profile: Profile) -> facts.Framework:
     return framework.probe(image, profile.expect.framework.module)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def framework_script(image: OpenImage, profile: Profile) -> facts.CommandResult | None:
     """The image's own check of its framework."""
     promised = profile.expect.framework
@@ -293,7 +296,7 @@ def cuda_libraries(
     return static(cuda.probe, image, prefix, promised.module, promised.opens, given)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def gpu_hints(image: OpenImage, profile: Profile) -> facts.Hints:
     """What the hint scripts say."""
     promised = profile.expect.framework

@@ -13,19 +13,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlcheck import kept, opening
-from mlcheck.errors import MlcheckError, UsageError
+from mlcheck.errors import MlcheckError, NothingRuns, UsageError
 from mlcheck.judge import RESULT
 from mlcheck.profile import FILE_NAME
 from mlcheck.report import summary, text
 from mlcheck.report.model import ResultModel
-from mlcheck.run import RUN, Run, Target
+from mlcheck.run import RUN, WHOLE_IMAGES, Run, Target
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import Scheduling
     from xdist.workermanage import WorkerController
 
-pytest_plugins = ["mlcheck.fixtures", "mlcheck.fixtures_static", "mlcheck.fixtures_at_work"]
+pytest_plugins = [
+    "mlcheck.side_by_side",
+    "mlcheck.fixtures",
+    "mlcheck.fixtures_static",
+    "mlcheck.fixtures_at_work",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -238,7 +243,13 @@ class Progress:
 def pytest_configure_node(node: WorkerController) -> None:
     """Tell a worker which engines were chosen and which images are ready."""
     run = node.config.stash[RUN]
-    node.workerinput["mlcheck"] = run.for_workers() if _runs_suite(node.config) else None
+    if _runs_suite(node.config):
+        node.workerinput["mlcheck"] = run.for_workers()
+        by_image = node.config.getvalue("dist") == "load"
+        enough = len(run.targets) >= node.workerinput["workercount"]
+        node.workerinput[WHOLE_IMAGES] = by_image and enough
+    else:
+        node.workerinput["mlcheck"] = None
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -297,7 +308,12 @@ def pytest_runtest_makereport(
     target = _target(item)
     error = call.excinfo.value if call.excinfo else None
     extra = item.stash.get(RESULT, {}).copy() if call.when == "call" else {}
-    if isinstance(error, MlcheckError):
+    if isinstance(error, NothingRuns):
+        # Not judged, and nobody's fault: a run in which all was skipped is not green either.
+        path, line, _ = item.location
+        reason = text.printable(" ".join(str(error).splitlines()))
+        report.outcome, report.longrepr = "skipped", (path, line or 0, f"Skipped: {reason}")
+    elif isinstance(error, MlcheckError):
         report.longrepr = text.printable(str(error))
         extra["error"] = text.printable(str(error))
     if target is not None:

@@ -312,3 +312,6 @@ class Run:
 
 
 RUN = pytest.StashKey[Run]()
+
+WHOLE_IMAGES = "mlcheck_whole_images"
+"""In the input of a worker of xdist: whether it has all tests of each image that it has."""

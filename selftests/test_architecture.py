@@ -37,7 +37,7 @@ ALLOWED = {
     "opening": {"engines", "errors", "image", "reference"},
 }
 GLUE = {"plugin", "run", "judge", "spreading", "fixtures", "fixtures_static", "fixtures_at_work"}
-GLUE |= {"cli", "commands", "schemas", "__init__"}
+GLUE |= {"cli", "commands", "schemas", "side_by_side", "__init__"}
 
 
 def modules() -> list[tuple[str, Path]]:
@@ -93,6 +93,7 @@ def test_imports_go_one_way(name: str, file: Path) -> None:
                 "plugin",
                 "run",
                 "judge",
+                "side_by_side",
                 "spreading",
                 "fixtures",
                 "fixtures_static",
