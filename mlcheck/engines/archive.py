@@ -180,7 +180,16 @@ class ArchiveRootFS(TreeRootFS[LayerNode]):
     def __init__(self, image: str, layers: Sequence[Layer]) -> None:
         self._image = image
         self._layers = tuple(layers)
-        self._root = merged([self._index(layer) for layer in layers])
+        self._reading = threading.Lock()
+        self._merged: LayerNode | None = None
+
+    def _whole(self) -> LayerNode:
+        """The root directory. The layers are read when a file is first looked at: not at all
+        where all that is asked of them is known already."""
+        with self._reading:
+            if self._merged is None:
+                self._merged = merged([self._index(layer) for layer in self._layers])
+            return self._merged
 
     def _index(self, layer: Layer) -> LayerIndex:
         try:
@@ -240,7 +249,7 @@ class ArchiveRootFS(TreeRootFS[LayerNode]):
             pending += reversed(below)
 
     def _top(self) -> LayerNode:
-        return self._root
+        return self._whole()
 
     def _entry(self, parent: LayerNode, name: str) -> LayerNode | None:
         return parent.children.get(name) if parent.children is not None else None
