@@ -25,7 +25,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlcheck import cli, fixtures_static, kept
+from mlcheck import cli, fixtures_static, kept, opening
+from mlcheck.engines import archive
 from mlcheck.engines.base import OpenImage, RootFS
 from mlcheck.facts import Environment, OsRelease
 from mlcheck.image import ImageRef
@@ -46,6 +47,7 @@ from mlcheck.probes import (
     package_list,
     system,
 )
+from selftests import archives
 from selftests.images import opened, write
 from selftests.reference_fixtures import reference_image  # noqa: F401
 
@@ -204,13 +206,38 @@ def test_a_digest_pins_what_the_engine_compares_with_it(text: str, engine: str) 
 
 
 def test_what_an_archive_says_of_itself_pins_nothing(tmp_path: Path) -> None:
-    archive = tmp_path / "image.tar"
-    archive.write_bytes(b"good")
-    text = f"docker-archive:{archive}"
+    file = tmp_path / "image.tar"
+    file.write_bytes(b"good")
+    text = f"docker-archive:{file}"
     good = key(text, "archive", "sha256:1")
     assert good == key(text, "archive", "sha256:1")
-    rewrite(archive)
+    rewrite(file)
     assert key(text, "archive", "sha256:1") not in (None, good)
+
+
+@pytest.mark.parametrize("kind", ["docker-archive", "oci", "oci-archive"])
+def test_a_known_archive_is_not_read_again(
+    kind: str, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = [archives.layer(archives.member("etc/os-release", "ID=tiny\n"))]
+    path = tmp_path / "image"
+    if kind == "docker-archive":
+        archives.docker_archive(path, layers)
+    else:
+        archives.write(archives.layout(layers), path, kind)
+    ref = ImageRef.parse(f"{kind}:{path}")
+
+    def found() -> tuple[OsRelease, tuple[str, ...]]:
+        with opening.open_image(ref, "archive") as image:
+            static = asking(image, store)
+            return static(system.os_release, image.rootfs), static.notes
+
+    first, quiet = found()
+    assert (first.fields, quiet) == ({"ID": "tiny"}, ())
+    monkeypatch.setattr(archive, "index_layer", lambda *_: pytest.fail("was read again"))
+    again, noted = found()
+    assert again == first
+    assert noted
 
 
 def test_cvmfs_names_a_directory_after_its_content(
