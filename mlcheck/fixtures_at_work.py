@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlcheck import facts
+from mlcheck import facts, kept
 from mlcheck.checks.root_runs import needed_level
 from mlcheck.engines import sandbox_host
 from mlcheck.engines.base import HostView, OpenImage
@@ -39,12 +39,14 @@ def new_environment(image: OpenImage, profile: Profile, prefix: str) -> facts.Ne
 
 
 @pytest.fixture(scope="session")
-def environment_archive(image: OpenImage, profile: Profile, prefix: str) -> facts.EnvArchive | None:
+def environment_archive(
+    image: OpenImage, static: kept.Static, profile: Profile, prefix: str
+) -> facts.EnvArchive | None:
     """The archive of links from which environments are made."""
     expected = profile.expect.new_env
     if expected is None or expected.archive is None:
         return None
-    return env_archive.probe(image.rootfs, expected.archive, prefix)
+    return static(env_archive.probe, image.rootfs, expected.archive, prefix)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import time
 from collections.abc import Generator, Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlcheck import opening
+from mlcheck import kept, opening
 from mlcheck.errors import MlcheckError, UsageError
 from mlcheck.judge import RESULT
 from mlcheck.profile import FILE_NAME
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
     from xdist.scheduler import Scheduling
     from xdist.workermanage import WorkerController
 
-pytest_plugins = ["mlcheck.side_by_side", "mlcheck.fixtures", "mlcheck.fixtures_at_work"]
+pytest_plugins = [
+    "mlcheck.side_by_side",
+    "mlcheck.fixtures",
+    "mlcheck.fixtures_static",
+    "mlcheck.fixtures_at_work",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -103,6 +109,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="let commands in the images use the network (default: none)",
     )
+    group.addoption(
+        "--no-cache",
+        action="store_true",
+        help="read every image anew, and keep nothing of it (see `mlcheck cache`)",
+    )
     group.addoption("--mlcheck-json", metavar="FILE", help="write a report of all findings as JSON")
 
 
@@ -127,6 +138,8 @@ class _Engines(argparse.Action):
 def pytest_configure(config: pytest.Config) -> None:
     if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
         config.args += config.getoption("--profiles")
+    if config.getoption("--no-cache"):
+        os.environ[kept.OFF] = "1"
     workerinput = getattr(config, "workerinput", None)
     try:
         run = config.stash[RUN] = Run(config, workerinput and workerinput["mlcheck"])
@@ -300,8 +313,9 @@ def pytest_runtest_makereport(
         extra["error"] = text.printable(str(error))
     if target is not None:
         extra["image"] = target.id
-        opened = getattr(item, "funcargs", {}).get("image")
-        extra["image_notes"] = [] if opened is None else list(opened.notes)
+        used = getattr(item, "funcargs", {})
+        sources = [used[name] for name in ("image", "static") if name in used]
+        extra["image_notes"] = [note for source in sources for note in source.notes]
     report.mlcheck = extra  # type: ignore[attr-defined]  # travels with the report under xdist
     return report
 

