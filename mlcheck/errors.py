@@ -37,5 +37,9 @@ class EngineError(MlcheckError):
     """The engine or this machine could not do its work."""
 
 
+class NothingRuns(EngineError):  # noqa: N818 - what is so, not what went wrong
+    """The engine only reads: what needs a process is not judged, and its checks are skipped."""
+
+
 class ProbeError(MlcheckError):
     """A probe could not read what it needs on this machine (no permission, no shell, ...)."""

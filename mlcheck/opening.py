@@ -31,6 +31,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {
         *("sif", "directory", "registry", "docker-archive", "oci-archive", "oci", "reference"),
     ),
     "sandbox": ("directory", "reference"),
+    "archive": ("docker-archive", "oci-archive", "oci"),
 }
 """Which images an engine opens."""
 
@@ -41,11 +42,15 @@ PREFERRED: dict[Kind, tuple[str, ...]] = {
     "reference": ("sandbox", "apptainer", "singularity", "docker", "podman"),
     "sif": ("apptainer", "singularity"),
     "registry": ("docker", "podman", "apptainer", "singularity"),
-    "docker-archive": ("docker", "podman", "apptainer", "singularity"),
-    "oci-archive": ("podman", "apptainer", "singularity"),
-    "oci": ("podman", "apptainer", "singularity"),
+    "docker-archive": ("docker", "podman", "apptainer", "singularity", "archive"),
+    "oci-archive": ("podman", "apptainer", "singularity", "archive"),
+    "oci": ("podman", "apptainer", "singularity", "archive"),
 }
-"""What "auto" tries, in this order: first what needs the least of the machine."""
+"""What "auto" tries, in this order: first what needs the least of the machine, and what only reads
+at the end."""
+
+ONLY_READ = ("archive",)
+"""Engines that start nothing."""
 
 GIVE_GPUS = ("docker", "podman", "apptainer", "singularity")
 """Engines that can give a GPU to an image."""
@@ -79,6 +84,10 @@ def engine(name: str) -> Engine:
         from mlcheck.engines.apptainer import Apptainer
 
         return Apptainer("apptainer" if name == "apptainer" else "singularity")
+    if name == "archive":
+        from mlcheck.engines.archive import Archive
+
+        return Archive()
     return Sandbox()
 
 
@@ -169,7 +178,10 @@ def _automatic(ref: ImageRef) -> Choice:
             return Choice(name, "it has this image")
         if first is None:
             others = f"; not {', '.join(name for name, _ in reasons)}" if reasons else ""
-            first = Choice(name, _WHY.get(ref.kind, "the first that works here") + others)
+            why = _WHY.get(ref.kind, "the first that works here")
+            if name in ONLY_READ:
+                why = "only the files can be judged: nothing here runs commands in them"
+            first = Choice(name, why + others)
         if ref.kind != "registry":
             break
     if first is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlcheck import kept, opening
-from mlcheck.errors import MlcheckError, UsageError
+from mlcheck.errors import MlcheckError, NothingRuns, UsageError
 from mlcheck.judge import RESULT
 from mlcheck.profile import FILE_NAME
 from mlcheck.report import summary, text
@@ -308,7 +308,12 @@ def pytest_runtest_makereport(
     target = _target(item)
     error = call.excinfo.value if call.excinfo else None
     extra = item.stash.get(RESULT, {}).copy() if call.when == "call" else {}
-    if isinstance(error, MlcheckError):
+    if isinstance(error, NothingRuns):
+        # Not judged, and nobody's fault: a run in which all was skipped is not green either.
+        path, line, _ = item.location
+        reason = text.printable(" ".join(str(error).splitlines()))
+        report.outcome, report.longrepr = "skipped", (path, line or 0, f"Skipped: {reason}")
+    elif isinstance(error, MlcheckError):
         report.longrepr = text.printable(str(error))
         extra["error"] = text.printable(str(error))
     if target is not None:

@@ -98,7 +98,8 @@ def list_installed(listed: PackageList, installed: InstalledPackages, profile: P
     findings = [
         finding
         for name in sorted(packages)
-        if (finding := _difference(packages[name], listed, installed)) is not None
+        if name not in installed.unasked
+        and (finding := _difference(packages[name], listed, installed)) is not None
     ]
     findings += _system_findings(listed, installed, profile)
     findings += [Finding(p.path, p.what, "a readable record") for p in installed.problems]
@@ -191,12 +192,17 @@ def promised(installed: InstalledPackages, profile: Profile) -> Verdict:
         there = versions[_canonical(name)]
         if any(fnmatch.fnmatchcase(p.version, promise.version) for p in there):
             continue
+        if name in installed.unasked:
+            continue
         found = " and ".join(sorted({f"{p.version} ({p.source})" for p in there}))
         expected = "any version" if promise.version == "*" else promise.version
         source = profile.source("packages", "required", name, "version")
         show = ShowFile("ls", f"{profile.expect.prefix or ''}/conda-meta")
         findings.append(Finding(name, found or "not installed", expected, source, show))
-    return PROMISED.judged(len(required), findings)
+    compared = len(required.keys() - installed.unasked)
+    if not compared:
+        return PROMISED.skipped(" ".join(installed.notes))
+    return PROMISED.judged(compared, findings, installed.notes if installed.unasked else ())
 
 
 def imports(results: Imports, profile: Profile) -> Verdict:

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 
-from mlcheck import doctor
+from mlcheck import doctor, opening
 from mlcheck.report import text
 
 
@@ -39,4 +39,5 @@ def _run(arguments: argparse.Namespace) -> int:
         for kind, name in chosen.items():
             print(f"    {kind}: {name or 'nothing: no engine for it works here'}")
         print(f"GPU: {doctor.gpu_line()}")
-    return 0 if any(finding.usable for finding in findings) else 3
+    able = [found for found in findings if found.usable and found.engine not in opening.ONLY_READ]
+    return 0 if able else 3

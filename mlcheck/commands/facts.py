@@ -6,6 +6,7 @@ import argparse
 import json
 
 from mlcheck.commands import common
+from mlcheck.errors import NothingRuns
 from mlcheck.probes import PROBES, Questions, to_json
 from mlcheck.report import text
 
@@ -32,15 +33,22 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _run(arguments: argparse.Namespace) -> int:
     names = arguments.probe or list(PROBES)
+    found: dict[str, object] = {}
     with common.opened(arguments) as image, common.asking(arguments, image) as static:
         ask = Questions(static=static)
-        found = {name: to_json(PROBES[name](image, ask)) for name in names}
+        for name in names:
+            try:
+                found[name] = to_json(PROBES[name](image, ask))
+            except NothingRuns as error:
+                if arguments.probe:
+                    raise
+                common.progress(f"left out {name}: {error.what}")
     if arguments.json:
         print(json.dumps(found, indent=1, ensure_ascii=True))
     else:
-        for name in names:
+        for name, fact in found.items():
             print(f"{name}:")
-            _print_fact(found[name], 1)
+            _print_fact(fact, 1)
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import tarfile
 import zlib
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from mlcheck.engines.oci_documents import (
     DOCUMENT_LIMIT,
@@ -29,6 +30,9 @@ from mlcheck.engines.oci_documents import (
 
 Open = Callable[[str], IO[bytes]]
 """Opens a file by its path in the archive or directory; seekable."""
+
+_NAMED_BY_DIGEST = re.compile(r"(?:blobs/sha256/)?([0-9a-f]{64})(?:\.json)?")
+"""The configuration in archives of `docker save`, of today and of before."""
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -58,6 +62,7 @@ class Contents:
         manifest_digest: None for docker's archives, which have no manifest.
         compressed_size: of its layers in bytes, when all of them are stored compressed.
         unpacked_size: the same, when none is.
+        layer_files: where they are, the lowest first, by their paths in the archive or layout.
     """
 
     index_digest: str | None
@@ -65,8 +70,12 @@ class Contents:
     config_digest: str
     compressed_size: int | None
     unpacked_size: int | None
-    layers: int
+    layer_files: tuple[str, ...]
     config: ImageConfig
+
+    @property
+    def layers(self) -> int:
+        return len(self.layer_files)
 
 
 def describe(kind: str, path: Path) -> Described:
@@ -88,9 +97,28 @@ def look_into(kind: str, path: Path) -> Contents:
     Raises:
         ValueError: it cannot be read, or holds no image or several; the message follows the path.
     """
+    with _understood(kind), _opened(kind, path) as open_file:
+        return _contents_of(kind, open_file)
+
+
+def read_contents(kind: str, open_file: Open) -> Contents:
+    """The same of what is open already.
+
+    Raises:
+        ValueError: as `look_into`.
+    """
+    with _understood(kind):
+        return _contents_of(kind, open_file)
+
+
+def _contents_of(kind: str, open_file: Open) -> Contents:
+    return _docker(open_file) if kind == "docker-archive" else _layout(open_file)
+
+
+@contextmanager
+def _understood(kind: str) -> Iterator[None]:
     try:
-        with _opened(kind, path) as open_file:
-            return _docker(open_file) if kind == "docker-archive" else _layout(open_file)
+        yield
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror or error}") from None
     except (
@@ -132,8 +160,14 @@ def _docker(open_file: Open) -> Contents:
     images = json.loads(_read(open_file, "manifest.json"))
     if len(images) != 1:
         raise ValueError(f"holds {len(images)} images; which one is meant is not known")
-    config = _read(open_file, images[0]["Config"])
-    return _contents(open_file, None, None, config, list(images[0].get("Layers") or ()))
+    name = str(images[0]["Config"])
+    config = _read(open_file, name)
+    pinned = _NAMED_BY_DIGEST.fullmatch(name)
+    if pinned and not matches(config, f"sha256:{pinned[1]}"):
+        raise ValueError(f"is damaged: {name} does not pin what is stored under it")
+    return _contents(
+        open_file, None, None, config, [str(layer) for layer in images[0].get("Layers") or ()]
+    )
 
 
 def _layout(open_file: Open) -> Contents:
@@ -160,11 +194,11 @@ def _contents(
     index_digest: str | None,
     manifest_digest: str | None,
     config: bytes,
-    layers: list[Any],
+    layers: list[str],
 ) -> Contents:
     sizes = {True: 0, False: 0}
     for name in layers:
-        with closing(open_file(str(name))) as file:
+        with closing(open_file(name)) as file:
             start = file.read(4)
             sizes[start.startswith((_GZIP, _ZSTD))] += file.seek(0, os.SEEK_END)
     return Contents(
@@ -173,7 +207,7 @@ def _contents(
         config_digest=sha256(config),
         compressed_size=None if sizes[False] else sizes[True],
         unpacked_size=None if sizes[True] else sizes[False],
-        layers=len(layers),
+        layer_files=tuple(layers),
         config=parse_config(config),
     )
 

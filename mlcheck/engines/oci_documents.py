@@ -41,7 +41,9 @@ class ImageConfig:
         created: as it is written, RFC 3339.
         architecture, os: by OCI's names ("amd64", "linux").
         env: NAME=VALUE, in order.
+        exposed: the ports that it names, such as "8888/tcp".
         layers: how many it is made of.
+        diff_ids: the digests of their tar archives, as it claims them.
     """
 
     created: str | None = None
@@ -53,7 +55,9 @@ class ImageConfig:
     cmd: tuple[str, ...] | None = None
     user: str | None = None
     workdir: str | None = None
+    exposed: tuple[str, ...] | None = None
     layers: int | None = None
+    diff_ids: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,7 @@ def config_of(document: Mapping[str, Any]) -> ImageConfig:
     inner = inner if isinstance(inner, dict) else {}
     rootfs = document.get("rootfs")
     layers = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    labels = inner.get("Labels")
+    labels, ports = inner.get("Labels"), inner.get("ExposedPorts")
     return ImageConfig(
         created=_text(document.get("created")),
         architecture=_text(document.get("architecture")),
@@ -159,7 +163,9 @@ def config_of(document: Mapping[str, Any]) -> ImageConfig:
         cmd=_texts(inner.get("Cmd")),
         user=_text(inner.get("User")),
         workdir=_text(inner.get("WorkingDir")),
+        exposed=_texts(sorted(ports)) if isinstance(ports, dict) else (),
         layers=len(layers) if isinstance(layers, list) else None,
+        diff_ids=_texts(layers),
     )
 
 

@@ -3,7 +3,7 @@
 For a daemon on another machine, and for a user who may talk to the daemon and not read its
 files. What the image holds comes as archives, and nothing of these is ever written to disk
 under a name: their members' names are keys in memory, their contents go to anonymous temporary
-files. Links are followed here, component by component, exactly as in `mlcheck.rootfs`.
+files.
 
 Engines cannot list one directory: listing one streams all that is below it, once. Of each file
 that passes by, the beginning is kept (all of a small one), since a request for a single file
@@ -17,28 +17,15 @@ import itertools
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
-from mlcheck.engines.base import T, Unreadable
 from mlcheck.engines.streamed_file import StreamedFile
 from mlcheck.engines.tar_stream import BrokenArchive, Member, TarStream
+from mlcheck.engines.tree import Node, TreeRootFS
 from mlcheck.errors import EngineError, ProbeError
-from mlcheck.facts import File, FileType, ResolvedFile
-from mlcheck.rootfs import (
-    LINK_LIMIT,
-    PATH_LIMIT,
-    TYPE_WORDS,
-    components,
-    each_in,
-    led,
-    normal,
-    size_text,
-)
-
-NAME_LIMIT = 255
-"""Bytes of one file name, as in Linux (NAME_MAX)."""
+from mlcheck.rootfs import components
 
 ENTRY_LIMIT = 2_000_000
 """Files whose facts are kept in memory, about 500 bytes each; large images have 100,000."""
@@ -68,7 +55,7 @@ closed.
 
 
 @dataclass(slots=True, eq=False)
-class _Node:
+class _Node(Node):
     """A file of the image.
 
     Args:
@@ -78,42 +65,29 @@ class _Node:
     """
 
     path: str
-    type: FileType
-    mode: int
-    uid: int
-    gid: int
-    size: int
-    target: str | None
-    inode: tuple[int, int] = (0, 0)
     kept: tuple[int, int] = (0, 0)
     known: dict[str, _Node | None] = field(default_factory=dict)
     complete: bool = False
-
-    def fact(self, path: str) -> File:
-        return File(
-            path, self.type, self.mode, self.uid, self.gid, self.size, self.target, self.inode
-        )
 
     def child(self, name: str) -> str:
         return f"{self.path.rstrip('/')}/{name}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a path leads: a node, or why nowhere."""
-
-    path: str
-    node: _Node | None
-    problem: str = ""
+def _unknown(path: str) -> _Node:
+    """A file of which nothing is known yet."""
+    return _Node("file", 0, 0, 0, 0, None, (0, 0), path)
 
 
-class StreamedRootFS:
+def _directory(path: str, mode: int, uid: int, gid: int) -> _Node:
+    return _Node("directory", mode, uid, gid, 0, None, (0, 0), path)
+
+
+class StreamedRootFS(TreeRootFS[_Node]):
     """The image's files from tar streams; see `mlcheck.engines.base.RootFS`.
 
     Safe for use from several threads. Answers stay as they were when first given, whatever
-    commands change in the container later. Sockets do not exist in archives and so not here;
-    directories have the size 0. The inode of a file is its own number, equal for hard links
-    that one stream held, and (0, 0) for a file that was looked at alone.
+    commands change in the container later. The inode of a file is its own number, equal for hard
+    links that one stream held, and (0, 0) for a file that was looked at alone.
 
     Args:
         get_archive: streams a file or tree.
@@ -132,165 +106,18 @@ class StreamedRootFS:
         self._entries = 0
         self._spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - see close()
         self._spooled = 0
-        self._root = _Node("/", "directory", 0o755, 0, 0, 0, None)
+        self._root = _directory("/", 0o755, 0, 0)
         self._root_seen = False
 
     def close(self) -> None:
         """Give the temporary file back. Files that are still open stay readable."""
         self._spool.close()
 
-    def lstat(self, path: str) -> File | None:
-        """What is at `path`, a final symlink not followed; None when nothing is.
-
-        Raises:
-            EngineError: the engine did not answer.
-        """
-        node = self._locate(path, follow=False).node
-        return node.fact(normal(path)) if node else None
-
-    def resolve(self, path: str) -> ResolvedFile:
-        """Follow all symlinks from `path`, inside the image.
-
-        Raises:
-            EngineError: the engine did not answer.
-        """
-        file = self.lstat(path)
-        place = self._locate(path)
-        if place.node is None:
-            return ResolvedFile(
-                path, file, None, place.path, led(path, file, place.path, place.problem)
-            )
-        return ResolvedFile(path, file, place.node.fact(place.path), place.path)
-
-    def read(self, path: str, limit: int) -> bytes:
-        """Content of the regular file that `path` leads to.
-
-        Raises:
-            Unreadable: there is no such file, it is no regular file, or it is larger than
-                `limit` bytes, whatever size its archive claims.
-            EngineError: the engine did not answer.
-            ProbeError: this machine's temporary directory is full.
-        """
-        with self.open(path) as file:
-            too_large = file.seek(0, os.SEEK_END) > limit
-            file.seek(0)
-            try:
-                content = b"" if too_large else file.read()
-            except OSError as error:
-                raise ProbeError(
-                    f"{path}: cannot be read on this machine: {error.strerror or error}."
-                ) from error
-        if too_large:
-            raise Unreadable(path, f"is larger than {size_text(limit)}")
-        return content
-
-    def open(self, path: str) -> BinaryIO:
-        """The regular file that `path` leads to, for reading: unbuffered, seekable.
-
-        Nothing is asked of the engine before more is read than what is kept, and no more comes
-        over than what is read. Reading raises EngineError when the engine fails.
-
-        Raises:
-            Unreadable: there is no such file, or it is no regular file.
-            EngineError: the engine did not answer.
-        """
-        place = self._locate(path)
-        if place.node is None:
-            raise Unreadable(path, led(path, self.lstat(path), place.path, place.problem))
-        if place.node.type != "file":
-            word = TYPE_WORDS[place.node.type]
-            wrong = f"is {word}, not a regular file"
-            raise Unreadable(path, led(path, self.lstat(path), place.path, wrong))
-        node = place.node
+    def _content(self, path: str, node: _Node) -> BinaryIO:
+        """Nothing is asked of the engine before more is read than what is kept, and no more comes
+        over than what is read."""
         start = os.pread(self._spool.fileno(), node.kept[1], node.kept[0]) if node.kept[1] else b""
-        return cast(BinaryIO, StreamedFile(node.size, start, lambda: self._content(node)))
-
-    def listdir(self, path: str) -> list[str]:
-        """Names in the directory that `path` leads to, sorted; [] when there is none.
-
-        Raises:
-            EngineError: the engine did not answer.
-            ProbeError: the image has more files than ENTRY_LIMIT.
-        """
-        node = self._locate(path).node
-        if node is None or node.type != "directory":
-            return []
-        return [name for name, _ in self._below(node)]
-
-    def each(
-        self,
-        top: str,
-        wanted: Callable[[File, bytes], bool],
-        look: Callable[[File, BinaryIO], T],
-    ) -> Iterator[tuple[File, T | Unreadable]]:
-        """Look into the regular files below `top`; see `mlcheck.engines.base.RootFS.each`."""
-        return each_in(self, top, wanted, look)
-
-    def walk(self, top: str) -> Iterator[File]:
-        """Every file below `top`, in sorted order, a directory before what it holds.
-
-        A symlink at `top` is followed, none below it; paths begin with `top` as it was written.
-
-        Raises:
-            EngineError: the engine did not answer.
-            ProbeError: the image has more files than ENTRY_LIMIT, or a directory lies deeper
-                than any path can name.
-        """
-        node = self._locate(top).node
-        if node is None or node.type != "directory":
-            return
-        pending = [(normal(top).rstrip("/"), iter(self._below(node)))]
-        while pending:
-            shown, entries = pending[-1]
-            entry = next(entries, None)
-            if entry is None:
-                pending.pop()
-                continue
-            path = f"{shown}/{entry[0]}"
-            if len(path) > PATH_LIMIT:
-                raise ProbeError(
-                    f"{path[:60]}... is a path of more than {PATH_LIMIT} bytes, "
-                    "which no program can open.",
-                    "Remove the nested directories from the image.",
-                )
-            yield entry[1].fact(path)
-            if entry[1].type == "directory":
-                pending.append((path, iter(self._below(entry[1]))))
-
-    def _locate(self, path: str, *, follow: bool = True) -> _Place:
-        """Walk to `path`; with `follow`, through a final symlink too."""
-        if "\0" in path:
-            return _Place(path, None, "does not exist in the image")
-        trail = [self._top()]
-        todo = components(path)
-        links = 0
-        while todo:
-            name = todo.pop()
-            if name == "..":
-                if len(trail) > 1:
-                    trail.pop()
-                continue
-            here = trail[-1].child(name)
-            if len(os.fsencode(name)) > NAME_LIMIT:
-                return _Place(here, None, "does not exist: its name is too long")
-            node = self._entry(trail[-1], name)
-            if node is None:
-                rest = [] if ".." in todo else todo[::-1]
-                return _Place("/".join((here, *rest)), None, "does not exist in the image")
-            if node.target is not None and (todo or follow):
-                links += 1
-                if links > LINK_LIMIT:
-                    return _Place(here, None, "is in a link loop")
-                if node.target.startswith("/"):
-                    del trail[1:]
-                todo += components(node.target)
-                continue
-            if not todo:
-                return _Place(here, node)
-            if node.type != "directory":
-                return _Place(here, None, f"is {TYPE_WORDS[node.type]}, not a directory")
-            trail.append(node)
-        return _Place(trail[-1].path, trail[-1])
+        return cast(BinaryIO, StreamedFile(node.size, start, lambda: self._fetch(node)))
 
     def _top(self) -> _Node:
         with self._lock:
@@ -307,7 +134,7 @@ class StreamedRootFS:
         with self._lock:
             if name not in parent.known and not parent.complete:
                 if _is_utf8(name):
-                    node = _Node(parent.child(name), "file", 0, 0, 0, 0, None)
+                    node = _unknown(parent.child(name))
                     try:
                         parent.known[name] = node if self._look(node) else None
                         self._entries += 1
@@ -349,7 +176,7 @@ class StreamedRootFS:
             prefix = components(top.path)[:1]
         if stream is None:
             raise _broken(top.path, "is not there any more")
-        fresh = _Node(top.path, "directory", top.mode, top.uid, top.gid, 0, None)
+        fresh = _directory(top.path, top.mode, top.uid, top.gid)
         with stream:
             while (member := _next(stream, top.path)) is not None:
                 self._entries += 1
@@ -373,7 +200,7 @@ class StreamedRootFS:
         parent = _find(top, parts[:-1])
         if parent is None or parent.type != "directory":
             raise _broken(top.path, f"holds {member.name!r} without its directory")
-        node = _Node(parent.child(parts[-1]), "file", 0, 0, 0, 0, None)
+        node = _unknown(parent.child(parts[-1]))
         if member.type == "hard link":
             first = _find(top, _inside(top.path, prefix, member.target or ""))
             if first is None or first.type == "directory":
@@ -407,7 +234,7 @@ class StreamedRootFS:
             ) from error
         node.kept = (start, self._spooled - start)
 
-    def _content(self, node: _Node) -> TarStream:
+    def _fetch(self, node: _Node) -> TarStream:
         """A stream that stands before the content of a regular file."""
         if _is_utf8(node.path):
             stream = self._stream(node.path)

@@ -63,12 +63,15 @@ class InstalledPackages:
         sources: the sources that could be read at all; the database of system packages that is
             not among them was looked for and could not be read (`notes` says why).
         notes: what was not read and why, for people.
+        unasked: packages whose versions only a program of the image tells, which was not run: they
+            are there.
     """
 
     packages: tuple[InstalledPackage, ...]
     sources: frozenset[PackageSource]
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+    unasked: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

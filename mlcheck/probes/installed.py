@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mlcheck.engines.base import OpenImage, RootFS, Unreadable
+from mlcheck.errors import NothingRuns
 from mlcheck.facts import InstalledPackage, InstalledPackages, PackageSource, Problem
 from mlcheck.probes import rpm_database
 from mlcheck.probes.reading import (
@@ -44,6 +45,7 @@ class _Found:
     sources: set[PackageSource] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unasked: set[str] = field(default_factory=set)
 
     def problem(self, unreadable: Unreadable) -> None:
         self.problems.append(Problem(unreadable.path, unreadable.what))
@@ -53,6 +55,7 @@ class _Found:
         self.sources |= fact.sources
         self.problems += fact.problems
         self.notes += fact.notes
+        self.unasked |= fact.unasked
 
     def fact(self) -> InstalledPackages:
         return InstalledPackages(
@@ -60,6 +63,7 @@ class _Found:
             sources=frozenset(self.sources),
             problems=tuple(self.problems),
             notes=tuple(self.notes),
+            unasked=frozenset(self.unasked),
         )
 
 
@@ -82,7 +86,10 @@ def probe(
     found.add(recorded)
     path = _rpm_database(image.rootfs)
     if path is not None and not path.endswith(_SQLITE):
-        _ask_rpm(image, path, found)
+        try:
+            _ask_rpm(image, path, found)
+        except NothingRuns as error:
+            found.notes.append(f"{path} is of a kind that only rpm reads: {error.what}")
     _micromamba(image, found)
     return found.fact()
 
@@ -294,7 +301,12 @@ def _micromamba(image: OpenImage, found: _Found) -> None:
     if path is None:
         found.notes.append(f"There is no micromamba: {program} is no program in the image.")
         return
-    result = command_result(image.run([path, "--version"], limit_s=COMMAND_LIMIT_S))
+    try:
+        result = command_result(image.run([path, "--version"], limit_s=COMMAND_LIMIT_S))
+    except NothingRuns as error:
+        found.unasked.add("micromamba")
+        found.notes.append(f"The version of micromamba is not known: {error.what}")
+        return
     if result.ended != "exited" or result.exit_code != 0:
         how = how_it_ended(result, COMMAND_LIMIT_S)
         found.problems.append(Problem(path, f"--version {how}"))

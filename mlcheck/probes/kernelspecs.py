@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mlcheck.engines.base import OpenImage, RootFS, Unreadable
+from mlcheck.errors import NothingRuns
 from mlcheck.facts import Kernelspec, Kernelspecs, Problem
 from mlcheck.probes.reading import (
     command_result,
@@ -137,13 +138,12 @@ def _listed(image: OpenImage) -> tuple[Mapping[str, str] | None, str]:
     """What `jupyter kernelspec list` shows; or None and why."""
     if on_path(image.rootfs, "jupyter", path_of(image.environment.env)) is None:
         return None, "jupyter is not on the image's PATH"
-    result = command_result(
-        image.run(
-            ["jupyter", "kernelspec", "list", "--json"],
-            limit_s=COMMAND_LIMIT_S,
-            output_limit=OUTPUT_LIMIT,
-        )
-    )
+    argv = ["jupyter", "kernelspec", "list", "--json"]
+    try:
+        done = image.run(argv, limit_s=COMMAND_LIMIT_S, output_limit=OUTPUT_LIMIT)
+    except NothingRuns as error:
+        return None, error.what
+    result = command_result(done)
     if result.ended != "exited" or result.exit_code != 0:
         return None, f"jupyter kernelspec list {how_it_ended(result, COMMAND_LIMIT_S)}"
     # Something else may print lines of its own around the answer.
