@@ -1,9 +1,10 @@
 # make demo [DEFECT=NAME]   judge the reference image ml-pyroot, with a planted fault if you like
 # make selftest             run mlcheck's own tests
-# make bench                how fast, against testinfra's own backends (docker, podman, apptainer)
+# make bench [QUICK=1]      how fast, against peers on this machine; QUICK: small sizes, a minute
 # make lint                 ruff and mypy
 PYTHON ?= python3
 DEFECT ?=
+QUICK ?=
 
 .PHONY: demo selftest bench lint venv-reference venv-dev clean
 
@@ -15,7 +16,7 @@ selftest: venv-dev
 	.venv/bin/pytest -rfEs -n auto --dist worksteal selftests
 
 bench: venv-dev
-	.venv/bin/python -m benchmarks.commands
+	.venv/bin/python -m benchmarks $(if $(QUICK),--quick)
 
 lint: venv-dev
 	.venv/bin/ruff check

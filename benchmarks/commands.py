@@ -1,7 +1,5 @@
 """A command, and 70 testinfra assertions: mlcheck's channel against one exec per command.
 
-    python -m benchmarks.commands
-
 The peer is testinfra's own backend for docker and for podman, on the same image: a small Debian
 made from this machine's programs. The container's start is part of the 70 assertions.
 """
@@ -11,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import statistics
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,14 +16,16 @@ from pathlib import Path
 import testinfra
 from testinfra.host import Host
 
+from benchmarks.measure import Setting, Table
+from benchmarks.measure import seconds as shown
 from mlcheck import host, opening
 from mlcheck.image import ImageRef
 from selftests.images import copy_programs, write
 
 NAME = "mlcheck-benchmark/small"
 FILES, PACKAGES = 50, 20
+QUICK = 5, 2
 ENGINES = ("sandbox", "docker", "podman", "apptainer")
-ROUNDS = 3
 
 
 def make_image(root: Path) -> None:
@@ -62,10 +61,10 @@ def make_image(root: Path) -> None:
     )
 
 
-def assertions(machine: Host) -> None:
-    for number in range(FILES):
+def assertions(machine: Host, files: int, packages: int) -> None:
+    for number in range(files):
         assert machine.file(f"/opt/file-{number}").exists
-    for number in range(PACKAGES):
+    for number in range(packages):
         assert machine.package(f"package-{number}").is_installed
 
 
@@ -84,21 +83,21 @@ def ref_for(engine: str, root: Path) -> ImageRef:
     return ImageRef.parse(NAME if engine in ("docker", "podman") else f"{root}/")
 
 
-def ours(engine: str, root: Path) -> float:
+def ours(engine: str, root: Path, files: int, packages: int) -> float:
     """Seconds for the assertions, start and end of the container included."""
     started = time.perf_counter()
     with opening.open_image(ref_for(engine, root), engine) as image:
-        assertions(host.connect(image))
+        assertions(host.connect(image), files, packages)
     return time.perf_counter() - started
 
 
-def testinfras(engine: str) -> float:
+def testinfras(engine: str, files: int, packages: int) -> float:
     """The same with testinfra's own backend."""
     started = time.perf_counter()
     run = [engine, "run", "-d", "--rm", NAME, "sleep", "1000"]
     container = subprocess.run(run, check=True, capture_output=True, text=True).stdout.strip()
     try:
-        assertions(testinfra.get_host(f"{engine}://{container}"))
+        assertions(testinfra.get_host(f"{engine}://{container}"), files, packages)
     finally:
         subprocess.run([engine, "rm", "-f", container], check=True, capture_output=True)
     return time.perf_counter() - started
@@ -130,34 +129,38 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="mlcheck-benchmark-") as temporary:
-        root = Path(temporary, "small")
-        make_image(root)
-        columns = ["engine", "start and first command", "a command", "`ENGINE exec`"]
-        columns += [f"{FILES + PACKAGES} assertions, mlcheck", "testinfra itself", ""]
-        print(f"| {' | '.join(columns)} |")
-        print("|---|---|---|---|---|---|---|")
-        for engine in ENGINES:
-            if (reason := opening.engine(engine).unusable()) is not None:
-                print(f"| {engine} | {reason.splitlines()[0]} | | | | | |")
-                continue
-            has_peer = engine in ("docker", "podman")
-            with imported(engine, root) if has_peer else contextlib.nullcontext():
-                first, median = command(engine, root)
-                peer = f"{one_exec(engine) * 1000:.0f} ms" if has_peer else ""
-                # In turns, so that a change of the machine's load meets both.
-                pairs = [
-                    (ours(engine, root), testinfras(engine) if has_peer else 0.0)
-                    for _ in range(ROUNDS)
-                ]
-                mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-                print(
-                    f"| {engine} | {first * 1000:.0f} ms | {median * 1000:.2f} ms | {peer} "
-                    f"| {mine:.2f} s | "
-                    + (f"{theirs:.1f} s | {theirs / mine:.0f} times faster |" if peer else "| |")
-                )
-
-
-if __name__ == "__main__":
-    main()
+def tables(setting: Setting) -> Iterator[Table]:
+    """Each engine that works here."""
+    root = setting.work / "small"
+    make_image(root)
+    asked = files, packages = QUICK if setting.quick else (FILES, PACKAGES)
+    table = Table(
+        "Commands",
+        f'A small Debian image. "{files + packages} assertions" are {files} files that exist and '
+        f"{packages} packages that are installed, through testinfra's `host`, with start and end "
+        "of the container; its own backends start one exec for each. testinfra has no backend for "
+        "apptainer, and none is needed for a directory.",
+        (
+            *("engine", "start and first command", "a command", "`ENGINE exec`"),
+            *(f"{files + packages} assertions, mlcheck", "testinfra itself", "ratio"),
+        ),
+    )
+    for engine in ENGINES:
+        if (reason := opening.engine(engine).unusable()) is not None:
+            table.rows.append((engine, reason.splitlines()[0], *[""] * 5))
+            continue
+        has_peer = engine in ("docker", "podman")
+        with imported(engine, root) if has_peer else contextlib.nullcontext():
+            first, median = command(engine, root)
+            row = [engine, shown(first), f"{median * 1000:.2f} ms"]
+            row += [shown(one_exec(engine)) if has_peer else ""]
+            # In turns, so that a change of the machine's load meets both.
+            pairs = [
+                (ours(engine, root, *asked), testinfras(engine, *asked) if has_peer else 0.0)
+                for _ in range(setting.rounds)
+            ]
+            mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
+            row += [shown(mine)]
+            row += [shown(theirs), f"{mine / theirs:.2f}"] if has_peer else ["", ""]
+            table.rows.append(row)
+    yield table

@@ -13,34 +13,30 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from mlcheck import facts, gpu, opening
-from mlcheck.checks.deployed import SINGULARITY_FILES, SINGULARITY_LINKS
+from mlcheck import facts, gpu, kept, opening
 from mlcheck.checks.root_runs import needed_level
 from mlcheck.engines.base import OpenImage
 from mlcheck.errors import UsageError
 from mlcheck.host import connect
 from mlcheck.judge import Judge, show_with
-from mlcheck.probes import conda_files as conda_files_probe
 from mlcheck.probes import (
     cpu,
     cuda,
     deployed,
-    elf,
     framework,
     imports,
     installed,
     jupyter,
     kernelspecs,
-    libraries,
     package_list,
     root_config,
     startup,
     system,
 )
-from mlcheck.probes import distributions as distributions_probe
 from mlcheck.probes import gpu as gpu_probe
 from mlcheck.profile import Profile
 from mlcheck.run import RUN, Target
+from mlcheck.side_by_side import Running, running_fact
 
 
 @pytest.fixture(scope="session")
@@ -67,13 +63,24 @@ def image(mlcheck_target: Target, request: pytest.FixtureRequest) -> Iterator[Op
 
 
 @pytest.fixture(scope="session")
+def static(image: OpenImage, mlcheck_target: Target, request: pytest.FixtureRequest) -> kept.Static:
+    """Asks probes that only read: `static(elf.probe, image.rootfs, prefix)`. What they found is
+    kept until the image or a probe changes."""
+    run = request.config.stash[RUN]
+    gpu = run.start(mlcheck_target).gpu
+    return kept.asking(image, run.started_ns, gpu=gpu)
+
+
+@pytest.fixture(scope="session")
 def host(image: OpenImage) -> Host:
     """testinfra's host: `host.file("/etc/passwd").exists`, `host.package("zsh").is_installed`."""
     return connect(image)
 
 
 @pytest.fixture
-def judge(request: pytest.FixtureRequest, mlcheck_target: Target, image: OpenImage) -> Judge:
+def judge(
+    request: pytest.FixtureRequest, mlcheck_target: Target, image: OpenImage, running: Running
+) -> Judge:
     """Turns a verdict into the outcome of the test."""
     return Judge(request.node, mlcheck_target, show_with(image))
 
@@ -84,14 +91,6 @@ def prefix(profile: Profile) -> str:
     if profile.expect.prefix is None:
         pytest.skip("the profile names no prefix")
     return profile.expect.prefix
-
-
-@pytest.fixture(scope="session")
-def listed_packages(image: OpenImage, profile: Profile) -> facts.PackageList:
-    """The package list in the image."""
-    if profile.expect.packages.list is None:
-        pytest.skip("the profile promises no package list")
-    return package_list.read(image.rootfs, profile.expect.packages.list)
 
 
 @pytest.fixture(scope="session")
@@ -111,33 +110,12 @@ def checked_in_packages(
 
 
 @pytest.fixture(scope="session")
-def installed_packages(image: OpenImage, prefix: str) -> facts.InstalledPackages:
+def installed_packages(
+    image: OpenImage, static: kept.Static, prefix: str
+) -> facts.InstalledPackages:
     """What conda, pip, the system and micromamba have installed."""
-    return installed.probe(image, prefix)
-
-
-@pytest.fixture(scope="session")
-def conda_records(image: OpenImage, prefix: str) -> facts.CondaRecords:
-    """What conda-meta says of files and dependencies."""
-    return conda_files_probe.records(image.rootfs, prefix)
-
-
-@pytest.fixture(scope="session")
-def conda_files(image: OpenImage, conda_records: facts.CondaRecords) -> facts.FilePresence:
-    """Which of the recorded files are there."""
-    return conda_files_probe.presence(image.rootfs, conda_records)
-
-
-@pytest.fixture(scope="session")
-def conda_contents(image: OpenImage, conda_records: facts.CondaRecords) -> facts.FileContents:
-    """Which of the recorded files have the recorded content: every one is read."""
-    return conda_files_probe.contents(image.rootfs, conda_records)
-
-
-@pytest.fixture(scope="session")
-def distributions(image: OpenImage, prefix: str) -> facts.Distributions:
-    """What the Python packages require."""
-    return distributions_probe.probe(image.rootfs, prefix)
+    recorded = static(installed.from_files, image.rootfs, prefix)
+    return installed.probe(image, prefix, recorded)
 
 
 @pytest.fixture(scope="session")
@@ -183,75 +161,19 @@ def published_digest(
     return request.config.stash[RUN].published_digest(mlcheck_target, deployment.path)
 
 
-@pytest.fixture(scope="session")
-def singularity_files(image: OpenImage) -> facts.Files:
-    """What is at the paths by which apptainer starts an image."""
-    libs = "/.singularity.d/libs"
-    return system.files(image.rootfs, [*SINGULARITY_FILES, libs, *SINGULARITY_LINKS])
-
-
-@pytest.fixture(scope="session")
-def unreadable_files(
-    image: OpenImage, deployment: facts.Deployment | None, profile: Profile
-) -> facts.UnreadableFiles | None:
-    """What others cannot read of a sandbox; None when that is not asked."""
-    if deployment is None or deployment.cvmfs or profile.expect.deployed is None:
-        return None
-    return deployed.unreadable(image.rootfs)
-
-
-@pytest.fixture(scope="session")
-def elf_files(image: OpenImage, prefix: str) -> facts.ElfFiles:
-    """Every ELF file of the prefix."""
-    return elf.probe(image.rootfs, prefix)
-
-
-@pytest.fixture(scope="session")
-def needed_libraries(
-    image: OpenImage, prefix: str, profile: Profile, elf_files: facts.ElfFiles
-) -> facts.Libraries:
-    """How the loader resolves the promised libraries and those of the programs in bin/."""
-    programs = [path for path in elf_files.files if path.rpartition("/")[0] == f"{prefix}/bin"]
-    return libraries.probe(image, profile.expect.libraries.system, programs)
-
-
-@pytest.fixture(scope="session")
-def os_release(image: OpenImage) -> facts.OsRelease:
-    """/etc/os-release."""
-    return system.os_release(image.rootfs)
-
-
-@pytest.fixture(scope="session")
+@running_fact()
 def python(image: OpenImage) -> facts.PythonProbe:
     """What python3 says of itself."""
     return system.python(image)
 
 
-@pytest.fixture(scope="session")
-def promised_files(image: OpenImage, profile: Profile) -> facts.Files:
-    """What is at the paths that the profile names."""
-    expect = profile.expect
-    paths = [*expect.files, *(expect.entrypoint.argv[:1] if expect.entrypoint else ())]
-    if expect.micromamba:
-        paths += [p for p in (expect.micromamba.path, expect.micromamba.link) if p]
-    return system.files(image.rootfs, paths)
-
-
-@pytest.fixture(scope="session")
-def micromamba_elf(image: OpenImage, profile: Profile) -> facts.ElfFiles:
-    """The names of micromamba as ELF files."""
-    expected = profile.expect.micromamba
-    paths = [p for p in (expected.path, expected.link) if p] if expected else []
-    return elf.probe_files(image.rootfs, paths)
-
-
-@pytest.fixture(scope="session")
+@running_fact()
 def shells(image: OpenImage, profile: Profile) -> facts.Shells:
     """The promised shells, each started once."""
     return system.shells(image, profile.expect.shells)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def commands(image: OpenImage, profile: Profile) -> facts.Commands:
     """The promised commands, each run once."""
     return system.commands(image, profile.expect.commands)
@@ -269,7 +191,7 @@ def entrypoint_runs(image: OpenImage) -> facts.EntrypointRuns | None:
     return startup.entrypoint(image)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def banner(image: OpenImage, profile: Profile, prefix: str) -> facts.Banner | None:
     """The banner, sourced by itself."""
     expected = profile.expect.banner
@@ -279,18 +201,12 @@ def banner(image: OpenImage, profile: Profile, prefix: str) -> facts.Banner | No
 
 
 @pytest.fixture(scope="session")
-def scripts(image: OpenImage, prefix: str) -> facts.Scripts:
-    """The scripts in the prefix's bin/."""
-    return system.scripts(image.rootfs, prefix, image.environment.env.get("PATH", ""))
-
-
-@pytest.fixture(scope="session")
 def jupyter_kernels(image: OpenImage) -> facts.Kernelspecs:
     """The kernelspecs that Jupyter finds in the image."""
     return kernelspecs.probe(image)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def kernel_runs(
     image: OpenImage, prefix: str, profile: Profile, jupyter_kernels: facts.Kernelspecs
 ) -> facts.KernelRuns:
@@ -306,7 +222,7 @@ def kernel_runs(
     return jupyter.kernels(image, f"{prefix}/bin/python3", asked)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def kernel_lists(image: OpenImage, prefix: str, profile: Profile) -> facts.KernelLists:
     """The list of kernels with those of a user and of a host present."""
     names = sorted(profile.expect.kernels())
@@ -315,7 +231,7 @@ def kernel_lists(image: OpenImage, prefix: str, profile: Profile) -> facts.Kerne
     return jupyter.kernel_lists(image, f"{prefix}/bin/python3", names)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def jupyterlab(image: OpenImage, prefix: str, profile: Profile) -> facts.JupyterServer:
     """JupyterLab, started once."""
     promised = profile.expect.jupyterlab
@@ -325,14 +241,14 @@ def jupyterlab(image: OpenImage, prefix: str, profile: Profile) -> facts.Jupyter
     return jupyter.server(image, python, promised.command, promised.kernel, promised.terminals)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def speech(image: OpenImage, prefix: str, profile: Profile) -> facts.Speech:
     """What the programs say that must say something."""
     promised = profile.expect.scripts
     return jupyter.speech(image, f"{prefix}/bin", promised.speaking if promised else ())
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def module_imports(image: OpenImage, profile: Profile) -> facts.Imports:
     """The promised modules, each imported in a fresh interpreter."""
     found = imports.probe(image, list(profile.expect.packages.modules().values()))
@@ -341,13 +257,13 @@ def module_imports(image: OpenImage, profile: Profile) -> facts.Imports:
     return found
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def root_config_libs(image: OpenImage) -> facts.RootConfig:
     """`root-config --libs`."""
     return root_config.probe(image)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def framework_said(image: OpenImage, profile: Profile) -> facts.Framework:
     """The promised framework, imported, computing on the CPU."""
     if profile.expect.framework is None:
@@ -355,7 +271,7 @@ def framework_said(image: OpenImage, profile: Profile) -> facts.Framework:
     return framework.probe(image, profile.expect.framework.module)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def framework_script(image: OpenImage, profile: Profile) -> facts.CommandResult | None:
     """The image's own check of its framework."""
     promised = profile.expect.framework
@@ -365,6 +281,7 @@ def framework_script(image: OpenImage, profile: Profile) -> facts.CommandResult 
 @pytest.fixture(scope="session")
 def cuda_libraries(
     image: OpenImage,
+    static: kept.Static,
     prefix: str,
     profile: Profile,
     mlcheck_target: Target,
@@ -376,10 +293,10 @@ def cuda_libraries(
         pytest.skip("the profile promises no framework")
     asked = request.config.stash[RUN].start(mlcheck_target).gpu
     given = cuda.mount_points(image) if asked else frozenset[str]()
-    return cuda.probe(image, prefix, promised.module, promised.opens, given)
+    return static(cuda.probe, image, prefix, promised.module, promised.opens, given)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def gpu_hints(image: OpenImage, profile: Profile) -> facts.Hints:
     """What the hint scripts say."""
     promised = profile.expect.framework

@@ -7,28 +7,29 @@ from pathlib import Path
 
 import pytest
 
-from mlcheck import facts
+from mlcheck import facts, kept
 from mlcheck.checks.root_runs import needed_level
 from mlcheck.engines import sandbox_host
 from mlcheck.engines.base import HostView, OpenImage
 from mlcheck.probes import env_archive, newenv, on_host, root_runs
 from mlcheck.profile import Profile
 from mlcheck.run import RUN, Target
+from mlcheck.side_by_side import running_fact
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def pyroot_run(image: OpenImage, profile: Profile) -> facts.PyRoot:
     """A histogram in PyROOT."""
     return root_runs.pyroot(image, needed_level(profile))
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def root_program(image: OpenImage, profile: Profile) -> facts.RootProgram:
     """A C++ program, compiled by what root-config says."""
     return root_runs.program(image, needed_level(profile))
 
 
-@pytest.fixture(scope="session")
+@running_fact(apart=True)
 def new_environment(image: OpenImage, profile: Profile, prefix: str) -> facts.NewEnv | None:
     """An environment made on top of the image's."""
     expected = profile.expect.new_env
@@ -38,12 +39,14 @@ def new_environment(image: OpenImage, profile: Profile, prefix: str) -> facts.Ne
 
 
 @pytest.fixture(scope="session")
-def environment_archive(image: OpenImage, profile: Profile, prefix: str) -> facts.EnvArchive | None:
+def environment_archive(
+    image: OpenImage, static: kept.Static, profile: Profile, prefix: str
+) -> facts.EnvArchive | None:
     """The archive of links from which environments are made."""
     expected = profile.expect.new_env
     if expected is None or expected.archive is None:
         return None
-    return env_archive.probe(image.rootfs, expected.archive, prefix)
+    return static(env_archive.probe, image.rootfs, expected.archive, prefix)
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +88,7 @@ def host_zsh(host_view: HostView | str, profile: Profile) -> facts.HostShell | s
     return _host_shell(host_view, "zsh", profile)
 
 
-@pytest.fixture(scope="session")
+@running_fact()
 def inside_setup(image: OpenImage, profile: Profile) -> facts.InsideSetup | None:
     """The same script, sourced in the image itself."""
     expected = profile.expect.on_host

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import time
 from collections.abc import Generator, Sequence
@@ -11,20 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlcheck import opening
+from mlcheck import kept, opening
 from mlcheck.errors import MlcheckError, NothingRuns, UsageError
 from mlcheck.judge import RESULT
 from mlcheck.profile import FILE_NAME
 from mlcheck.report import summary, text
 from mlcheck.report.model import ResultModel
-from mlcheck.run import RUN, Run, Target
+from mlcheck.run import RUN, WHOLE_IMAGES, Run, Target
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import Scheduling
     from xdist.workermanage import WorkerController
 
-pytest_plugins = ["mlcheck.fixtures", "mlcheck.fixtures_at_work"]
+pytest_plugins = [
+    "mlcheck.side_by_side",
+    "mlcheck.fixtures",
+    "mlcheck.fixtures_static",
+    "mlcheck.fixtures_at_work",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -103,6 +109,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="let commands in the images use the network (default: none)",
     )
+    group.addoption(
+        "--no-cache",
+        action="store_true",
+        help="read every image anew, and keep nothing of it (see `mlcheck cache`)",
+    )
     group.addoption("--mlcheck-json", metavar="FILE", help="write a report of all findings as JSON")
 
 
@@ -127,6 +138,8 @@ class _Engines(argparse.Action):
 def pytest_configure(config: pytest.Config) -> None:
     if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
         config.args += config.getoption("--profiles")
+    if config.getoption("--no-cache"):
+        os.environ[kept.OFF] = "1"
     workerinput = getattr(config, "workerinput", None)
     try:
         run = config.stash[RUN] = Run(config, workerinput and workerinput["mlcheck"])
@@ -230,7 +243,13 @@ class Progress:
 def pytest_configure_node(node: WorkerController) -> None:
     """Tell a worker which engines were chosen and which images are ready."""
     run = node.config.stash[RUN]
-    node.workerinput["mlcheck"] = run.for_workers() if _runs_suite(node.config) else None
+    if _runs_suite(node.config):
+        node.workerinput["mlcheck"] = run.for_workers()
+        by_image = node.config.getvalue("dist") == "load"
+        enough = len(run.targets) >= node.workerinput["workercount"]
+        node.workerinput[WHOLE_IMAGES] = by_image and enough
+    else:
+        node.workerinput["mlcheck"] = None
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -299,8 +318,9 @@ def pytest_runtest_makereport(
         extra["error"] = text.printable(str(error))
     if target is not None:
         extra["image"] = target.id
-        opened = getattr(item, "funcargs", {}).get("image")
-        extra["image_notes"] = [] if opened is None else list(opened.notes)
+        used = getattr(item, "funcargs", {})
+        sources = [used[name] for name in ("image", "static") if name in used]
+        extra["image_notes"] = [note for source in sources for note in source.notes]
     report.mlcheck = extra  # type: ignore[attr-defined]  # travels with the report under xdist
     return report
 

@@ -9,6 +9,7 @@ opening a device can do anything.
 from __future__ import annotations
 
 import errno
+import marshal
 import os
 import stat
 import threading
@@ -58,6 +59,14 @@ TYPE_WORDS: dict[FileType, str] = {
     "block": "a block device",
     "char": "a character device",
 }
+
+
+Status = tuple[int, ...]
+"""The first seven numbers of stat(2) in Python's order: type and mode, inode, device, links,
+owner, group, size."""
+
+Row = tuple[str, Status, tuple[int, int]]
+"""A name in a directory, its status, and when its content and itself last changed (ns)."""
 
 
 class _Directory:
@@ -115,7 +124,18 @@ class DirectoryRootFS:
         self._kept: OrderedDict[str, _Directory] = OrderedDict()
         # By path without symlinks: the entries of a directory by name, sorted.
         self._listed: dict[str, dict[str, File]] = {}
+        self._seen: dict[str, bytes] = {}
         self._lock = threading.Lock()
+
+    def fileno(self) -> int:
+        """Descriptor of the root, opened with O_PATH."""
+        return self._root.fd
+
+    def remember(self, path: str, rows: bytes) -> None:
+        """What somebody else has just seen in the directory `path`, which has no symlink in it, so
+        that it is not looked at again: a sorted list of all its `Row`s, packed by marshal into a
+        fifth of the memory."""
+        self._seen[path] = rows
 
     def lstat(self, path: str) -> File | None:
         """What is at `path`, a final symlink not followed; None when nothing is.
@@ -310,7 +330,9 @@ class DirectoryRootFS:
         found: dict[str, File] = {}
         fd, fact = directory.fd, self._fact
         prefix = directory.path.rstrip("/")
-        for name in _names(directory):
+        seen = self._seen.pop(directory.path, None)
+        rows = _rows(directory) if seen is None else marshal.loads(seen)  # noqa: S302 -- of our own
+        for name, status, _ in rows:
             path = f"{prefix}/{name}"
             if len(path) > PATH_LIMIT:
                 raise ProbeError(
@@ -318,14 +340,14 @@ class DirectoryRootFS:
                     "which no program can open.",
                     "Remove the nested directories from the image.",
                 )
-            try:
-                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                link = stat.S_ISLNK(status.st_mode)
-                target = os.readlink(name, dir_fd=fd) if link else None
-            except FileNotFoundError:
-                continue  # removed since the directory was read
-            except OSError as error:
-                _fail(path, error)
+            target = None
+            if stat.S_ISLNK(status[0]):
+                try:
+                    target = os.readlink(name, dir_fd=fd)
+                except FileNotFoundError:
+                    continue  # removed since the directory was read
+                except OSError as error:
+                    _fail(path, error)
             found[name] = fact(path, status, target)
         return self._listed.setdefault(directory.path, found)
 
@@ -337,20 +359,12 @@ class DirectoryRootFS:
                 target = os.readlink(place.name, dir_fd=place.parent.fd)
             except OSError as error:
                 _fail(path, error)
-        return self._fact(path, place.status, target)
+        return self._fact(path, place.status[:7], target)
 
-    def _fact(self, path: str, status: os.stat_result, target: str | None) -> File:
-        mode = status.st_mode
-        return File(
-            path,
-            _TYPES[mode & _TYPE_BITS],
-            mode & _MODE_BITS,
-            status.st_uid,
-            status.st_gid,
-            status.st_size,
-            target,
-            (status.st_dev, status.st_ino),
-        )
+    def _fact(self, path: str, status: Status, target: str | None) -> File:
+        mode, inode, device, _, uid, gid, size = status
+        kind = _TYPES[mode & _TYPE_BITS]
+        return File(path, kind, mode & _MODE_BITS, uid, gid, size, target, (device, inode))
 
     def _locate(self, path: str, *, follow: bool = True) -> _Place:
         """Walk to `path`; with `follow`, through a final symlink too."""
@@ -485,6 +499,17 @@ def components(path: str) -> list[str]:
 
 def normal(path: str) -> str:
     return "/" + "/".join(reversed(components(path)))
+
+
+def _rows(directory: _Directory) -> Iterator[Row]:
+    for name in _names(directory):
+        try:
+            status = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # removed since the directory was read
+        except OSError as error:
+            _fail(directory.child(name), error)
+        yield name, status[:7], (status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _names(directory: _Directory) -> list[str]:

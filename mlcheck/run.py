@@ -66,6 +66,7 @@ class Run:
     def __init__(self, config: pytest.Config, given: Mapping[str, Any] | None = None) -> None:
         self.config = config
         self.started = datetime.datetime.now(datetime.UTC)
+        self.started_ns = time.time_ns()
         self.clock = time.monotonic()
         self.catalog = Catalog([Path(p) for p in config.getoption("--profiles")] + [SUITE])
         self.package_list = self._file_option("--package-list")
@@ -311,3 +312,6 @@ class Run:
 
 
 RUN = pytest.StashKey[Run]()
+
+WHOLE_IMAGES = "mlcheck_whole_images"
+"""In the input of a worker of xdist: whether it has all tests of each image that it has."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
-from mlcheck import opening
+from mlcheck import kept, opening
 from selftests import images
 
 _PROGRAMS = ["sh", "bash", "true", "cat", "echo", "sleep", "ls", "id", "env", "head", "yes"]
@@ -34,6 +34,15 @@ def tiny_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def root(tiny_rootfs: Path, tmp_path: Path) -> Path:
     """A small image of the test's own, which it may change."""
     return Path(shutil.copytree(tiny_rootfs, tmp_path / "image", symlinks=True))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_kept() -> Iterator[None]:
+    """Self-tests judge fresh images, and leave nothing in the user's cache; also the processes
+    that they start. Those of the cache itself give it a directory (`store`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(kept.OFF, "1")
+        yield
 
 
 @functools.cache

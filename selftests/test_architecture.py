@@ -24,6 +24,7 @@ ALLOWED = {
     "rootfs": {"errors", "facts", "engines.base"},
     "engines": {"errors", "facts", "image", "rootfs", "engines"},
     "probes": {"errors", "facts", "engines.base", "probes"},
+    "kept": {"__init__", "engines.base", "facts", "kept", "reference.cache", "rootfs"},
     "checks": {"expectations", "facts", "profile", "verdict", "checks"},
     "reference": {"errors", "reference"},
     "report": {"verdict", "report"},
@@ -35,8 +36,8 @@ ALLOWED = {
     "host": {"engines.base"},
     "opening": {"engines", "errors", "image", "reference"},
 }
-GLUE = {"plugin", "run", "judge", "spreading", "fixtures", "fixtures_at_work", "cli", "commands"}
-GLUE |= {"schemas", "__init__"}
+GLUE = {"plugin", "run", "judge", "spreading", "fixtures", "fixtures_static", "fixtures_at_work"}
+GLUE |= {"cli", "commands", "schemas", "side_by_side", "__init__"}
 
 
 def modules() -> list[tuple[str, Path]]:
@@ -85,15 +86,17 @@ def test_imports_go_one_way(name: str, file: Path) -> None:
             "subprocess",
             {"engines", "gpu", "reference.cache", "probes.inside", "probes.lief_client"},
         ),
-        ("pydantic", {"expectations", "profile", "report.model"}),
+        ("pydantic", {"expectations", "profile", "report.model", "kept.fact_json"}),
         (
             "pytest",
             {
                 "plugin",
                 "run",
                 "judge",
+                "side_by_side",
                 "spreading",
                 "fixtures",
+                "fixtures_static",
                 "fixtures_at_work",
                 "report.summary",
             },

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlcheck import opening
+from mlcheck import kept, opening
 from mlcheck.engines.base import OpenImage, PullPolicy, Start
 from mlcheck.errors import UsageError
 from mlcheck.image import ImageRef
@@ -48,6 +50,29 @@ def add_image(parser: argparse.ArgumentParser) -> None:
         help="when to fetch the image from its registry",
     )
     add_profiles(parser)
+
+
+_STARTED_NS = time.time_ns()
+
+
+def add_no_cache(parser: argparse.ArgumentParser) -> None:
+    """Add --no-cache."""
+    parser.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="read the image anew, and keep nothing of it (see `mlcheck cache`)",
+    )
+
+
+@contextmanager
+def asking(arguments: argparse.Namespace, image: OpenImage) -> Iterator[kept.Static]:
+    """Asks static probes about an image, and says at the end if facts had been kept."""
+    if arguments.no_cache:
+        os.environ[kept.OFF] = "1"
+    static = kept.asking(image, _STARTED_NS)
+    yield static
+    for note in static.notes:
+        progress(note)
 
 
 def progress(line: str) -> None:

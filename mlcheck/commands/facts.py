@@ -19,6 +19,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         description="Print what the probes find in an image, without judging it.",
     )
     common.add_image(facts)
+    common.add_no_cache(facts)
     facts.add_argument(
         "--probe",
         action="append",
@@ -33,10 +34,11 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 def _run(arguments: argparse.Namespace) -> int:
     names = arguments.probe or list(PROBES)
     found: dict[str, object] = {}
-    with common.opened(arguments) as image:
+    with common.opened(arguments) as image, common.asking(arguments, image) as static:
+        ask = Questions(static=static)
         for name in names:
             try:
-                found[name] = to_json(PROBES[name](image, Questions()))
+                found[name] = to_json(PROBES[name](image, ask))
             except NothingRuns as error:
                 if arguments.probe:
                     raise

@@ -47,18 +47,21 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     common.add_image(parser)
+    common.add_no_cache(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the packages; notes go to stderr, or into the JSON."""
-    with common.opened(arguments) as image:
+    with common.opened(arguments) as image, common.asking(arguments, image) as static:
         profile = _profile(arguments, image.ref)
         ask = Questions()
-        there = installed.probe(image, profile.expect.prefix or ask.prefix)
+        prefix = profile.expect.prefix or ask.prefix
+        recorded = static(installed.from_files, image.rootfs, prefix)
+        there = installed.probe(image, prefix, recorded)
         path = profile.expect.packages.list or ask.package_list
-        listed = package_list.read(image.rootfs, path)
+        listed = static(package_list.read, image.rootfs, path)
     found = rows(there)
     notes = [*there.notes, *(f"{p.path} {p.what}" for p in there.problems)]
     notes += [note] if (note := comparison(listed, there, profile)) else []

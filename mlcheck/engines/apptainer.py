@@ -45,6 +45,7 @@ from mlcheck.engines.base import (
     Progress,
     PullPolicy,
     Start,
+    closed,
     silent,
 )
 from mlcheck.engines.channel import Channels, NoShell, StreamEnded
@@ -122,6 +123,7 @@ class OpenApptainer:
         self._lock = threading.Lock()
         self._container: tuple[Container, Channels] | None = None
         self._without_shell = False
+        self._closed = False
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -237,6 +239,7 @@ class OpenApptainer:
     def close(self) -> None:
         """End the container with everything in it."""
         with self._lock:
+            self._closed = True
             if self._container is not None:
                 self._container[1].close()
                 self._container[0].close()
@@ -246,6 +249,8 @@ class OpenApptainer:
     def _channels(self) -> Channels | None:
         """None: there is no usable shell in the image."""
         with self._lock:
+            if self._closed:
+                raise closed(self.ref)
             if self._container is not None and self._container[0].has_ended(0):
                 self._container[1].close()
                 self._container[0].close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
@@ -26,12 +27,31 @@ def end_session(leader: int, started: str) -> None:
     """
     deadline = time.monotonic() + _LIMIT_S
     while _start_time(leader) in (None, started) and (members := session(leader)):
-        for pid in members:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+        _kill(members, deadline)
         if time.monotonic() > deadline:
             return
-        time.sleep(0.002)
+
+
+def _kill(pids: list[int], deadline: float) -> None:
+    """SIGKILL these processes, and wait until all have ended or the deadline is over."""
+    ends = select.poll()
+    left = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            fd = os.pidfd_open(pid)
+            ends.register(fd, select.POLLIN)
+            left.add(fd)
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    try:
+        while left and (seconds := deadline - time.monotonic()) > 0:
+            for fd, _ in ends.poll(seconds * 1000):
+                ends.unregister(fd)
+                left.discard(fd)
+                os.close(fd)
+    finally:
+        for fd in left:
+            os.close(fd)
 
 
 def session(leader: int) -> list[int]:

@@ -255,6 +255,7 @@ def _wait(process: subprocess.Popen[bytes], point: Path) -> bool:
                 return True
         except OSError:
             return False
+        # poll(2) tells of changes in one mount namespace, and squashfuse may yet enter another.
         time.sleep(0.002)
     return False
 

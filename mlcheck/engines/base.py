@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, Protocol, TypeVar
 
+from mlcheck.errors import EngineError
 from mlcheck.facts import Environment, File, ResolvedFile
 from mlcheck.image import ImageRef
 
@@ -174,6 +175,11 @@ class OpenImage(Protocol):
 
     def show_file(self, tool: str, path: str) -> str:
         """The shell command by which a person looks at a file of this image with `tool`."""
+
+
+def closed(ref: ImageRef) -> EngineError:
+    """What `OpenImage.run` raises in a thread that has not noticed the end of the image's use."""
+    return EngineError(f"{ref.text} is no longer in use: the run has ended.")
 
 
 class HostView(Protocol):

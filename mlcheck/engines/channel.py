@@ -267,6 +267,7 @@ class _Shell:
         while time.monotonic() < end and not (out.exceeded or err.exceeded):
             out.resume()
             err.resume()
+            # These are no children of the shell: nothing tells it of their end.
             time.sleep(_GRACE_STEP_S)
             self._stream.send(count)
             while b"e" not in out.marks or b"e" not in err.marks:

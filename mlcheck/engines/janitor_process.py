@@ -66,6 +66,7 @@ def _http_delete(host: str, path: str) -> None:
             connection.request("DELETE", path)
             if connection.getresponse().status in (200, 204, 404):
                 return
+        # No engine tells when it lets go of a lock.
         time.sleep(0.2)
 
 

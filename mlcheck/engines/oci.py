@@ -26,6 +26,7 @@ from mlcheck.engines.base import (
     PullPolicy,
     RootFS,
     Start,
+    closed,
     silent,
 )
 from mlcheck.engines.channel import Channels, NoShell, StreamEnded
@@ -168,6 +169,7 @@ class OpenOci:
         self._client: Client | None = None
         self._running: tuple[Container, Channels] | None = None
         self._has_shell = True
+        self._closed = False
 
     @functools.cached_property
     def _config(self) -> dict[str, Any]:
@@ -287,6 +289,8 @@ class OpenOci:
 
     def client(self) -> Client:
         """The connection to the engine, made when there is none. Call it with `lock` held."""
+        if self._closed:
+            raise closed(self.ref)
         if self._client is None:
             self._client = self._resources.enter_context(connect(self._dialect))
         return self._client
@@ -294,6 +298,7 @@ class OpenOci:
     def close(self) -> None:
         """End the container with everything in it, and the connection."""
         with self.lock:
+            self._closed = True
             self._end_container()
             self._client = None
             self._resources.close()

@@ -428,6 +428,7 @@ def _service(dialect: Dialect) -> Iterator[str]:
                                 f"{words or error.strerror}.",
                                 f"See what {dialect.name} info says.",
                             )
+                        # Nothing tells when a socket that another program makes is listened at.
                         time.sleep(0.01)
                     yield host
             finally:

@@ -24,7 +24,7 @@ from mlcheck.engines.oci_monitors import has_arguments
 from mlcheck.engines.streamed import StreamedRootFS
 from mlcheck.errors import ProbeError
 from mlcheck.facts import File
-from mlcheck.rootfs import DirectoryRootFS
+from mlcheck.rootfs import DirectoryRootFS, Status
 
 Way = Literal["merged", "process", "streamed"]
 WAYS: tuple[Way, ...] = ("merged", "process", "streamed")
@@ -103,7 +103,7 @@ class MappedRootFS(DirectoryRootFS):
         super().__init__(root)
         self._maps = users, groups
 
-    def _fact(self, path: str, status: os.stat_result, target: str | None) -> File:
+    def _fact(self, path: str, status: Status, target: str | None) -> File:
         file = super()._fact(path, status, target)
         users, groups = self._maps
         return file._replace(uid=_inside(file.uid, users), gid=_inside(file.gid, groups))

@@ -29,6 +29,7 @@ from mlcheck.engines.base import (
     Progress,
     PullPolicy,
     Start,
+    closed,
     silent,
 )
 from mlcheck.engines.proxies import proxies
@@ -108,6 +109,7 @@ class OpenDirectory:
         self.rootfs = DirectoryRootFS(directory)
         self._start = start
         self._process: SandboxProcess | None = None
+        self._closed = False
         self._lock = threading.Lock()
 
     @functools.cached_property
@@ -169,12 +171,15 @@ class OpenDirectory:
     def close(self) -> None:
         """End the sandbox with everything in it."""
         with self._lock:
+            self._closed = True
             if self._process is not None:
                 self._process.close()
                 self._process = None
 
     def _started(self) -> SandboxProcess:
         with self._lock:
+            if self._closed:
+                raise closed(self.ref)
             if self._process is not None and not self._process.alive:
                 self._process.close()
                 self._process = None

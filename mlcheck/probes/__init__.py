@@ -10,9 +10,10 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import ParamSpec, Protocol, TypeVar
 
 from mlcheck.engines.base import OpenImage
-from mlcheck.facts import ElfFiles, File, FileContents, FilePresence, Libraries
+from mlcheck.facts import File, FileContents, FilePresence, InstalledPackages, Libraries, Scripts
 from mlcheck.probes import (
     conda_files,
     distributions,
@@ -32,6 +33,27 @@ from mlcheck.probes import (
     system,
 )
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Ask(Protocol):
+    """Calls a probe that only reads; the answer may be one that was kept."""
+
+    def __call__(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    def later(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """An answer to hand on to other probes alone; made when one of them needs it."""
+
+
+class Plainly:
+    """Just calls it."""
+
+    def __call__(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return probe(*args, **kwargs)
+
+    later = __call__
+
 
 @dataclass(frozen=True)
 class Questions:
@@ -46,6 +68,7 @@ class Questions:
         shells: paths of shells to start.
         new_env_script, new_env_reuse: what makes an environment, and what enters it again.
         commands: name to the argv that prints its version.
+        static: calls the probes that only read, whose facts may be kept.
     """
 
     prefix: str = "/opt/conda"
@@ -71,35 +94,48 @@ class Questions:
             "jupyter-lab": ("jupyter-lab", "--version"),
         }
     )
+    static: Ask = field(default_factory=Plainly)
 
 
-def _libraries(image: OpenImage, questions: Questions) -> Libraries:
-    programs: ElfFiles = elf.probe(image.rootfs, f"{questions.prefix}/bin")
-    return libraries.probe(image, questions.libraries, list(programs.files))
+def _installed(image: OpenImage, ask: Questions) -> InstalledPackages:
+    recorded = ask.static(installed.from_files, image.rootfs, ask.prefix)
+    return installed.probe(image, ask.prefix, recorded)
 
 
-def _conda_files(image: OpenImage, questions: Questions) -> tuple[FilePresence, FileContents]:
-    recorded = conda_files.records(image.rootfs, questions.prefix)
+def _libraries(image: OpenImage, ask: Questions) -> Libraries:
+    programs = ask.static(elf.probe, image.rootfs, f"{ask.prefix}/bin")
+    return ask.static(libraries.probe, image, ask.libraries, list(programs.files))
+
+
+def _conda_files(image: OpenImage, ask: Questions) -> tuple[FilePresence, FileContents]:
+    recorded = ask.static.later(conda_files.records, image.rootfs, ask.prefix)
     return (
-        conda_files.presence(image.rootfs, recorded),
-        conda_files.contents(image.rootfs, recorded),
+        ask.static(conda_files.presence, image.rootfs, recorded),
+        ask.static(conda_files.contents, image.rootfs, recorded),
     )
+
+
+def _scripts(image: OpenImage, ask: Questions) -> Scripts:
+    path = image.environment.env.get("PATH", "")
+    return ask.static(system.scripts, image.rootfs, ask.prefix, path)
 
 
 PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyType(
     {
-        "os-release": lambda image, _: system.os_release(image.rootfs),
+        "os-release": lambda image, ask: ask.static(system.os_release, image.rootfs),
         "environment": lambda image, _: image.environment,
-        "files": lambda image, ask: system.files(image.rootfs, ask.files),
-        "package-list": lambda image, ask: package_list.read(image.rootfs, ask.package_list),
-        "installed": lambda image, ask: installed.probe(image, ask.prefix),
-        "distributions": lambda image, ask: distributions.probe(image.rootfs, ask.prefix),
-        "conda-files": _conda_files,
-        "elf": lambda image, ask: elf.probe(image.rootfs, ask.prefix),
-        "libraries": _libraries,
-        "scripts": lambda image, ask: system.scripts(
-            image.rootfs, ask.prefix, image.environment.env.get("PATH", "")
+        "files": lambda image, ask: ask.static(system.files, image.rootfs, ask.files),
+        "package-list": lambda image, ask: ask.static(
+            package_list.read, image.rootfs, ask.package_list
         ),
+        "installed": _installed,
+        "distributions": lambda image, ask: ask.static(
+            distributions.probe, image.rootfs, ask.prefix
+        ),
+        "conda-files": _conda_files,
+        "elf": lambda image, ask: ask.static(elf.probe, image.rootfs, ask.prefix),
+        "libraries": _libraries,
+        "scripts": _scripts,
         "kernelspecs": lambda image, _: kernelspecs.probe(image),
         "root-config": lambda image, _: root_config.probe(image),
         "python": lambda image, _: system.python(image),
@@ -110,8 +146,8 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
         "torch": lambda image, _: framework.probe(image, "torch"),
         "cuda-driver": lambda image, _: gpu.driver(image),
         "imports": lambda image, ask: imports.probe(image, ask.modules),
-        "env-archive": lambda image, ask: env_archive.probe(
-            image.rootfs, f"{ask.prefix}/newEnv-base.tgz", ask.prefix
+        "env-archive": lambda image, ask: ask.static(
+            env_archive.probe, image.rootfs, f"{ask.prefix}/newEnv-base.tgz", ask.prefix
         ),
         "new-environment": lambda image, ask: newenv.probe(
             image, ask.new_env_script, ask.new_env_reuse, ask.prefix

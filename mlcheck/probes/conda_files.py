@@ -18,6 +18,8 @@ What micromamba writes there, and must not be taken for a fault:
 
 from __future__ import annotations
 
+import dataclasses
+import fnmatch
 import hashlib
 import os
 import re
@@ -146,6 +148,12 @@ def _inside(path: str, record: str, site: str) -> str:
     if path.startswith("python-scripts/"):
         return f"bin/{path.removeprefix('python-scripts/')}"
     return path
+
+
+def without_files(recorded: CondaRecords, globs: Sequence[str]) -> CondaRecords:
+    """The records, with those of their files alone whose paths fit one of `globs`."""
+    named = (f for f in recorded.files if any(fnmatch.fnmatchcase(f.path, g) for g in globs))
+    return dataclasses.replace(recorded, files=tuple(named))
 
 
 def presence(rootfs: RootFS, recorded: CondaRecords) -> FilePresence:

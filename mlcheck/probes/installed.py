@@ -33,6 +33,7 @@ COMMAND_LIMIT_S = 60.0
 _HEADER_LIMIT = 1024 * 1024
 
 _RPM_DIRECTORIES = ("/var/lib/rpm", "/usr/lib/sysimage/rpm")
+_SQLITE = "rpmdb.sqlite"
 _RPM_FORMAT = "%{NAME}\\t%{VERSION}-%{RELEASE}\\t%{ARCH}\\n"
 _DPKG_STATUS = "/var/lib/dpkg/status"
 _DPKG_STATUS_D = "/var/lib/dpkg/status.d"
@@ -49,32 +50,62 @@ class _Found:
     def problem(self, unreadable: Unreadable) -> None:
         self.problems.append(Problem(unreadable.path, unreadable.what))
 
+    def add(self, fact: InstalledPackages) -> None:
+        self.packages += fact.packages
+        self.sources |= fact.sources
+        self.problems += fact.problems
+        self.notes += fact.notes
+        self.unasked |= fact.unasked
 
-def probe(image: OpenImage, prefix: str = "/opt/conda") -> InstalledPackages:
+    def fact(self) -> InstalledPackages:
+        return InstalledPackages(
+            packages=tuple(sorted(self.packages, key=_order)),
+            sources=frozenset(self.sources),
+            problems=tuple(self.problems),
+            notes=tuple(self.notes),
+            unasked=frozenset(self.unasked),
+        )
+
+
+def probe(
+    image: OpenImage, prefix: str = "/opt/conda", recorded: InstalledPackages | None = None
+) -> InstalledPackages:
     """Read every package database of the image.
 
     Args:
         prefix: conda's.
+        recorded: the answer of `from_files`, where it was already asked.
 
     Raises:
         ProbeError: this machine forbids reading a record.
         EngineError: rpm or micromamba had to be asked and the engine failed.
     """
     found = _Found()
-    owners = _conda(image.rootfs, prefix, found)
-    _python(image.rootfs, prefix, owners, found)
-    _rpm(image, found)
-    _dpkg(image.rootfs, found)
+    if recorded is None:
+        recorded = from_files(image.rootfs, prefix)
+    found.add(recorded)
+    path = _rpm_database(image.rootfs)
+    if path is not None and not path.endswith(_SQLITE):
+        try:
+            _ask_rpm(image, path, found)
+        except NothingRuns as error:
+            found.notes.append(f"{path} is of a kind that only rpm reads: {error.what}")
     _micromamba(image, found)
-    return InstalledPackages(
-        packages=tuple(
-            sorted(found.packages, key=lambda p: (p.source, p.name, p.version, p.record))
-        ),
-        sources=frozenset(found.sources),
-        problems=tuple(found.problems),
-        notes=tuple(found.notes),
-        unasked=frozenset(found.unasked),
-    )
+    return found.fact()
+
+
+def from_files(rootfs: RootFS, prefix: str) -> InstalledPackages:
+    """What can be read without running anything: all but micromamba and older rpm databases.
+
+    Raises:
+        ProbeError: this machine forbids reading a record.
+    """
+    found = _Found()
+    owners = _conda(rootfs, prefix, found)
+    _python(rootfs, prefix, owners, found)
+    _rpm(rootfs, found)
+    _dpkg(rootfs, found)
+    return found.fact()
 
 
 def _order(package: InstalledPackage) -> tuple[str, str, str, str]:
@@ -179,23 +210,24 @@ def _python_package(rootfs: RootFS, path: str, owner: str) -> InstalledPackage:
     return InstalledPackage(name, version, "dist-info", path, owner=owner)
 
 
-def _rpm(image: OpenImage, found: _Found) -> None:
-    rootfs = image.rootfs
-    for name in ("rpmdb.sqlite", "Packages", "Packages.db"):
+def _rpm_database(rootfs: RootFS) -> str | None:
+    for name in (_SQLITE, "Packages", "Packages.db"):
         for directory in _RPM_DIRECTORIES:
-            path = f"{directory}/{name}"
-            if rootfs.resolve(path).file is None:
-                continue
-            if name != "rpmdb.sqlite":
-                _ask_rpm(image, path, found)
-                return
-            try:
-                found.packages += rpm_database.read_sqlite(rootfs, path)
-                found.sources.add("rpm")
-            except Unreadable as unreadable:
-                found.problem(unreadable)
-            return
-    found.notes.append("There is no rpm database.")
+            if rootfs.resolve(f"{directory}/{name}").file is not None:
+                return f"{directory}/{name}"
+    return None
+
+
+def _rpm(rootfs: RootFS, found: _Found) -> None:
+    path = _rpm_database(rootfs)
+    if path is None:
+        found.notes.append("There is no rpm database.")
+    elif path.endswith(_SQLITE):
+        try:
+            found.packages += rpm_database.read_sqlite(rootfs, path)
+            found.sources.add("rpm")
+        except Unreadable as unreadable:
+            found.problem(unreadable)
 
 
 def _ask_rpm(image: OpenImage, path: str, found: _Found) -> None:

@@ -9,6 +9,7 @@ soon as nobody holds its lock any more.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import errno
 import fcntl
 import os
@@ -86,6 +87,36 @@ def cache_root() -> Path:
     # The XDG base directory specification: a relative path is to be ignored.
     base = Path(xdg) if xdg.startswith("/") else Path.home() / ".cache"
     return base / "mlcheck" / "reference"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A built image, or a part that several share: its name, directory, and last use."""
+
+    label: str
+    path: Path
+    used: datetime.datetime
+
+
+def layers() -> list[Layer]:
+    """What the cache has, the last used first. Nothing is counted: it has very many files."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for entry in cache_root().iterdir():
+            if _KEY.fullmatch(entry.name):
+                used = datetime.datetime.fromtimestamp(entry.stat().st_mtime, datetime.UTC)
+                names = (below for below in entry.iterdir() if below.name != _COMPLETE)
+                found += [Layer(below.name, below, used) for below in names]
+    return sorted(found, key=lambda layer: layer.used, reverse=True)
+
+
+def clear() -> tuple[int, int]:
+    """Remove what no build holds; how many were removed, and how many were held."""
+    found = {layer.path.parent for layer in layers()}
+    for directory in found:
+        _discard_unless_owned(directory, directory.name)
+    left = sum(directory.exists() for directory in found)
+    return len(found) - left, left
 
 
 def layer(key: str, label: str, make: Callable[[Path, Job], None], progress: Progress) -> Path:

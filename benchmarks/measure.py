@@ -1,0 +1,178 @@
+"""Timing of commands, ratios and tables, for all benchmarks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MEBIBYTE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What every benchmark is given.
+
+    Args:
+        image: root of an image with the real (or, quick, a small) prefix in /opt/conda.
+        work: directory for what a benchmark makes; removed afterwards.
+        rounds: of which the median is taken.
+        quick: small sizes, that show that a benchmark works and nothing else.
+    """
+
+    image: Path
+    work: Path
+    rounds: int
+    quick: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What commands took.
+
+    Args:
+        seconds: wall time.
+        peak_mib: largest memory of one process.
+        written_mib: what was written to disk, sooner or later.
+    """
+
+    seconds: float
+    peak_mib: float = 0.0
+    written_mib: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Results, as they stand in docs/performance.md."""
+
+    title: str
+    about: str
+    columns: Sequence[str]
+    rows: list[Sequence[str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def markdown(self, name: str) -> str:
+        """The section with its table, as found by `python -m benchmarks NAME`."""
+        about = textwrap.fill(self.about, 100, break_long_words=False, break_on_hyphens=False)
+        lines = [f"## {self.title} (`python -m benchmarks {name}`)", "", about, ""]
+        lines += [_line(self.columns), "|" + "---|" * len(self.columns)]
+        lines += [_line(row) for row in self.rows]
+        for note in self.notes:
+            lines += ["", note]
+        return "\n".join(lines) + "\n"
+
+    def text(self) -> str:
+        """The same for a terminal, in columns."""
+        rows = [self.columns, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [self.title]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            lines.append("  " + "  ".join(cells).rstrip())
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)]) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    output: Path | None = None,
+    fine: Sequence[int] = (0,),
+) -> Cost:
+    """Run one command to its end.
+
+    Args:
+        env: variables besides those of this process.
+        output: file for its standard output; None: it is thrown away.
+        fine: exit codes that are no failure.
+
+    Raises:
+        SystemExit: another exit code; with its last words.
+    """
+    with (
+        tempfile.TemporaryFile() as errors,
+        (output or Path(os.devnull)).open("wb") as out,
+    ):
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            argv,
+            cwd=ROOT,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=errors,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode not in fine:
+            errors.seek(0)
+            words = errors.read().decode(errors="replace")[-2000:]
+            sys.exit(f"{' '.join(argv)} ended with {process.returncode}:\n{words}")
+    # getrusage(2): kibibytes, and blocks of 512 bytes.
+    return Cost(seconds, usage.ru_maxrss / 1024, usage.ru_oublock * 512 / MEBIBYTE)
+
+
+def in_turns(rounds: int, *actions: Callable[[], Cost]) -> list[Cost]:
+    """Medians of each action's costs.
+
+    One round before those that count warms the file cache, where there is more than one. The
+    actions take turns, so that a change of the machine's load meets all of them.
+    """
+    if rounds > 1:
+        for action in actions:
+            action()
+    costs = [[action() for action in actions] for _ in range(rounds)]
+    return [
+        Cost(
+            statistics.median(cost.seconds for cost in column),
+            max(cost.peak_mib for cost in column),
+            statistics.median(cost.written_mib for cost in column),
+        )
+        for column in zip(*costs, strict=True)
+    ]
+
+
+def mlcheck(*arguments: str) -> list[str]:
+    """The command `mlcheck`, of this Python's environment."""
+    return [str(Path(sys.executable).with_name("mlcheck")), *arguments]
+
+
+def suite(*arguments: str) -> list[str]:
+    """The suite, as a user runs it."""
+    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+
+
+def missing(program: str) -> bool:
+    """Whether a peer is not installed here."""
+    return shutil.which(program) is None
+
+
+def seconds(cost: Cost | float) -> str:
+    """A time for people."""
+    value = cost if isinstance(cost, float) else cost.seconds
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def ratio(cost: Cost, peer: Cost) -> str:
+    """How many times as long as the peer."""
+    times = cost.seconds / peer.seconds
+    return f"{times:.2f}" if times < 10 else f"{times:.0f}"
+
+
+def amount(mib: float) -> str:
+    """A size for people."""
+    return f"{mib:.0f} MiB" if mib >= 1 else f"{mib * 1024:.0f} KiB"

@@ -1,0 +1,98 @@
+"""`mlcheck cache`: what mlcheck keeps on this machine, and how to be rid of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections import Counter
+
+from mlcheck import kept
+from mlcheck.reference import cache as reference
+from mlcheck.report import text
+
+_TIME = "%Y-%m-%d %H:%MZ"
+
+
+def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command `cache`."""
+    parser = commands.add_parser(
+        "cache",
+        help="show what is kept of images that were judged, and the reference images",
+        description="Show what is kept on this machine: what was read from images' files, so that "
+        "an image that has not changed is not read again, and the reference images that were "
+        f"built. Facts take at most {kept.LIMIT >> 20} MB: the image that was not judged for the "
+        f"longest time goes first. --no-cache or {kept.OFF}=1 reads everything anew.",
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=_show)
+    parts = parser.add_subparsers(metavar="COMMAND")
+    clearing = parts.add_parser("clear", help="forget all facts")
+    clearing.add_argument(
+        "--reference", action="store_true", help="remove the reference images too"
+    )
+    clearing.set_defaults(run=_clear)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    store = kept.default()
+    folders = store.folders()
+    size = sum(folder.size for folder in folders)
+    layers = reference.layers()
+    if arguments.json:
+        facts = {
+            "path": os.fsdecode(store.path),
+            "size": size,
+            "limit": kept.LIMIT,
+            "kept": [
+                {
+                    "kind": folder.kind,
+                    "name": folder.name,
+                    "entries": folder.entries,
+                    "size": folder.size,
+                    "used": folder.used.isoformat(timespec="seconds"),
+                }
+                for folder in folders
+            ],
+        }
+        images = {
+            "path": os.fsdecode(reference.cache_root()),
+            "images": [
+                {"name": layer.label, "path": str(layer.path), "used": layer.used.isoformat()}
+                for layer in layers
+            ],
+        }
+        print(json.dumps({"facts": facts, "reference": images}, indent=1))
+        return 0
+    print(text.printable(f"facts: {store.path}"))
+    print(f"    {_megabytes(size)} of at most {kept.LIMIT >> 20} MB")
+    if store.trouble:
+        print(text.printable(f"    {store.trouble}"))
+    for folder in folders:
+        facts_word = "fact" if folder.entries == 1 else "facts"
+        print(
+            text.printable(
+                f"    {folder.used:{_TIME}}  {_megabytes(folder.size):>9}  "
+                f"{folder.entries} {facts_word} of the {folder.kind} {folder.name}"
+            )
+        )
+    # How large they are is not said: their files are hard links of each other by the hundred
+    # thousand, and to count them takes minutes.
+    print(text.printable(f"reference images: {reference.cache_root()}"))
+    counts = Counter(layer.label for layer in layers)
+    for layer in {layer.label: layer for layer in reversed(layers)}.values():
+        print(text.printable(f"    {layer.used:{_TIME}}  {counts[layer.label]} of {layer.label}"))
+    return 0
+
+
+def _clear(arguments: argparse.Namespace) -> int:
+    print(f"{_megabytes(kept.default().clear())} of facts removed")
+    if arguments.reference:
+        removed, in_use = reference.clear()
+        held = f"; {in_use} in use and left" if in_use else ""
+        print(f"{removed} reference images removed{held}")
+    return 0
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
