@@ -42,8 +42,12 @@ CHECKPOINTS = 512
 INFLATED_LIMIT = 64 * 1024**3
 """Bytes that one layer may have when it is decompressed; real ones have up to 20 GB."""
 
-WINDOW_LIMIT = 27
-"""Binary logarithm of the memory that zstd may ask for: 128 MiB, as zstd itself has it."""
+CURSORS = 3
+"""Decompressors of one layer that are kept where they stand."""
+
+WINDOW_LIMIT = 25
+"""Binary logarithm of the memory that each of zstd's may take: 32 MiB, where `zstd -19` asks for 8.
+"""
 
 _INPUT = 128 * 1024
 
@@ -137,7 +141,7 @@ class Inflated:
         self._lock = threading.Lock()
         self._limit = KEPT[kind]
         self._kept: OrderedDict[int, bytes] = OrderedDict()
-        self._cursor = self._new()
+        self._cursors: list[_Cursor] = []
         self._checkpoints: list[_Cursor] = []
         self._spacing = CHECKPOINT
         self._end: int | None = None
@@ -171,39 +175,49 @@ class Inflated:
                 raise
 
     def _inflate(self, number: int) -> bytes:
-        if number * BLOCK < self._cursor.position:
-            self._cursor = self._new()
-        for checkpoint in reversed(self._checkpoints):
-            if checkpoint.position <= number * BLOCK:
-                if checkpoint.position > self._cursor.position:
-                    self._cursor = checkpoint.copy()
-                break
-        self._read(-self._cursor.position % BLOCK)  # a frame may end within a block
+        cursor = self._nearest(number * BLOCK)
+        self._read(cursor, -cursor.position % BLOCK)  # a frame may end within a block
         while True:
-            at = self._cursor.position // BLOCK
-            block = self._read(BLOCK)
+            at = cursor.position // BLOCK
+            block = self._read(cursor, BLOCK)
             if len(block) < BLOCK:
-                self._end = self._cursor.position
+                self._end = cursor.position
             if block:
                 self._keep(at, block)
             if at == number or len(block) < BLOCK:
                 return block if at == number else b""
 
-    def _read(self, count: int) -> bytes:
+    def _nearest(self, position: int) -> _Cursor:
+        """The decompressor that is nearest before a position; the last ones used are kept, since
+        several threads may read in several places."""
+        found = None
+        for cursor in self._cursors:
+            if cursor.position <= position and (not found or found.position < cursor.position):
+                found = cursor
+        for checkpoint in reversed(self._checkpoints):
+            if checkpoint.position <= position:
+                if found is None or found.position < checkpoint.position:
+                    found = checkpoint.copy()
+                break
+        found = found or self._new()
+        self._cursors = [found, *(one for one in self._cursors if one is not found)][:CURSORS]
+        return found
+
+    def _read(self, cursor: _Cursor, count: int) -> bytes:
         """What comes next. States at which one can go on later are kept."""
         data = b""
         while len(data) < count:
             last = self._checkpoints[-1].position if self._checkpoints else 0
-            if self._cursor.position - last >= self._spacing and self._cursor.can_copy:
-                self._checkpoints.append(self._cursor.copy())
+            if cursor.position - last >= self._spacing and cursor.can_copy:
+                self._checkpoints.append(cursor.copy())
                 if len(self._checkpoints) > CHECKPOINTS:
                     del self._checkpoints[::2]
                     self._spacing *= 2
-            more = self._cursor.read(count - len(data))
+            more = cursor.read(count - len(data))
             if not more:
                 break
             data = data + more if data else more
-            if self._cursor.position > INFLATED_LIMIT:
+            if cursor.position > INFLATED_LIMIT:
                 raise BrokenArchive(f"has more than {INFLATED_LIMIT >> 30} GiB when decompressed")
         return data
 
