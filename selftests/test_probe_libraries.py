@@ -14,7 +14,7 @@ import pytest
 
 from mlcheck.engines.base import OpenImage, Unreadable
 from mlcheck.facts import Libraries, LibraryNeed
-from mlcheck.probes import ld_so_cache, libraries
+from mlcheck.probes import elf, ld_so_cache, libraries
 from mlcheck.rootfs import DirectoryRootFS
 from selftests.images import opened
 
