@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -38,6 +40,8 @@ def main() -> None:
     for name in arguments.names:
         if name not in ALL:
             parser.error(f"there is no benchmark {name!r}; there are {', '.join(ALL)}")
+    # What is in the directory goes with this process, as by Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     # Archives of gigabytes, for which /tmp may be too small.
     with tempfile.TemporaryDirectory(prefix="work-", dir=data.cache()) as temporary:
         work = Path(temporary)

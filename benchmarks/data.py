@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -10,8 +12,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 PACKAGES = (
     "uproot", "pandas", "scikit-learn", "seaborn", "plotly_express", "jupyterlab", "lightgbm",
@@ -22,6 +26,7 @@ PACKAGES = (
 PREFIX = "opt/conda"
 _LIBRARIES = 20
 _LIBRARY_SIZE = 256 * 1024
+_CHUNK = 1024 * 1024
 _ELF = b"\x7fELF"
 
 
@@ -122,24 +127,37 @@ def _size(path: Path) -> int:
 
 def docker_archive(root: Path, file: Path) -> None:
     """`docker save` of an image with one layer."""
-    work = file.with_suffix(".parts")
-    work.mkdir()
-    layer = work / "layer.tar"
-    tar = ["tar", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"]
-    subprocess.run([*tar, "-C", root, "-cf", layer, "."], check=True)
-    with layer.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    with _layer(root) as layer:
+        digest, size = hashlib.sha256(), 0
+        while data := layer.read(_CHUNK):
+            digest.update(data)
+            size += len(data)
     config = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
             "config": {"Env": ["PATH=/opt/conda/bin:/usr/bin"]},
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest.hexdigest()}"]},
         }
     )
     name = hashlib.sha256(config.encode()).hexdigest() + ".json"
-    (work / name).write_text(config)
     manifest = [{"Config": name, "RepoTags": ["benchmark:real"], "Layers": ["layer.tar"]}]
-    (work / "manifest.json").write_text(json.dumps(manifest))
-    subprocess.run(["tar", "-C", work, "-cf", file, "layer.tar", name, "manifest.json"], check=True)
-    shutil.rmtree(work)
+    with tarfile.open(file, "w") as archive, _layer(root) as layer:
+        member = tarfile.TarInfo("layer.tar")
+        member.size = size
+        archive.addfile(member, layer)
+        for path, text in ((name, config), ("manifest.json", json.dumps(manifest))):
+            member = tarfile.TarInfo(path)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+
+
+@contextlib.contextmanager
+def _layer(root: Path) -> Iterator[IO[bytes]]:
+    """A directory as a tar stream, the same each time."""
+    argv = ["tar", "--sort=name", "--owner=0", "--group=0", "--numeric-owner", "-c"]
+    with subprocess.Popen([*argv, "-C", str(root), "."], stdout=subprocess.PIPE) as tar:
+        assert tar.stdout is not None
+        yield tar.stdout
+    if tar.returncode != 0:
+        raise RuntimeError(f"tar ended with {tar.returncode}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import statistics
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,26 +104,40 @@ def run(
     """
     with (
         tempfile.TemporaryFile() as errors,
+        tempfile.TemporaryFile() as answer,
         (output or Path(os.devnull)).open("wb") as out,
     ):
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            argv,
+        subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _RUNNER, str(answer.fileno()), *argv],
             cwd=ROOT,
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=errors,
+            pass_fds=[answer.fileno()],
+            check=True,
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode not in fine:
+        answer.seek(0)
+        code, seconds, kibibytes, blocks = json.load(answer)
+        if code not in fine:
             errors.seek(0)
             words = errors.read().decode(errors="replace")[-2000:]
-            sys.exit(f"{' '.join(argv)} ended with {process.returncode}:\n{words}")
+            sys.exit(f"{' '.join(argv)} ended with {code}:\n{words}")
     # getrusage(2): kibibytes, and blocks of 512 bytes.
-    return Cost(seconds, usage.ru_maxrss / 1024, usage.ru_oublock * 512 / MEBIBYTE)
+    return Cost(seconds, kibibytes / 1024, blocks * 512 / MEBIBYTE)
+
+
+# A process begins with the peak of the one that it was forked from, which therefore is small.
+_RUNNER = """\
+import json, os, sys, time
+answer = int(sys.argv[1])
+os.set_inheritable(answer, False)
+began = time.perf_counter()
+_, status, usage = os.wait4(os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ), 0)
+seconds = time.perf_counter() - began
+found = [os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss, usage.ru_oublock]
+os.write(answer, json.dumps(found).encode())
+"""
 
 
 def in_turns(rounds: int, *actions: Callable[[], Cost]) -> list[Cost]:

@@ -94,7 +94,7 @@ def needed_libraries(
 ) -> facts.Libraries:
     """How the loader resolves the promised libraries and those of the programs in bin/."""
     programs = [path for path in elf_files.files if path.rpartition("/")[0] == f"{prefix}/bin"]
-    return static(libraries.probe, image, profile.expect.libraries.system, programs)
+    return static(libraries.probe, image, profile.expect.libraries.system, programs, elf_files)
 
 
 @pytest.fixture(scope="session")

@@ -402,7 +402,7 @@ def test_an_answer_for_other_probes_is_made_only_for_them(tree: Path, store: Sto
             named = static(conda_files.without_files, recorded, ["*/tool"])
             assert [file.path for file in named.files] == ["/opt/conda/bin/tool"]
             assert static(conda_files.presence, image.rootfs, recorded).missing == ()
-    assert ["answer" in vars(later) for later in made] == [True, False]
+    assert ["_once" in vars(later) for later in made] == [True, False]
 
 
 def test_a_layer_is_probed_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

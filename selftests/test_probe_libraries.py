@@ -14,7 +14,7 @@ import pytest
 
 from mlcheck.engines.base import OpenImage, Unreadable
 from mlcheck.facts import Libraries, LibraryNeed
-from mlcheck.probes import ld_so_cache, libraries
+from mlcheck.probes import elf, ld_so_cache, libraries
 from mlcheck.rootfs import DirectoryRootFS
 from selftests.images import opened
 
@@ -313,3 +313,11 @@ def test_damaged_caches(root: Path, content: bytes) -> None:
         found = libraries.probe(image, ["libc.so.6"], [])
     assert [problem.path for problem in found.problems] == ["/etc/ld.so.cache"]
     assert found.needs[0].path is not None
+
+
+def test_what_is_known_is_not_read_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(root) as image:
+        read_anew = libraries.probe(image, ["libc.so.6"], ["/bin/bash", "/bin/ls"])
+        known = elf.probe(image.rootfs, "/")
+        monkeypatch.delattr(elf, "read")
+        assert libraries.probe(image, ["libc.so.6"], ["/bin/bash", "/bin/ls"], known) == read_anew

@@ -14,6 +14,7 @@ import dataclasses
 import datetime
 import functools
 import json
+import threading
 import time
 import typing
 from collections.abc import Callable, Mapping, Set
@@ -47,14 +48,20 @@ class _Later:
     def __init__(self, question: str, make: Callable[[], object]) -> None:
         self.question = question
         self._make = make
+        self._lock = threading.Lock()
+
+    @property
+    def answer(self) -> object:
+        with self._lock:
+            return self._once
 
     @functools.cached_property
-    def answer(self) -> object:
+    def _once(self) -> object:
         return self._make()
 
 
 class Static:
-    """Asks static probes about one open image, and keeps what they find.
+    """Asks static probes about one open image, and keeps what they find. Several threads may ask.
 
     Args:
         since_ns: a moment before the image was opened (`time.time_ns`).
@@ -71,6 +78,7 @@ class Static:
         self._store = store if pinned else None
         self._known: dict[int, tuple[object, str]] = {}
         self._oldest: datetime.datetime | None = None
+        self._lock = threading.Lock()
 
     def __call__(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The answer of `probe`, kept or made now.
@@ -83,26 +91,12 @@ class Static:
         Raises:
             what the probe raises; TypeError where that cannot be kept for reasons of its code.
         """
-        if self._store is None or (content := self._content) is None:
+        if self._store is None or (content := self._pinned()) is None:
             return probe(*args, **kwargs)
-        image = self._image
-        files = _Files(image.rootfs, image.environment)
-
-        def given(value: Any) -> Any:
-            if isinstance(value, _Later):
-                return value.answer
-            return files if value is image else value
-
-        def make() -> T:
-            # mypy cannot follow arguments that are exchanged.
-            ask: Callable[..., Any] = probe
-            named = {name: given(value) for name, value in kwargs.items()}
-            return cast("T", ask(*map(given, args), **named))
-
         question = self._question(probe, args, kwargs)
         # What is cached by functools has lost its type variable.
         codec = cast("FactJson[T]", _codec(probe))
-        found = self._store.find(content, question, codec, make)
+        found = self._store.find(content, question, codec, lambda: self._made(probe, args, kwargs))
         if found.since is not None:
             self._oldest = min(found.since, self._oldest or found.since)
         if dataclasses.is_dataclass(found.value):
@@ -116,10 +110,10 @@ class Static:
         the answer itself. So an answer of many megabytes (every file of every conda package) is
         neither kept nor made when those are kept that follow from it.
         """
-        if self._store is None or self._content is None:
+        if self._store is None or self._pinned() is None:
             return probe(*args, **kwargs)
         question = self._question(probe, args, kwargs)
-        return cast("T", _Later(question, lambda: probe(*args, **kwargs)))
+        return cast("T", _Later(question, lambda: self._made(probe, args, kwargs)))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -132,9 +126,24 @@ class Static:
             found.append(self._store.trouble)
         return tuple(found)
 
+    def _made(self, probe: Callable[..., T], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> T:
+        """The answer of the probe, which gets what a static one may have."""
+        files = _Files(self._image.rootfs, self._image.environment)
+
+        def given(value: Any) -> Any:
+            if isinstance(value, _Later):
+                return value.answer
+            return files if value is self._image else value
+
+        return probe(*map(given, args), **{name: given(item) for name, item in kwargs.items()})
+
     @functools.cached_property
     def _environment(self) -> object:
         return self._text(self._image.environment)
+
+    def _pinned(self) -> Content | None:
+        with self._lock:  # two threads need not look at all files twice
+            return self._content
 
     @functools.cached_property
     def _content(self) -> Content | None:

@@ -15,10 +15,10 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlcheck.engines.base import OpenImage, RootFS, Unreadable
-from mlcheck.facts import ElfFile, Libraries, LibraryNeed, Problem, ResolvedFile
+from mlcheck.facts import ElfFile, ElfFiles, Libraries, LibraryNeed, Problem, ResolvedFile
 from mlcheck.probes import elf, ld_so_cache
 
 LOOKUP_LIMIT = 2_000_000
@@ -30,6 +30,9 @@ _NATIVE_PROGRAMS = ("/bin/sh", "/usr/bin/env", "/bin/ls", "/sbin/ldconfig")
 _DEFAULT_DIRECTORIES = re.compile(rb"(?:/(?:usr/)?lib[A-Za-z0-9_/.-]*/\0){2,}")
 _FALLBACK_DIRECTORIES = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
 _TOKEN = re.compile(r"\$(?:\{(ORIGIN|LIB|PLATFORM)\}|(ORIGIN|LIB|PLATFORM)(?![A-Za-z0-9_]))")
+
+
+_NOTHING_KNOWN = ElfFiles({}, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +49,23 @@ class _Object:
         return self.path.rpartition("/")[0] or "/"
 
 
-def probe(image: OpenImage, wanted: Sequence[str], elf_paths: Sequence[str]) -> Libraries:
+def probe(
+    image: OpenImage,
+    wanted: Sequence[str],
+    elf_paths: Sequence[str],
+    known: ElfFiles = _NOTHING_KNOWN,
+) -> Libraries:
     """Resolve `wanted` sonames, and all that the files `elf_paths` need to be loaded.
 
     Args:
         wanted: sonames such as "libGL.so.1", searched as a program without any DT_RPATH does.
         elf_paths: programs or libraries; each is loaded by itself.
+        known: what was parsed before, by paths without symlinks: it is not read again.
 
     Raises:
         ProbeError: this machine forbids reading a file.
     """
-    loader = _Loader(image.rootfs, image.environment.env.get("LD_LIBRARY_PATH", ""))
+    loader = _Loader(image.rootfs, image.environment.env.get("LD_LIBRARY_PATH", ""), known)
     needs: dict[LibraryNeed, None] = {}
     native = loader.native(elf_paths)
     for soname in wanted:
@@ -81,10 +90,11 @@ def opened(image: OpenImage, program: str, by: str, sonames: Sequence[str]) -> L
 
 
 class _Loader:
-    def __init__(self, rootfs: RootFS, library_path: str) -> None:
+    def __init__(self, rootfs: RootFS, library_path: str, known: ElfFiles = _NOTHING_KNOWN) -> None:
         self._rootfs = rootfs
         # A semicolon separates too, in LD_LIBRARY_PATH alone.
         self._library_path = library_path.replace(";", ":") if library_path else None
+        self._known = known.files
         self._parsed: dict[str, ElfFile | Unreadable] = {}
         self._default_directories: dict[str | None, tuple[str, ...]] = {}
         self._resolved: dict[str, ResolvedFile] = {}
@@ -269,7 +279,10 @@ class _Loader:
     def _parse(self, path: str) -> ElfFile | Unreadable:
         if path not in self._parsed:
             try:
-                self._parsed[path] = elf.read(self._rootfs, path)
+                known = self._known.get(self._resolve(path).final_path)
+                self._parsed[path] = (
+                    replace(known, path=path) if known else elf.read(self._rootfs, path)
+                )
             except Unreadable as unreadable:
                 self._parsed[path] = unreadable
         return self._parsed[path]
