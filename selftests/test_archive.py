@@ -231,6 +231,7 @@ def part(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def ignored(directory: str, names: list[str]) -> set[str]:
         found = {name for name in names if os.lstat(f"{directory}/{name}").st_size > MIB // 4}
+        found.discard("micromamba")
         if directory.endswith("/site-packages"):
             found |= set(names) - set(sorted(names)[::16])
         return found
@@ -556,7 +557,7 @@ def test_commands(
     assert "left out shells" in err
     assert main(["packages", *arguments]) == 0
     out, err = capsys.readouterr()
-    assert "numpy" in out
+    assert "alembic" in out
     assert "version of micromamba is not known" in err
 
 
