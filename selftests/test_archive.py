@@ -227,12 +227,13 @@ FORMATS = {"docker-archive": "docker-archive", "oci": "oci-dir", "oci-archive": 
 
 @pytest.fixture(scope="module")
 def part(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reference image without large files and most of its Python packages: 40 MB of 700."""
+    """A reference image without large files and most of its Python packages: 100 MB of 700."""
 
     def ignored(directory: str, names: list[str]) -> set[str]:
-        found = {name for name in names if os.lstat(f"{directory}/{name}").st_size > MIB}
+        found = {name for name in names if os.lstat(f"{directory}/{name}").st_size > MIB // 4}
+        found.discard("micromamba")
         if directory.endswith("/site-packages"):
-            found |= set(names) - set(sorted(names)[::8])
+            found |= set(names) - set(sorted(names)[::16])
         return found
 
     target = tmp_path_factory.mktemp("part") / f"ml-base:{TAG}"
@@ -510,26 +511,27 @@ def test_what_is_kept_of_a_layer_is_plain_data(tmp_path: Path) -> None:
 # The suite
 
 
-@pytest.mark.parametrize("defect", ["rpath", "list-wrong-version", "kernel-extra"])
+@pytest.mark.parametrize("defect", ["", "rpath", "list-wrong-version"])
 def test_a_static_defect_is_found_in_an_archive(defect: str, tmp_path: Path) -> None:
-    own_list = checked_in("ml-pyroot", tmp_path)
-    known = reference.DEFECTS[defect].caught_by
-    for name, defects in (("good", []), (defect, [defect])):
-        archive = tmp_path / "image.tar"
-        reference.export_docker_archive(reference.build("ml-pyroot", defects=defects), archive)
-        report = judge(
-            *(own_list, tmp_path / f"{name}.json", f"--image=docker-archive:{archive}"),
-            *("--engine=archive", f"--profile=ml-pyroot:{TAG}"),
-        )
-        outcomes = by_outcome(report)
-        assert "error" not in outcomes
-        assert outcomes.get("failed", set()) <= known
-        assert bool(outcomes.get("failed")) == bool(defects)
-        assert len(outcomes["passed"]) > 15
-        results = report["results"]
-        assert isinstance(results, list)
-        reasons = {result["message"] for result in results if result["outcome"] == "skipped"}
-        assert any("--engine docker, podman or apptainer" in str(reason) for reason in reasons)
+    """And none in the good image."""
+    image = reference.build("ml-pyroot", defects=[defect] if defect else [])
+    archive = tmp_path / "image.tar"
+    reference.export_docker_archive(image, archive)
+    report = judge(
+        *(checked_in("ml-pyroot", tmp_path), tmp_path / "report.json", "--engine=archive"),
+        *(f"--image=docker-archive:{archive}", f"--profile=ml-pyroot:{TAG}"),
+    )
+    archive.unlink()
+    outcomes = by_outcome(report)
+    assert "error" not in outcomes
+    failed = outcomes.get("failed", set())
+    assert bool(failed) == bool(defect)
+    assert failed <= (reference.DEFECTS[defect].caught_by if defect else set())
+    assert len(outcomes["passed"]) > 15
+    results = report["results"]
+    assert isinstance(results, list)
+    reasons = {result["message"] for result in results if result["outcome"] == "skipped"}
+    assert any("--engine docker, podman or apptainer" in str(reason) for reason in reasons)
 
 
 def test_a_run_that_judged_nothing_is_not_green(saved: dict[str, str], tmp_path: Path) -> None:
@@ -539,7 +541,11 @@ def test_a_run_that_judged_nothing_is_not_green(saved: dict[str, str], tmp_path:
     assert report["exit_code"] == 5
 
 
-def test_commands(saved: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands(
+    saved: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    monkeypatch.setenv("MLCHECK_NO_CACHE", "1")
     arguments = [saved["made"], "--engine", "archive"]
     assert main(["exec", *arguments, "--", "true"]) == 3
     assert "only reads" in capsys.readouterr().err
@@ -551,7 +557,7 @@ def test_commands(saved: dict[str, str], capsys: pytest.CaptureFixture[str]) -> 
     assert "left out shells" in err
     assert main(["packages", *arguments]) == 0
     out, err = capsys.readouterr()
-    assert "numpy" in out
+    assert "alembic" in out
     assert "version of micromamba is not known" in err
 
 

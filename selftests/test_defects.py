@@ -108,7 +108,7 @@ def judge(checked_in: Path, report: Path, *arguments: str) -> dict[str, object]:
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
             *(f"--package-list={checked_in}", f"--base-list={good_list('ml-base')}"),
-            *(f"--mlcheck-json={report}", "--no-cache", *arguments),
+            *(f"--mlcheck-json={report}", *arguments),
         ],
         cwd=ROOT,
         capture_output=True,

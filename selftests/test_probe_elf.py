@@ -441,6 +441,11 @@ def test_the_parser_is_started_again_after_it_was_killed() -> None:
     ("program", "error", "words"),
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", Unreadable, "crash.*11"),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+            ProbeError,
+            "too little memory",
+        ),
         ("raise ImportError('lief')", ProbeError, "lief, which parses.*exit code 1"),
     ],
 )

@@ -66,7 +66,7 @@ class Archive:
 
     @contextmanager
     def open(self, prepared: Prepared, *, start: Start = Start()) -> Iterator[OpenArchive]:
-        """Open an image. Its layers are read on the first look at a file."""
+        """Open an image."""
         image = read_image(prepared.ref)
         check_unchanged(image, prepared.digest, prepared.location)
         yield OpenArchive(prepared, image)
@@ -83,9 +83,8 @@ class OpenArchive:
     def __init__(self, prepared: Prepared, image: ArchivedImage) -> None:
         self.ref = prepared.ref
         self.digest = prepared.digest
+        self.rootfs = ArchiveRootFS(self.ref.text, image.layers)
         self._image = image
-        self._lock = threading.Lock()
-        self._rootfs: ArchiveRootFS | None = None
 
     @property
     def environment(self) -> Environment:
@@ -102,18 +101,6 @@ class OpenArchive:
             labels=dict(config.labels or {}),
             source=f"the configuration in {self.ref.text}",
         )
-
-    @property
-    def rootfs(self) -> ArchiveRootFS:
-        """The image's files.
-
-        Raises:
-            EngineError: a layer is damaged.
-        """
-        with self._lock:
-            if self._rootfs is None:
-                self._rootfs = ArchiveRootFS(self.ref.text, self._image.layers)
-            return self._rootfs
 
     def run(
         self,
@@ -171,7 +158,8 @@ class OpenArchive:
 class ArchiveRootFS(TreeRootFS[LayerNode]):
     """The image's files; see `mlcheck.engines.base.RootFS`. Safe for use from several threads.
 
-    The inode of a file is the number of its layer and its own, equal for hard links.
+    The inode of a file is the number of its layer and its own, equal for hard links. The layers are
+    read on the first question.
 
     Raises:
         EngineError: a layer is damaged.
@@ -180,6 +168,7 @@ class ArchiveRootFS(TreeRootFS[LayerNode]):
     def __init__(self, image: str, layers: Sequence[Layer]) -> None:
         self._image = image
         self._layers = tuple(layers)
+<<<<<<< HEAD
         self._reading = threading.Lock()
         self._merged: LayerNode | None = None
 
@@ -190,6 +179,10 @@ class ArchiveRootFS(TreeRootFS[LayerNode]):
             if self._merged is None:
                 self._merged = merged([self._index(layer) for layer in self._layers])
             return self._merged
+=======
+        self._lock = threading.Lock()
+        self._root: LayerNode | None = None
+>>>>>>> archive
 
     def _index(self, layer: Layer) -> LayerIndex:
         try:
@@ -249,7 +242,14 @@ class ArchiveRootFS(TreeRootFS[LayerNode]):
             pending += reversed(below)
 
     def _top(self) -> LayerNode:
+<<<<<<< HEAD
         return self._whole()
+=======
+        with self._lock:
+            if self._root is None:
+                self._root = merged([self._index(layer) for layer in self._layers])
+            return self._root
+>>>>>>> archive
 
     def _entry(self, parent: LayerNode, name: str) -> LayerNode | None:
         return parent.children.get(name) if parent.children is not None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -42,6 +43,10 @@ class Lief:
                     return found
                 self._process = None
                 code = _end(process)
+        if code == -signal.SIGKILL:
+            raise ProbeError(
+                "The process that parses ELF files was killed: this machine has too little memory?"
+            )
         if code < 0:
             return {"problem": f"makes the ELF parser crash (signal {-code})"}
         raise ProbeError(
