@@ -168,21 +168,8 @@ class ArchiveRootFS(TreeRootFS[LayerNode]):
     def __init__(self, image: str, layers: Sequence[Layer]) -> None:
         self._image = image
         self._layers = tuple(layers)
-<<<<<<< HEAD
-        self._reading = threading.Lock()
-        self._merged: LayerNode | None = None
-
-    def _whole(self) -> LayerNode:
-        """The root directory. The layers are read when a file is first looked at: not at all
-        where all that is asked of them is known already."""
-        with self._reading:
-            if self._merged is None:
-                self._merged = merged([self._index(layer) for layer in self._layers])
-            return self._merged
-=======
         self._lock = threading.Lock()
         self._root: LayerNode | None = None
->>>>>>> archive
 
     def _index(self, layer: Layer) -> LayerIndex:
         try:
@@ -242,14 +229,10 @@ class ArchiveRootFS(TreeRootFS[LayerNode]):
             pending += reversed(below)
 
     def _top(self) -> LayerNode:
-<<<<<<< HEAD
-        return self._whole()
-=======
         with self._lock:
             if self._root is None:
                 self._root = merged([self._index(layer) for layer in self._layers])
             return self._root
->>>>>>> archive
 
     def _entry(self, parent: LayerNode, name: str) -> LayerNode | None:
         return parent.children.get(name) if parent.children is not None else None
