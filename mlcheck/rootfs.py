@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import marshal
 import os
+import resource
 import stat
 import threading
 from collections import OrderedDict
@@ -30,8 +31,9 @@ LINK_LIMIT = 40
 PATH_LIMIT = 4096
 """Bytes of a path, as in the Linux kernel (PATH_MAX): nothing can open what lies deeper."""
 
-THREADS = min(4, os.cpu_count() or 1)
-"""That read files side by side; with more, they wait for the interpreter's lock."""
+THREADS = 4
+"""That read files side by side where reading waits, for a disk or a network. Where it does not,
+one is faster: of such short work, threads wait for the interpreter's lock longer than they gain."""
 
 _BATCH = 16
 """Directories whose files one thread reads in a row."""
@@ -260,9 +262,14 @@ class DirectoryRootFS:
                 files = [file._replace(path=shown + file.path[below:]) for file in files]
             if files:
                 work.append((path, files))
-        batches = [work[start : start + _BATCH] for start in range(0, len(work), _BATCH)]
+        left = iter([work[start : start + _BATCH] for start in range(0, len(work), _BATCH)])
+        for batch in left:
+            waits = _waits()
+            yield from self._look(batch, wanted, look)
+            if _waits() - waits > _BATCH:
+                break
         with ThreadPoolExecutor(THREADS) as pool:
-            for found in pool.map(lambda batch: list(self._look(batch, wanted, look)), batches):
+            for found in pool.map(lambda batch: list(self._look(batch, wanted, look)), left):
                 yield from found
 
     def _look(
@@ -450,6 +457,11 @@ class DirectoryRootFS:
             if directory is not None:
                 self._kept.move_to_end(path)
             return directory
+
+
+def _waits() -> int:
+    """How often this thread has waited, for a disk or whatever else."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 def once(files: Iterable[File], seen: set[tuple[int, int]]) -> Iterator[File]:

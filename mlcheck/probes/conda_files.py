@@ -223,6 +223,8 @@ def contents(rootfs: RootFS, recorded: CondaRecords) -> FileContents:
             if recorded_as_link or rootfs.resolve(path).final is None:
                 continue
         work.append((path, entries, file))
+    # As they lie on the disk or in the archive, as far as their numbers tell.
+    work.sort(key=lambda item: item[2].inode)
     batches = [work[start : start + _BATCH] for start in range(0, len(work), _BATCH)]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for _ in pool.map(worker.judge, batches):

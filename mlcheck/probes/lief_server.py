@@ -11,6 +11,7 @@ line of JSON: the object of `described`.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -26,6 +27,7 @@ def main() -> None:
         content = requests.read(int.from_bytes(length, "big"))
         answers.write(json.dumps(described(lief.ELF, content)).encode() + b"\n")
         answers.flush()
+    os._exit(0)  # without the tenth of a second in which lief is taken down
 
 
 def described(elf: Any, content: bytes) -> dict[str, Any]:
