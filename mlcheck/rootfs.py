@@ -335,11 +335,14 @@ class DirectoryRootFS:
         if (listed := self._listed.get(directory.path)) is not None:
             return listed
         found: dict[str, File] = {}
-        fd, fact = directory.fd, self._fact
+        fact = self._fact
         prefix = directory.path.rstrip("/")
         seen = self._seen.pop(directory.path, None)
-        rows = _rows(directory) if seen is None else marshal.loads(seen)  # noqa: S302 -- of our own
-        for name, status, _ in rows:
+        for name, status in (
+            _statuses(directory)
+            if seen is None
+            else ((name, status) for name, status, _ in marshal.loads(seen))  # noqa: S302 -- our own
+        ):
             path = f"{prefix}/{name}"
             if len(path) > PATH_LIMIT:
                 raise ProbeError(
@@ -350,7 +353,7 @@ class DirectoryRootFS:
             target = None
             if stat.S_ISLNK(status[0]):
                 try:
-                    target = os.readlink(name, dir_fd=fd)
+                    target = os.readlink(name, dir_fd=directory.fd)
                 except FileNotFoundError:
                     continue  # removed since the directory was read
                 except OSError as error:
@@ -513,15 +516,15 @@ def normal(path: str) -> str:
     return "/" + "/".join(reversed(components(path)))
 
 
-def _rows(directory: _Directory) -> Iterator[Row]:
+def _statuses(directory: _Directory) -> Iterator[tuple[str, Status]]:
+    fd = directory.fd
     for name in _names(directory):
         try:
-            status = os.stat(name, dir_fd=directory.fd, follow_symlinks=False)
+            yield name, os.stat(name, dir_fd=fd, follow_symlinks=False)[:7]
         except FileNotFoundError:
             continue  # removed since the directory was read
         except OSError as error:
             _fail(directory.child(name), error)
-        yield name, status[:7], (status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _names(directory: _Directory) -> list[str]:

@@ -41,7 +41,7 @@ class ElfFiles:
 
     files: Mapping[str, ElfFile]
     scanned: int
-    """How many regular files were looked at."""
+    """How many regular files were looked at, hard links of one file once."""
     problems: tuple[Problem, ...] = ()
     """Files that begin as ELF and cannot be parsed (truncated, crafted)."""
 

@@ -25,7 +25,15 @@ def probe(rootfs: RootFS, top: str = "/opt/conda") -> ElfFiles:
         ProbeError: this machine forbids reading a file.
     """
     LIEF.get_ready()
-    cuts = list(rootfs.each(top, _begins_as_elf, _cut))
+    looked_at: list[bool] = []
+
+    def begins_as_elf(_: File, head: bytes) -> bool:
+        begins = head.startswith(elf_cut.MAGIC)
+        looked_at.append(begins)
+        return begins
+
+    # All of them first: meanwhile lief gets ready.
+    cuts = list(rootfs.each(top, begins_as_elf, _cut))
     files: dict[str, ElfFile] = {}
     problems: list[Problem] = []
     for file, cut in cuts:
@@ -35,12 +43,7 @@ def probe(rootfs: RootFS, top: str = "/opt/conda") -> ElfFiles:
             files[file.path] = _fact(cut, file.path)
         except Unreadable as unreadable:
             problems.append(Problem(unreadable.path, unreadable.what))
-    scanned = sum(file.type == "file" for file in rootfs.walk(top))
-    return ElfFiles(files, scanned, tuple(problems))
-
-
-def _begins_as_elf(_: File, head: bytes) -> bool:
-    return head.startswith(elf_cut.MAGIC)
+    return ElfFiles(files, len(looked_at), tuple(problems))
 
 
 def _cut(file: File, content: BinaryIO) -> elf_cut.Cut:
