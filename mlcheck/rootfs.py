@@ -15,21 +15,25 @@ import resource
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence, ValuesView
+from collections.abc import Callable, Iterator, Sequence, ValuesView
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from mlcheck.engines.base import HEAD, RootFS, T, Unreadable
+from mlcheck.engines.base import HEAD, T, Unreadable
 from mlcheck.errors import ProbeError
 from mlcheck.facts import File, FileType, ResolvedFile
-
-LINK_LIMIT = 40
-"""Symlinks followed on one path, as in the Linux kernel (path_resolution(7))."""
-
-PATH_LIMIT = 4096
-"""Bytes of a path, as in the Linux kernel (PATH_MAX): nothing can open what lies deeper."""
+from mlcheck.files import (
+    LINK_LIMIT,
+    PATH_LIMIT,
+    TYPE_WORDS,
+    components,
+    led,
+    normal,
+    once,
+    size_text,
+)
 
 THREADS = 4
 """That read files side by side where reading waits, for a disk or a network. Where it does not,
@@ -52,17 +56,6 @@ _TYPES: dict[int, FileType] = {
     stat.S_IFBLK: "block",
     stat.S_IFCHR: "char",
 }
-TYPE_WORDS: dict[FileType, str] = {
-    "file": "a regular file",
-    "directory": "a directory",
-    "symlink": "a symlink",
-    "fifo": "a FIFO",
-    "socket": "a socket",
-    "block": "a block device",
-    "char": "a character device",
-}
-
-
 Status = tuple[int, ...]
 """The first seven numbers of stat(2) in Python's order: type and mode, inode, device, links,
 owner, group, size."""
@@ -467,55 +460,6 @@ def _waits() -> int:
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
-def once(files: Iterable[File], seen: set[tuple[int, int]]) -> Iterator[File]:
-    """The regular files among `files`, hard links of one file once: the first.
-
-    Args:
-        seen: inodes that have come before; those of `files` are added.
-    """
-    for file in files:
-        if file.type != "file" or file.inode in seen:
-            continue
-        if file.inode != (0, 0):
-            seen.add(file.inode)
-        yield file
-
-
-def each_in(
-    rootfs: RootFS,
-    top: str,
-    wanted: Callable[[File, bytes], bool],
-    look: Callable[[File, BinaryIO], T],
-) -> Iterator[tuple[File, T | Unreadable]]:
-    """`RootFS.each` by the other methods of `rootfs`."""
-
-    def in_order(file: File) -> tuple[list[str], str]:
-        parent, _, name = file.path.rpartition("/")
-        return parent.split("/"), name
-
-    for file in once(sorted(rootfs.walk(top), key=in_order), set()):
-        try:
-            with rootfs.open(file.path) as content:
-                head = b""
-                while len(head) < HEAD and (more := content.read(HEAD - len(head))):
-                    head += more
-                if wanted(file, head):
-                    yield file, look(file, content)
-        except Unreadable as unreadable:
-            yield file, unreadable
-        except OSError as error:
-            _fail(file.path, error)
-
-
-def components(path: str) -> list[str]:
-    """The parts of a path, last one first."""
-    return [part for part in reversed(path.split("/")) if part not in ("", ".")]
-
-
-def normal(path: str) -> str:
-    return "/" + "/".join(reversed(components(path)))
-
-
 def _statuses(directory: _Directory) -> Iterator[tuple[str, Status]]:
     fd = directory.fd
     for name in _names(directory):
@@ -546,28 +490,6 @@ def _type(status: os.stat_result) -> FileType:
 
 def _problem(path: str, file: File | None, place: _Place) -> str:
     return led(path, file, place.path, place.problem or "")
-
-
-def led(path: str, file: File | None, reached: str, problem: str) -> str:
-    """`problem` of the place that was reached, told of `path` that led there.
-
-    Args:
-        file: what is at `path` itself.
-    """
-    if reached == normal(path) or problem == "is in a link loop":
-        return problem
-    if file is not None and file.type == "symlink":
-        return f"is a symlink to {reached}, which {problem}"
-    if normal(path).startswith(f"{reached}/"):
-        return f"lies below {reached}, which {problem}"
-    return f"leads to {reached}, which {problem}"
-
-
-def size_text(count: int) -> str:
-    for unit, name in ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB")):
-        if count >= unit and count % unit == 0:
-            return f"{count // unit} {name}"
-    return f"{count} bytes"
 
 
 def _fail(path: str, error: OSError) -> NoReturn:

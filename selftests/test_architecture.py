@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mlcheck.kept import version
+
 PACKAGE = Path(__file__).parents[1] / "mlcheck"
 
 # Who may import what of mlcheck. A name stands for itself and everything below it. The order is
@@ -21,10 +23,11 @@ ALLOWED = {
     "expectations": set(),
     "image": {"errors"},
     "profile": {"errors", "expectations", "toml_lines", "verdict"},
-    "rootfs": {"errors", "facts", "engines.base"},
-    "engines": {"errors", "facts", "image", "rootfs", "engines"},
+    "files": {"facts"},
+    "rootfs": {"errors", "facts", "files", "engines.base"},
+    "engines": {"errors", "facts", "files", "image", "rootfs", "engines"},
     "probes": {"errors", "facts", "engines.base", "probes"},
-    "kept": {"__init__", "engines.base", "facts", "kept", "reference.cache", "rootfs"},
+    "kept": {"__init__", "engines.base", "facts", "files", "kept", "reference.cache", "rootfs"},
     "checks": {"expectations", "facts", "profile", "verdict", "checks"},
     "reference": {"errors", "reference"},
     "report": {"verdict", "report"},
@@ -128,3 +131,13 @@ def test_checks_do_no_input_or_output() -> None:
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
             }
             assert not calls & {"open", "exec", "eval", "print"}, name
+
+
+def test_kept_facts_depend_on_the_source_of_all_that_reads() -> None:
+    """What probes import, and what that imports, is in the version of kept facts; what an engine
+    takes from elsewhere (how an image is called) has no part in what is read."""
+    known = {reader.removesuffix(".py") for reader in version._READERS}
+    for name, file in modules():
+        if name.partition(".")[0] in known - {"engines"}:
+            used = {imported.split(".")[1] for imported in imports(file) if "mlcheck." in imported}
+            assert used <= known | {"__version__", "image", "reference", "kept"}, name

@@ -17,7 +17,8 @@ import pytest
 
 from mlcheck.engines.base import RootFS, Unreadable
 from mlcheck.errors import ProbeError
-from mlcheck.rootfs import LINK_LIMIT, DirectoryRootFS
+from mlcheck.files import LINK_LIMIT
+from mlcheck.rootfs import DirectoryRootFS
 
 MIB = 1024 * 1024
 

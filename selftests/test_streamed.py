@@ -19,7 +19,8 @@ from mlcheck.engines.oci_client import DOCKER, PODMAN, Client, Dialect, connect
 from mlcheck.engines.streamed import StreamedRootFS
 from mlcheck.errors import EngineError, ProbeError
 from mlcheck.facts import File, ResolvedFile
-from mlcheck.rootfs import LINK_LIMIT, DirectoryRootFS
+from mlcheck.files import LINK_LIMIT
+from mlcheck.rootfs import DirectoryRootFS
 
 pytestmark = pytest.mark.engine("docker", "podman")
 

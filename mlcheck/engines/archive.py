@@ -33,8 +33,8 @@ from mlcheck.engines.tar_headers import BrokenArchive
 from mlcheck.engines.tree import TreeRootFS
 from mlcheck.errors import EngineError, NothingRuns, UsageError
 from mlcheck.facts import Environment, File
+from mlcheck.files import normal
 from mlcheck.image import ImageRef
-from mlcheck.rootfs import normal
 
 KINDS = ("docker-archive", "oci-archive", "oci")
 

@@ -27,8 +27,8 @@ from mlcheck.engines.byte_sources import (
 )
 from mlcheck.engines.tar_headers import BrokenArchive
 from mlcheck.errors import EngineError, UsageError
+from mlcheck.files import LINK_LIMIT, components
 from mlcheck.image import ImageRef
-from mlcheck.rootfs import LINK_LIMIT, components
 
 _TAR_OPTIONS = {"gzip": "-z", "zstd": "--zstd"}
 

@@ -25,7 +25,7 @@ from mlcheck.engines.streamed_file import StreamedFile
 from mlcheck.engines.tar_stream import BrokenArchive, Member, TarStream
 from mlcheck.engines.tree import Node, TreeRootFS
 from mlcheck.errors import EngineError, ProbeError
-from mlcheck.rootfs import components
+from mlcheck.files import components
 
 ENTRY_LIMIT = 2_000_000
 """Files whose facts are kept in memory, about 500 bytes each; large images have 100,000."""

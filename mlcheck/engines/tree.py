@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Generic, TypeVar
 
-from mlcheck.engines.base import T, Unreadable
+from mlcheck.engines.base import HEAD, T, Unreadable
 from mlcheck.errors import ProbeError
 from mlcheck.facts import File, FileType, ResolvedFile
-from mlcheck.rootfs import (
+from mlcheck.files import (
     LINK_LIMIT,
     PATH_LIMIT,
     TYPE_WORDS,
     components,
-    each_in,
     led,
     normal,
+    once,
     size_text,
 )
 
@@ -184,7 +184,25 @@ class TreeRootFS(abc.ABC, Generic[N]):
         look: Callable[[File, BinaryIO], T],
     ) -> Iterator[tuple[File, T | Unreadable]]:
         """Look into the regular files below `top`; see `mlcheck.engines.base.RootFS.each`."""
-        return each_in(self, top, wanted, look)
+
+        def in_order(file: File) -> tuple[list[str], str]:
+            parent, _, name = file.path.rpartition("/")
+            return parent.split("/"), name
+
+        for file in once(sorted(self.walk(top), key=in_order), set()):
+            try:
+                with self.open(file.path) as content:
+                    head = b""
+                    while len(head) < HEAD and (more := content.read(HEAD - len(head))):
+                        head += more
+                    if wanted(file, head):
+                        yield file, look(file, content)
+            except Unreadable as unreadable:
+                yield file, unreadable
+            except OSError as error:
+                raise ProbeError(
+                    f"{file.path}: cannot be read on this machine: {error.strerror or error}."
+                ) from error
 
     def _locate(self, path: str, *, follow: bool = True) -> Place[N]:
         """Walk to `path`; with `follow`, through a final symlink too."""

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlcheck.engines.base import OpenImage
-from mlcheck.rootfs import PATH_LIMIT, DirectoryRootFS, Row
+from mlcheck.files import PATH_LIMIT
+from mlcheck.rootfs import DirectoryRootFS, Row
 
 SETTLED_NS = 2_000_000_000
 """How long nothing may have changed. The kernel's clock ticks every 1 to 10 ms; a file server may
