@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib
 import os
 import sys
@@ -27,8 +26,6 @@ take half a second."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 2 for a user's mistake and 3 for an engine's trouble."""
-    # A command ends soon, and the collector would go through 100,000 files again and again.
-    gc.disable()
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser(argv).parse_args(argv)
     try:

@@ -33,6 +33,7 @@ from mlcheck.files import (
     normal,
     once,
     size_text,
+    without_collection,
 )
 
 THREADS = 4
@@ -231,6 +232,9 @@ class DirectoryRootFS:
         directory = self._directory_at(self._locate(top))
         if directory is None:
             return
+        with without_collection():
+            for _ in self._directories(directory.path):
+                pass
         real, shown = directory.path.rstrip("/"), normal(top).rstrip("/")
         for file in self._below(directory):
             yield file if real == shown else file._replace(path=shown + file.path[len(real) :])
@@ -248,13 +252,14 @@ class DirectoryRootFS:
         shown = normal(top).rstrip("/")
         work: list[tuple[str, list[File]]] = []
         seen: set[tuple[int, int]] = set()
-        for path, entries in self._directories(directory.path):
-            files = list(once(entries, seen))
-            if directory.path != normal(top):
-                below = len(directory.path.rstrip("/"))
-                files = [file._replace(path=shown + file.path[below:]) for file in files]
-            if files:
-                work.append((path, files))
+        with without_collection():
+            for path, entries in self._directories(directory.path):
+                files = list(once(entries, seen))
+                if directory.path != normal(top):
+                    below = len(directory.path.rstrip("/"))
+                    files = [file._replace(path=shown + file.path[below:]) for file in files]
+                if files:
+                    work.append((path, files))
         left = iter([work[start : start + _BATCH] for start in range(0, len(work), _BATCH)])
         for batch in left:
             waits = _waits()

@@ -11,10 +11,8 @@ of its name in the same layer (it hides only what is below).
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -24,7 +22,7 @@ from mlcheck.engines.tar_headers import BLOCK, BrokenArchive, next_member
 from mlcheck.engines.tree import Node
 from mlcheck.errors import EngineError
 from mlcheck.facts import FileType
-from mlcheck.files import LINK_LIMIT, PATH_LIMIT, components
+from mlcheck.files import LINK_LIMIT, PATH_LIMIT, components, without_collection
 
 ENTRY_LIMIT = 1_000_000
 """Members of all layers, about 700 bytes of memory each; large images have 150,000."""
@@ -96,21 +94,8 @@ def index_layer(source: Source, digest: str) -> LayerIndex:
         BrokenArchive: it is no intact tar archive, or has more than can be kept.
         EngineError: this machine cannot read it.
     """
-    with _without_collection():
+    with without_collection():
         return _index(_Reader(source), digest)
-
-
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Python's search for cycles, which there are none here, would double the time: it looks at all
-    that was made so far, again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _index(reader: _Reader, digest: str) -> LayerIndex:
@@ -216,7 +201,7 @@ def merged(layers: Sequence[LayerIndex]) -> LayerNode:
     """
     numbers = itertools.count(1)
     root = _directory(implied=True)
-    with _without_collection():
+    with without_collection():
         for number, layer in enumerate(layers):
             top = _unpacked(layer, number, numbers)
             _resolve_links(root, top, layer)
