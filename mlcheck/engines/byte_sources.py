@@ -11,7 +11,6 @@ All are safe for use from several threads.
 from __future__ import annotations
 
 import functools
-import io
 import os
 import stat
 import sys
@@ -23,6 +22,7 @@ from typing import Any, Literal, Protocol
 
 from zlib_ng import zlib_ng
 
+from mlcheck.engines.sized_file import SizedFile
 from mlcheck.engines.tar_headers import BrokenArchive
 from mlcheck.errors import EngineError
 
@@ -347,7 +347,7 @@ def _zstd() -> Any:
     return zstd
 
 
-class SourceFile(io.RawIOBase):
+class SourceFile(SizedFile):
     """A part of a source as a file: seekable, unbuffered.
 
     Args:
@@ -356,28 +356,10 @@ class SourceFile(io.RawIOBase):
     """
 
     def __init__(self, source: Source, offset: int, size: int, start: bytes, name: str) -> None:
+        super().__init__(size, start)
         self._source = source
         self._offset = offset
-        self._size = size
-        self._start = start
         self._name = name
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        if at < 0:
-            raise ValueError("negative seek position")
-        self._at = at
-        return at
 
     def read(self, size: int | None = -1, /) -> bytes:
         left = max(self._size - self._at, 0)

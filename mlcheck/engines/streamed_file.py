@@ -6,11 +6,10 @@ directory is full.
 
 from __future__ import annotations
 
-import io
-import os
 import tempfile
 from collections.abc import Callable
 
+from mlcheck.engines.sized_file import SizedFile
 from mlcheck.engines.tar_stream import BrokenArchive, TarStream
 from mlcheck.errors import EngineError
 
@@ -20,7 +19,7 @@ IN_MEMORY = 1024 * 1024
 _CHUNK = 1024 * 1024
 
 
-class StreamedFile(io.RawIOBase):
+class StreamedFile(SizedFile):
     """See above.
 
     Args:
@@ -30,29 +29,11 @@ class StreamedFile(io.RawIOBase):
     """
 
     def __init__(self, size: int, start: bytes, fetch: Callable[[], TarStream]) -> None:
-        self._size = size
-        self._start = start
+        super().__init__(size, start)
         self._fetch = fetch
         self._stream: TarStream | None = None
         self._fetched = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - see close()
         self._count = 0
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        if at < 0:
-            raise ValueError("negative seek position")
-        self._at = at
-        return at
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
         end = min(self._at + min(len(buffer), _CHUNK), self._size)
