@@ -111,7 +111,7 @@ def test_doctor_says_what_works_and_what_helps(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     engines = {engine["engine"]: engine for engine in said["engines"]}
-    assert list(engines) == ["docker", "podman", "apptainer", "singularity", "sandbox"]
+    assert list(engines) == ["docker", "podman", "apptainer", "singularity", "sandbox", "archive"]
     for name, place in (("docker", "none"), ("podman", "no")):
         assert not engines[name]["usable"]
         assert f"nothing answers at unix://{tmp_path}/{place}" in engines[name]["what"]
