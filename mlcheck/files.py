@@ -52,6 +52,12 @@ def once(files: Iterable[File], seen: set[tuple[int, int]]) -> Iterator[File]:
         yield file
 
 
+def in_order(file: File) -> tuple[list[str], str]:
+    """Key of the order in which `RootFS.each` finds files."""
+    parent, _, name = file.path.rpartition("/")
+    return parent.split("/"), name
+
+
 def components(path: str) -> list[str]:
     """The parts of a path, last one first."""
     return [part for part in reversed(path.split("/")) if part not in ("", ".")]

@@ -95,6 +95,20 @@ class _Place:
     problem: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of an image, in a directory of its own.
+
+    Args:
+        digest: of its tar archive, which the engine has compared with the content.
+        rootfs: what the layer itself has. What hides files of lower layers is there as the
+            engine writes it down: character devices, extended attributes.
+    """
+
+    digest: str
+    rootfs: DirectoryRootFS
+
+
 class DirectoryRootFS:
     """The image in the host directory `root`; see `mlcheck.engines.base.RootFS`.
 
@@ -104,12 +118,16 @@ class DirectoryRootFS:
     Args:
         root: an existing directory.
 
+    Attributes:
+        layers: which overlayfs shows there as one, the lowest first; none where that is not known.
+
     Raises:
         ProbeError: this machine's permissions forbid it to be opened.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.layers: tuple[Layer, ...] = ()
         try:
             fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:

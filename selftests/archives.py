@@ -89,9 +89,10 @@ def layout(
     *,
     how: str = "gzip",
     config: Mapping[str, Any] | None = None,
+    config_file: bytes | None = None,
     media_type: str = "application/vnd.oci.image.layer.v1.tar+gzip",
 ) -> dict[str, bytes]:
-    """The files of an OCI layout."""
+    """The files of an OCI layout; `config_file` stands for a configuration that fits."""
     blobs: dict[str, bytes] = {}
 
     def put(kind: str, data: bytes) -> dict[str, Any]:
@@ -101,7 +102,10 @@ def layout(
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
-        "config": put("application/vnd.oci.image.config.v1+json", configuration(layers, config)),
+        "config": put(
+            "application/vnd.oci.image.config.v1+json",
+            config_file or configuration(layers, config),
+        ),
         "layers": [put(media_type, packed(one, how)) for one in layers],
     }
     entry = put(MANIFEST, json.dumps(manifest).encode())

@@ -26,8 +26,10 @@ ALLOWED = {
     "files": {"facts"},
     "rootfs": {"errors", "facts", "files", "engines.base"},
     "engines": {"errors", "facts", "files", "image", "rootfs", "engines"},
-    "probes": {"errors", "facts", "engines.base", "probes"},
-    "kept": {"__init__", "engines.base", "facts", "files", "kept", "reference.cache", "rootfs"},
+    "layered": {"engines.base", "facts", "files"},
+    "probes": {"errors", "facts", "engines.base", "layered", "probes"},
+    "kept": {"__init__", "engines.base", "errors", "facts", "files", "kept", "layered"}
+    | {"reference.cache", "rootfs"},
     "checks": {"expectations", "facts", "profile", "verdict", "checks"},
     "reference": {"errors", "reference"},
     "report": {"verdict", "report"},

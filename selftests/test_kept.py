@@ -33,6 +33,7 @@ from mlcheck.image import ImageRef
 from mlcheck.kept import Static, Store, content, version
 from mlcheck.kept.content import fingerprint, of_image
 from mlcheck.kept.fact_json import FactJson
+from mlcheck.layered import BY_LAYER
 from mlcheck.probes import (
     PROBES,
     Questions,
@@ -60,6 +61,9 @@ KEPT = (
     *(system.files, system.os_release, system.scripts),
 )
 """Every probe whose facts are kept; a test sees that none is missing."""
+
+OF_LAYERS = tuple(way.of_layer for way in BY_LAYER.values())
+"""What is kept of layers."""
 
 RUNS: tuple[str, ...] = (
     "environment",
@@ -432,23 +436,6 @@ def test_an_answer_for_other_probes_is_made_only_for_them(tree: Path, store: Sto
     assert ["_once" in vars(later) for later in made] == [True, False]
 
 
-def test_a_layer_is_probed_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever images share it."""
-    codec, made = FactJson[OsRelease](OsRelease), []
-
-    def ask() -> OsRelease:
-        made.append(1)
-        return OsRelease({}, None)
-
-    for digest in ("sha256:1", "sha256:1", "sha256:2"):
-        assert kept.of_layer(digest, "index", codec, ask) == OsRelease({}, None)
-    assert len(made) == 2
-    assert {folder.kind for folder in kept.default().folders()} == {"layer"}
-    monkeypatch.setenv(kept.OFF, "1")
-    kept.of_layer("sha256:1", "index", codec, ask)
-    assert len(made) == 3
-
-
 # Kept is what was found
 
 
@@ -504,7 +491,9 @@ def values(shape: Any) -> st.SearchStrategy[Any]:
     raise AssertionError(f"no values of {shape} are known here")
 
 
-@pytest.mark.parametrize("probe", KEPT, ids=lambda probe: f"{probe.__module__}.{probe.__name__}")
+@pytest.mark.parametrize(
+    "probe", (*KEPT, *OF_LAYERS), ids=lambda probe: f"{probe.__module__}.{probe.__name__}"
+)
 @settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_facts_go_to_json_and_back(probe: Callable[..., object], data: st.DataObject) -> None:

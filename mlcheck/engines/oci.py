@@ -172,9 +172,14 @@ class OpenOci:
         self._closed = False
 
     @functools.cached_property
-    def _config(self) -> dict[str, Any]:
+    def _inspected(self) -> Mapping[str, Any]:
         with self.lock, engine_errors(self._dialect, f"inspect {self.ref.text}"):
-            return dict(self.client().inspect_image(self._image).get("Config") or {})
+            found: Mapping[str, Any] = self.client().inspect_image(self._image)
+            return found
+
+    @property
+    def _config(self) -> Mapping[str, Any]:
+        return self._inspected.get("Config") or {}
 
     @functools.cached_property
     def environment(self) -> Environment:
@@ -198,7 +203,7 @@ class OpenOci:
             channels = self._channels()
             for way in self._ways:
                 if channels is not None and self._running is not None and way != "streamed":
-                    if (found := local_files(self._running[0], way)) is not None:
+                    if (found := local_files(self._running[0], way, self._inspected)) is not None:
                         return found
                 elif way == "streamed":
                     return self._streamed()

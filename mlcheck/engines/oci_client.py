@@ -63,6 +63,8 @@ class Dialect:
             command that was started through its API (`exit_command_delay` in containers.conf(5)).
         exports: whether its archives of single files follow symlinks and tell no owners, so that
             facts have to come from an export of the whole container.
+        names_tell: whether it believes what an image claims of its layers' digests, and names their
+            directories after the true ones (docker refuses such an image).
         formats: the kinds of archives that it loads.
         images_api: where its own API for images is; "" for docker's.
         insecure, certificates: where its administrator allows plain HTTP, and puts certificates
@@ -84,6 +86,7 @@ class Dialect:
     tmpfs: str
     monitor: tuple[str, str] | None
     exports: bool
+    names_tell: bool
     formats: tuple[Kind, ...]
     images_api: str
     insecure: str
@@ -108,6 +111,7 @@ DOCKER = Dialect(
     tmpfs="rw,exec,nosuid,nodev,mode=1777",
     monitor=None,
     exports=False,
+    names_tell=False,
     formats=("docker-archive",),
     images_api="",
     insecure='"insecure-registries" in /etc/docker/daemon.json',
@@ -134,6 +138,7 @@ PODMAN = Dialect(
     tmpfs="rw,exec,nosuid,nodev,mode=1777,notmpcopyup",
     monitor=("conmon", "--exec-process-spec"),
     exports=True,
+    names_tell=True,
     formats=("docker-archive", "oci-archive", "oci"),
     # The one like docker's looks for short names at docker.io only.
     images_api="v4.0.0/libpod",

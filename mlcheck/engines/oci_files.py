@@ -11,7 +11,7 @@ streamed: archives from the engine; for daemons elsewhere, and for containers th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ import docker
 from mlcheck.engines.base import RootFS
 from mlcheck.engines.oci_client import Client, engine_errors
 from mlcheck.engines.oci_container import Container
+from mlcheck.engines.oci_layers import layers
 from mlcheck.engines.oci_monitors import has_arguments
 from mlcheck.engines.streamed import StreamedRootFS
 from mlcheck.errors import ProbeError
@@ -37,8 +38,12 @@ _PLAIN = {"Accept-Encoding": "identity"}
 """Without this, docker compresses archives, which takes seven times as long on one machine."""
 
 
-def local_files(container: Container, way: Way) -> RootFS | None:
-    """The container's files, read as files of this machine; None where that cannot be."""
+def local_files(container: Container, way: Way, image: Mapping[str, Any]) -> RootFS | None:
+    """The container's files, read as files of this machine; None where that cannot be.
+
+    Args:
+        image: what the engine says of it.
+    """
     pid = container.pid
     if pid is None or way == "streamed":
         return None
@@ -53,6 +58,9 @@ def local_files(container: Container, way: Way) -> RootFS | None:
             # The engine's word is not enough: it may speak of another machine's directory.
             if not os.path.samestat(directory.stat(), process.stat()):
                 rootfs = None
+            else:
+                names_tell = container.client.dialect.names_tell
+                rootfs.layers = layers(image, container.state, names_tell=names_tell)
         if rootfs is not None:
             rootfs.listdir("/")
     except (OSError, ProbeError):

@@ -20,6 +20,7 @@ from mlcheck.files import (
     PATH_LIMIT,
     TYPE_WORDS,
     components,
+    in_order,
     led,
     normal,
     once,
@@ -184,11 +185,6 @@ class TreeRootFS(abc.ABC, Generic[N]):
         look: Callable[[File, BinaryIO], T],
     ) -> Iterator[tuple[File, T | Unreadable]]:
         """Look into the regular files below `top`; see `mlcheck.engines.base.RootFS.each`."""
-
-        def in_order(file: File) -> tuple[list[str], str]:
-            parent, _, name = file.path.rpartition("/")
-            return parent.split("/"), name
-
         for file in once(sorted(self.walk(top), key=in_order), set()):
             try:
                 with self.open(file.path) as content:

@@ -77,6 +77,10 @@ def _key(image: OpenImage, since_ns: int) -> str | None:
             f"/proc/self/fd/{rootfs.fileno()}"
         )  # the directory itself, wherever it is by now
         return _on_cvmfs(path) or fingerprint(path, since_ns, rootfs.remember)
+    if image.engine in _STORES and ref.kind in ("oci", "oci-archive"):
+        # The digest is that of a configuration, and podman does not compare the layers with it.
+        told = isinstance(rootfs, DirectoryRootFS) and rootfs.layers
+        return f"digest {image.digest}" if told else None
     if image.engine in _STORES or ref.kind == "sif":
         return f"digest {image.digest}"
     if ref.kind in ("docker-archive", "oci-archive", "oci"):

@@ -10,10 +10,12 @@ depend on this machine, its kernel, its processor and its load.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import functools
 import json
+import os
 import threading
 import time
 import typing
@@ -22,10 +24,13 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from mlcheck.engines.base import OpenImage, RootFS
+from mlcheck.errors import ProbeError
 from mlcheck.facts import Environment
 from mlcheck.kept.content import Content, of_image
-from mlcheck.kept.store import Store, default, switched_off
+from mlcheck.kept.store import Kept, Store, default, switched_off
 from mlcheck.kept.version import source_of
+from mlcheck.layered import BY_LAYER, ByLayer, Parts
+from mlcheck.rootfs import DirectoryRootFS
 
 if TYPE_CHECKING:
     from mlcheck.kept.fact_json import FactJson
@@ -97,8 +102,7 @@ class Static:
         # What is cached by functools has lost its type variable.
         codec = cast("FactJson[T]", _codec(probe))
         found = self._store.find(content, question, codec, lambda: self._made(probe, args, kwargs))
-        if found.since is not None:
-            self._oldest = min(found.since, self._oldest or found.since)
+        self._since(found)
         if dataclasses.is_dataclass(found.value):
             self._known[id(found.value)] = (found.value, question)
         return found.value
@@ -126,6 +130,10 @@ class Static:
             found.append(self._store.trouble)
         return tuple(found)
 
+    def _since(self, found: Kept[Any]) -> None:
+        if found.since is not None:
+            self._oldest = min(found.since, self._oldest or found.since)
+
     def _made(self, probe: Callable[..., T], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> T:
         """The answer of the probe, which gets what a static one may have."""
         files = _Files(self._image.rootfs, self._image.environment)
@@ -135,7 +143,32 @@ class Static:
                 return value.answer
             return files if value is self._image else value
 
-        return probe(*map(given, args), **{name: given(item) for name, item in kwargs.items()})
+        args = tuple(map(given, args))
+        kwargs = {name: given(item) for name, item in kwargs.items()}
+        if (way := BY_LAYER.get(probe)) is not None:
+            with contextlib.suppress(ProbeError):  # what is in the way may be hidden in the image
+                if parts := self._parts(way, way.where(*args, **kwargs)):
+                    return cast("T", way.joined(parts, *args, **kwargs))
+        return probe(*args, **kwargs)
+
+    def _parts(self, way: ByLayer, where: str) -> Parts[object]:
+        """What is known of each layer, or found now; nothing where layers cannot be told apart."""
+        rootfs = self._image.rootfs
+        layers = rootfs.layers if isinstance(rootfs, DirectoryRootFS) else ()
+        if self._store is None or not layers or rootfs.resolve(where).final_path != where:
+            return ()  # with a symlink in the way, layers have the files elsewhere
+        function = _plain_function(way.of_layer)
+        name = f"{function.__module__}.{function.__qualname__}"
+        question = json.dumps([name, source_of(function.__code__.co_filename), where])
+        codec = _codec(function)
+        parts = []
+        for layer in layers:
+            content = Content("layer", layer.digest, f"{os.geteuid()} {layer.digest}")
+            make = functools.partial(way.of_layer, layer.rootfs, where)
+            found = self._store.find(content, question, codec, make)
+            self._since(found)
+            parts.append((layer.rootfs, found.value))
+        return parts
 
     @functools.cached_property
     def _environment(self) -> object:

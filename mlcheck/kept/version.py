@@ -11,7 +11,16 @@ from pathlib import Path
 import mlcheck
 
 _PACKAGE = Path(mlcheck.__file__).parent
-_READERS = ("rootfs.py", "files.py", "errors.py", "facts", "probes", "engines", "kept")
+_READERS = (
+    "rootfs.py",
+    "files.py",
+    "layered.py",
+    "errors.py",
+    "facts",
+    "probes",
+    "engines",
+    "kept",
+)
 """All that has a part in reading an image. What only judges or reports may change freely."""
 
 _LIBRARIES = ("lief", "pydantic")

@@ -39,6 +39,7 @@ from mlcheck.facts import (
     Problem,
     RecordedFile,
 )
+from mlcheck.layered import BY_LAYER, ByLayer, Known, Parts
 from mlcheck.probes.installed import RECORD_LIMIT
 from mlcheck.probes.reading import load_json, opened, shortened
 
@@ -48,6 +49,7 @@ HASH_LIMIT = 16 * 1024**3
 EXPLAIN_LIMIT = 64 * 1024**2
 """Bytes of a file with another hash that is searched for the prefix."""
 
+_THREADS = min(4, os.cpu_count() or 1)
 _BATCH = 100
 """Files that one thread reads in a row."""
 
@@ -208,8 +210,52 @@ def contents(rootfs: RootFS, recorded: CondaRecords) -> FileContents:
     Raises:
         ProbeError: this machine forbids reading a file.
     """
+    return _compared((), rootfs, recorded)
+
+
+def of_layer(layer: RootFS, prefix: str) -> Mapping[str, str]:
+    """Hashes of a layer's files that its own records list, by path.
+
+    Raises:
+        ProbeError: this machine forbids reading a file.
+    """
+    paths = [file.path for _, _, file in _work(layer, records(layer, prefix)) if not file.target]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(lambda path: _hashed(layer, path)[0], paths)
+        return {path: digest for path, digest in zip(paths, found, strict=True) if digest}
+
+
+def _prefix(_: RootFS, recorded: CondaRecords) -> str:
+    return recorded.prefix
+
+
+def _compared(
+    parts: Parts[Mapping[str, str]], rootfs: RootFS, recorded: CondaRecords
+) -> FileContents:
+    """What `contents` finds, without reading what layers have told."""
+    worker = _Contents(rootfs, recorded.prefix, Known(parts))
+    work = _work(rootfs, recorded)
+    batches = [work[start : start + _BATCH] for start in range(0, len(work), _BATCH)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for _ in pool.map(worker.judge, batches):
+            pass
+    return FileContents(
+        compared=len(work),
+        hashed=worker.hashed,
+        size=worker.size,
+        changed=tuple(sorted(worker.changed, key=_path)),
+        relocated=worker.relocated,
+        rewritten=tuple(sorted(worker.rewritten)),
+        unjudged=tuple(sorted(worker.unjudged, key=_path)),
+    )
+
+
+BY_LAYER[contents] = ByLayer(of_layer, _prefix, _compared)
+
+
+def _work(rootfs: RootFS, recorded: CondaRecords) -> list[tuple[str, Sequence[RecordedFile], File]]:
+    """The recorded files that are there and have a recorded hash, with what is recorded of each."""
     there = {file.path: file for file in rootfs.walk(recorded.prefix)}
-    worker = _Contents(rootfs, recorded.prefix)
     work: list[tuple[str, Sequence[RecordedFile], File]] = []
     for path, entries in _by_path(recorded.files).items():
         if _is_bytecode(path, entries) or not any(_wanted(entry) for entry in entries):
@@ -225,26 +271,15 @@ def contents(rootfs: RootFS, recorded: CondaRecords) -> FileContents:
         work.append((path, entries, file))
     # As they lie on the disk or in the archive, as far as their numbers tell.
     work.sort(key=lambda item: item[2].inode)
-    batches = [work[start : start + _BATCH] for start in range(0, len(work), _BATCH)]
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(worker.judge, batches):
-            pass
-    return FileContents(
-        compared=len(work),
-        hashed=worker.hashed,
-        size=worker.size,
-        changed=tuple(sorted(worker.changed, key=_path)),
-        relocated=worker.relocated,
-        rewritten=tuple(sorted(worker.rewritten)),
-        unjudged=tuple(sorted(worker.unjudged, key=_path)),
-    )
+    return work
 
 
 class _Contents:
     """What several threads find out about the files' contents."""
 
-    def __init__(self, rootfs: RootFS, prefix: str) -> None:
+    def __init__(self, rootfs: RootFS, prefix: str, known: Known[str]) -> None:
         self._rootfs = rootfs
+        self._known = known
         self._prefix = prefix
         self._lock = threading.Lock()
         self.hashed = self.size = self.relocated = 0
@@ -266,7 +301,7 @@ class _Contents:
         if plain and file.type == "file" and None not in sizes and file.size not in sizes:
             self._explain(path, entries, file, f"{file.size} bytes")
             return
-        digest = self._digest(path)
+        digest = self._digest(file)
         if digest is None:
             self._add(self.unjudged, path, entries, "too large to be read")
         elif any(digest == entry.in_prefix for entry in entries):
@@ -280,19 +315,15 @@ class _Contents:
         else:
             self._explain(path, entries, file, f"SHA-256 {digest[:16]}...")
 
-    def _digest(self, path: str) -> str | None:
-        """SHA-256 in hex; None for a file that is too large."""
-        digest, size = hashlib.sha256(), 0
-        with opened(self._rootfs, path) as content:
-            while chunk := content.read(_CHUNK):
-                size += len(chunk)
-                if size > HASH_LIMIT:
-                    return None
-                digest.update(chunk)
-        with self._lock:
-            self.hashed += 1
-            self.size += size
-        return digest.hexdigest()
+    def _digest(self, file: File) -> str | None:
+        """SHA-256 of a file, or of what a symlink leads to; None where that is too large."""
+        known = self._known.of(file)
+        digest, size = (known, file.size) if known else _hashed(self._rootfs, file.path)
+        if digest is not None:
+            with self._lock:
+                self.hashed += 1
+                self.size += size
+        return digest
 
     def _explain(self, path: str, entries: Sequence[RecordedFile], file: File, found: str) -> None:
         """Find out how a file differs from the recorded one."""
@@ -336,6 +367,18 @@ class _Contents:
         recorded = f"{size}SHA-256 {digest[:16]}..."
         with self._lock:
             to.append(FileDifference(path, _packages(entries), found, recorded))
+
+
+def _hashed(rootfs: RootFS, path: str) -> tuple[str | None, int]:
+    """SHA-256 in hex of a file, None where it is too large; and how many bytes were read."""
+    digest, size = hashlib.sha256(), 0
+    with opened(rootfs, path) as content:
+        while chunk := content.read(_CHUNK):
+            size += len(chunk)
+            if size > HASH_LIMIT:
+                return None, size
+            digest.update(chunk)
+    return digest.hexdigest(), size
 
 
 def _other_shebangs(content: bytes, prefix: str) -> list[bytes]:

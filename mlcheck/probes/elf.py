@@ -7,12 +7,14 @@ that are known to be in order.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Sequence
 from typing import BinaryIO
 
 from mlcheck.engines.base import RootFS, Unreadable
 from mlcheck.facts import ElfFile, ElfFiles, File, Problem
+from mlcheck.layered import BY_LAYER, ByLayer, Known, Parts
 from mlcheck.probes import elf_cut
 from mlcheck.probes.lief_client import LIEF
 from mlcheck.probes.reading import opened
@@ -48,6 +50,63 @@ def probe(rootfs: RootFS, top: str = "/opt/conda") -> ElfFiles:
 
 def _cut(file: File, content: BinaryIO) -> elf_cut.Cut:
     return elf_cut.cut(content, file.path)
+
+
+def of_layer(layer: RootFS, top: str) -> ElfFiles:
+    """The same of one layer, with every name of a file: another layer may hide the first.
+
+    Raises:
+        ProbeError: this machine forbids reading a file.
+    """
+    found = probe(layer, top)
+    by_path: dict[str, ElfFile | Problem] = {**found.files}
+    by_path |= {problem.path: problem for problem in found.problems}
+    files = [file for file in layer.walk(top) if file.type == "file"]
+    by_inode = {file.inode: by_path[file.path] for file in files if file.path in by_path}
+    named = [
+        dataclasses.replace(by_inode[file.inode], path=file.path)
+        for file in files
+        if file.inode in by_inode
+    ]
+    return ElfFiles(
+        {fact.path: fact for fact in named if isinstance(fact, ElfFile)},
+        found.scanned,
+        tuple(fact for fact in named if isinstance(fact, Problem)),
+    )
+
+
+def _joined(parts: Parts[ElfFiles], rootfs: RootFS, top: str = "/opt/conda") -> ElfFiles:
+    """What `probe` finds, with as few files opened as can be."""
+    known = Known[ElfFile | Problem](
+        [
+            (layer, {**found.files, **{problem.path: problem for problem in found.problems}})
+            for layer, found in parts
+        ]
+    )
+    chosen, scanned = known.below(rootfs, top)
+    found = [known.of(file) or _fact_or_problem(rootfs, file.path) for file in chosen]
+    return ElfFiles(
+        {fact.path: fact for fact in found if isinstance(fact, ElfFile)},
+        scanned,
+        tuple(fact for fact in found if isinstance(fact, Problem)),
+    )
+
+
+def _fact_or_problem(rootfs: RootFS, path: str) -> ElfFile | Problem | None:
+    """None: the file does not begin as ELF."""
+    try:
+        with opened(rootfs, path) as content:
+            is_elf = content.read(len(elf_cut.MAGIC)) == elf_cut.MAGIC
+            return parse(content, path) if is_elf else None
+    except Unreadable as unreadable:
+        return Problem(unreadable.path, unreadable.what)
+
+
+def _top(_: RootFS, top: str = "/opt/conda") -> str:
+    return top
+
+
+BY_LAYER[probe] = ByLayer(of_layer, _top, _joined)
 
 
 def probe_files(rootfs: RootFS, paths: Sequence[str]) -> ElfFiles:
