@@ -11,12 +11,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import commands, data, elf, images, overhead, static
+from benchmarks import commands, data, elf, images, layers, overhead, static
 from benchmarks.measure import Setting
 
 ALL = {
     "elf": elf.tables,
     "static": static.tables,
+    "layers": layers.tables,
     "images": images.tables,
     "commands": commands.tables,
     "overhead": overhead.tables,

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -125,27 +125,33 @@ def _size(path: Path) -> int:
     return sum(p.lstat().st_size for p in (path, *path.rglob("*")) if p.is_file())
 
 
-def docker_archive(root: Path, file: Path) -> None:
-    """`docker save` of an image with one layer."""
-    with _layer(root) as layer:
-        digest, size = hashlib.sha256(), 0
-        while data := layer.read(_CHUNK):
-            digest.update(data)
-            size += len(data)
+def docker_archive(roots: Sequence[Path], file: Path) -> None:
+    """`docker save` of an image with a layer for each directory."""
+    found = []
+    for root in roots:
+        with _layer(root) as layer:
+            digest, size = hashlib.sha256(), 0
+            while data := layer.read(_CHUNK):
+                digest.update(data)
+                size += len(data)
+        found.append((f"sha256:{digest.hexdigest()}", size))
     config = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
             "config": {"Env": ["PATH=/opt/conda/bin:/usr/bin"]},
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest.hexdigest()}"]},
+            "rootfs": {"type": "layers", "diff_ids": [digest for digest, _ in found]},
         }
     )
     name = hashlib.sha256(config.encode()).hexdigest() + ".json"
-    manifest = [{"Config": name, "RepoTags": ["benchmark:real"], "Layers": ["layer.tar"]}]
-    with tarfile.open(file, "w") as archive, _layer(root) as layer:
-        member = tarfile.TarInfo("layer.tar")
-        member.size = size
-        archive.addfile(member, layer)
+    layers = ["layer.tar", *(f"layer-{number}.tar" for number in range(1, len(found)))]
+    manifest = [{"Config": name, "RepoTags": ["benchmark:real"], "Layers": layers}]
+    with tarfile.open(file, "w") as archive:
+        for path, root, (_, size) in zip(layers, roots, found, strict=True):
+            member = tarfile.TarInfo(path)
+            member.size = size
+            with _layer(root) as layer:
+                archive.addfile(member, layer)
         for path, text in ((name, config), ("manifest.json", json.dumps(manifest))):
             member = tarfile.TarInfo(path)
             member.size = len(text)

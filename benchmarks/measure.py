@@ -110,7 +110,7 @@ def run(
         subprocess.run(
             [sys.executable, "-I", "-S", "-c", _RUNNER, str(answer.fileno()), *argv],
             cwd=ROOT,
-            env={**os.environ, **(env or {})},
+            env={**_USUAL, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=errors,
@@ -126,6 +126,9 @@ def run(
     # getrusage(2): kibibytes, and blocks of 512 bytes.
     return Cost(seconds, kibibytes / 1024, blocks * 512 / MEBIBYTE)
 
+
+# Where Python may write no byte code, all of mlcheck is compiled at each start.
+_USUAL = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 # A process begins with the peak of the one that it was forked from, which therefore is small.
 _RUNNER = """\
@@ -166,8 +169,10 @@ def mlcheck(*arguments: str) -> list[str]:
 
 
 def suite(*arguments: str) -> list[str]:
-    """The suite, as a user runs it."""
-    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    """The suite, as a user runs it: without hypothesis, which only self-tests need, and which
+    pytest imports at the end of each run where it is installed."""
+    off = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    return [sys.executable, "-m", "pytest", "-q", *off, *arguments]
 
 
 def missing(program: str) -> bool:

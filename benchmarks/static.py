@@ -142,10 +142,10 @@ def part_as_archive(setting: Setting, part: float) -> Path:
     if part < 1.0:
         root = setting.work / f"part-{part}"
         data.part_of(setting.image, root, part)
-        data.docker_archive(root, file)
+        data.docker_archive([root], file)
         shutil.rmtree(root)
     elif not file.exists():
-        data.docker_archive(setting.image, file)
+        data.docker_archive([setting.image], file)
     return file
 
 

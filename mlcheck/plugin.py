@@ -179,6 +179,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if config.getoption("dist", "no") != "no":
         # Workers collect by themselves: what they will need has to be ready before.
         _prepare(config, config.stash[RUN].targets)
+    elif not kept.switched_off():
+        config.stash[RUN].look_ahead()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

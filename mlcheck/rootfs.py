@@ -15,7 +15,7 @@ import resource
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence, ValuesView
+from collections.abc import Callable, Iterable, Iterator, Sequence, ValuesView
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,17 +139,21 @@ class DirectoryRootFS:
         # By path without symlinks: the entries of a directory by name, sorted.
         self._listed: dict[str, dict[str, File]] = {}
         self._seen: dict[str, bytes] = {}
+        self._to_learn: Callable[[], Iterable[tuple[str, bytes]]] | None = None
         self._lock = threading.Lock()
 
     def fileno(self) -> int:
         """Descriptor of the root, opened with O_PATH."""
         return self._root.fd
 
-    def remember(self, path: str, rows: bytes) -> None:
-        """What somebody else has just seen in the directory `path`, which has no symlink in it, so
-        that it is not looked at again: a sorted list of all its `Row`s, packed by marshal into a
-        fifth of the memory."""
-        self._seen[path] = rows
+    def remember(self, seen: Callable[[], Iterable[tuple[str, bytes]]]) -> None:
+        """What somebody else has just seen, so that it is not looked at again.
+
+        Args:
+            seen: asked when it is first needed: paths of directories without a symlink in them,
+                each with a sorted list of all its `Row`s, packed by marshal.
+        """
+        self._to_learn = seen
 
     def lstat(self, path: str) -> File | None:
         """What is at `path`, a final symlink not followed; None when nothing is.
@@ -353,6 +357,10 @@ class DirectoryRootFS:
         found: dict[str, File] = {}
         fact = self._fact
         prefix = directory.path.rstrip("/")
+        with self._lock:
+            if self._to_learn is not None:
+                self._seen = dict(self._to_learn())
+                self._to_learn = None
         seen = self._seen.pop(directory.path, None)
         for name, status in (
             _statuses(directory)

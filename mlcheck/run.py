@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import mlcheck
-from mlcheck import gpu, opening
+from mlcheck import gpu, kept, opening
 from mlcheck.engines.base import Prepared, Progress, Start
 from mlcheck.errors import EngineError, MlcheckError, UsageError
 from mlcheck.facts import PublishedDigest
@@ -206,6 +206,11 @@ class Run:
         report = self.config.getoption("--mlcheck-json")
         if report and not (self.config.invocation_params.dir / report).parent.is_dir():
             raise UsageError(f"--mlcheck-json {report}: its directory does not exist.")
+
+    def look_ahead(self) -> None:
+        """Begin with what takes long of a single image, while its tests are collected."""
+        if len(self.targets) == 1 and self.targets[0].ref.kind == "directory":
+            kept.look_ahead(Path(self.targets[0].ref.location).expanduser())
 
     def prepare(self, targets: Sequence[Target], progress: Progress) -> None:
         """Have images ready. An engine's trouble is kept for the tests of its images.

@@ -45,6 +45,15 @@ def _nothing_kept() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _without_hypothesis() -> Iterator[None]:
+    """The suites that self-tests start: where hypothesis is installed, pytest imports it at the
+    end of each run, which takes as long as all of pytest's own start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+        yield
+
+
 @functools.cache
 def _unusable(engine: str) -> str | None:
     return opening.engine(engine).unusable()

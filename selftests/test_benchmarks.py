@@ -46,7 +46,7 @@ def test_an_archive_is_what_docker_saves(tmp_path: Path) -> None:
     (root / "etc").mkdir(parents=True)
     (root / "etc" / "os-release").write_text("ID=x\n")
     file = tmp_path / "image.tar"
-    data.docker_archive(root, file)
+    data.docker_archive([root], file)
 
     with tarfile.open(file) as archive:
 

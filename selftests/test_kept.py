@@ -48,6 +48,7 @@ from mlcheck.probes import (
     package_list,
     system,
 )
+from mlcheck.rootfs import DirectoryRootFS
 from selftests import archives
 from selftests.images import opened, write
 from selftests.reference_fixtures import reference_image  # noqa: F401
@@ -147,6 +148,43 @@ def test_every_change_of_a_directory_is_seen(tree: Path, change: Callable[[Path]
     assert pinned(tree) == before
     change(tree)
     assert pinned(tree) not in (None, before)
+
+
+def test_another_process_may_take_the_fingerprint(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = pinned(tree)
+    files = list(DirectoryRootFS(tree).walk("/"))
+    content.look_ahead(tree)
+    (ahead,) = content._AHEAD.values()
+    rootfs = DirectoryRootFS(tree)
+    with monkeypatch.context() as patch:
+        patch.setattr(content, "look", lambda *_: pytest.fail("was looked at here"))
+        assert fingerprint(tree, settled_ns(), rootfs.remember) == expected
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", lambda *_: pytest.fail("was listed once more"))
+        assert list(rootfs.walk("/")) == files
+    ahead.close()
+    assert content._AHEAD == {}
+
+
+def test_another_process_that_fails_is_no_loss(tree: Path) -> None:
+    expected = pinned(tree)
+    content.look_ahead(tree)
+    (ahead,) = content._AHEAD.values()
+    ahead._process.kill()
+    rootfs = DirectoryRootFS(tree)
+    assert fingerprint(tree, settled_ns(), rootfs.remember) == expected
+    ahead.close()
+    assert list(rootfs.walk("/")) == list(DirectoryRootFS(tree).walk("/"))
+    content.look_ahead(tree)
+    write(tree, "etc/os-release", "ID=other\n")
+    (ahead,) = content._AHEAD.values()
+    rootfs = DirectoryRootFS(tree)
+    assert fingerprint(tree, settled_ns(), rootfs.remember) is not None
+    ahead._process.kill()
+    assert list(rootfs.walk("/")) == list(DirectoryRootFS(tree).walk("/"))
+    ahead.close()
 
 
 def test_what_changed_just_now_is_pinned_by_nothing(tree: Path) -> None:

@@ -158,6 +158,8 @@ def requirements(fact: Distributions, recorded: CondaRecords) -> Verdict:
     compared = 0
     for distribution in fact.distributions:
         for text in distribution.requires:
+            if _only_for_an_extra(text):
+                continue
             try:
                 requirement = Requirement(text)
                 applies = not requirement.marker or requirement.marker.evaluate(environment)
@@ -186,6 +188,13 @@ def requirements(fact: Distributions, recorded: CondaRecords) -> Verdict:
             )
     notes = [f"{len(strange)} requirements are not written as PEP 508 asks: {_some(strange)}"]
     return REQUIREMENTS.judged(compared, findings, notes if strange else ())
+
+
+def _only_for_an_extra(text: str) -> bool:
+    """Whether a requirement's marker plainly is of an extra, as of nine in ten: such a one is not
+    parsed, which takes 0.1 ms."""
+    marker = text.partition(";")[2]
+    return "extra ==" in marker and " or " not in marker
 
 
 def _markers(fact: Distributions, recorded: CondaRecords) -> dict[str, str]:

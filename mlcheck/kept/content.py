@@ -12,8 +12,9 @@ https://git-scm.com/docs/racy-git).
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import hashlib
-import marshal
 import os
 import re
 import stat
@@ -22,14 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlcheck.engines.base import OpenImage
-from mlcheck.files import PATH_LIMIT
-from mlcheck.rootfs import DirectoryRootFS, Row
+from mlcheck.files import PATH_LIMIT, without_collection
+from mlcheck.kept.tree import Ahead, Packed, look
+from mlcheck.rootfs import DirectoryRootFS
 
 SETTLED_NS = 2_000_000_000
 """How long nothing may have changed. The kernel's clock ticks every 1 to 10 ms; a file server may
 count whole seconds."""
 
-Seen = Callable[[str, bytes], object]
+Seen = Callable[[Callable[[], Packed]], object]
 
 _CVMFS_FLAT = re.compile(r"/cvmfs/[^/]+/\.flat/[0-9a-f]{2}/([0-9a-f]{64})")
 """CVMFS names the directory of an image after the digest of its configuration, and makes it
@@ -93,7 +95,7 @@ def _key(image: OpenImage, since_ns: int) -> str | None:
 
 
 def _on_cvmfs(path: Path) -> str | None:
-    flat = _CVMFS_FLAT.fullmatch(str(path.readlink()))
+    flat = _CVMFS_FLAT.fullmatch(str(path.resolve()))
     return f"cvmfs {flat[1]} {path.stat().st_mtime_ns}" if flat else None
 
 
@@ -104,14 +106,15 @@ def fingerprint(path: Path, since_ns: int, seen: Seen = lambda *_: None) -> str 
     Takes about 5 microseconds for each file.
 
     Args:
-        seen: told what is in each directory (`DirectoryRootFS.remember`).
+        seen: told where it is to be learnt what is in each directory
+            (`DirectoryRootFS.remember`).
     """
     try:
         status = path.stat()
         newest = status.st_ctime_ns
         found = repr((status[:7], status.st_mtime_ns, newest))
         if stat.S_ISDIR(status.st_mode):
-            below, hashed = _tree(path, seen)
+            below, hashed = _tree(path, status, seen)
             newest, found = max(newest, below), f"{found} {hashed}"
     except (OSError, ValueError):
         return None
@@ -120,39 +123,31 @@ def fingerprint(path: Path, since_ns: int, seen: Seen = lambda *_: None) -> str 
     return f"files {hashlib.sha256(found.encode()).hexdigest()}"
 
 
-def _tree(top: Path, seen: Seen) -> tuple[int, str]:
+_AHEAD: dict[tuple[int, int], Ahead] = {}
+"""By device and inode of a directory: who looks at it meanwhile."""
+
+
+def look_ahead(path: Path) -> None:
+    """Begin with a directory's fingerprint, which will be wanted soon; another process takes it."""
+    with contextlib.suppress(OSError):
+        status = path.stat()
+        if not (stat.S_ISDIR(status.st_mode) and _on_cvmfs(path) is None):
+            return
+        ahead = _AHEAD[status.st_dev, status.st_ino] = Ahead(str(path), PATH_LIMIT)
+        atexit.register(ahead.close)
+
+
+def _tree(top: Path, status: os.stat_result, seen: Seen) -> tuple[int, str]:
     """The newest ctime below a directory, and a hash of all that lies there."""
-    found = hashlib.sha256()
-    newest = 0
+    ahead = _AHEAD.pop((status.st_dev, status.st_ino), None)
+    if ahead is not None and (found := ahead.found(status)) is not None:
+        seen(ahead.directories)
+        return found
     root = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        pending = [""]
-        while pending:
-            path = pending.pop()
-            if len(path) > PATH_LIMIT:
-                raise ValueError("no program can open what lies so deep")
-            rows: list[Row] = []
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(f".{path}", flags, dir_fd=root)
-            try:
-                with os.scandir(fd) as entries:
-                    for entry in entries:
-                        name = entry.name
-                        status = entry.stat(follow_symlinks=False)
-                        changed = status.st_ctime_ns
-                        # The target of a symlink is not read: another one has another inode.
-                        rows.append((name, status[:7], (status.st_mtime_ns, changed)))
-                        if changed > newest:
-                            newest = changed
-                        if stat.S_ISDIR(status.st_mode):
-                            pending.append(f"{path}/{name}")
-            finally:
-                os.close(fd)
-            rows.sort()
-            # The second version has no references between objects: equal rows, equal bytes.
-            packed = marshal.dumps(rows, 2)
-            seen(path or "/", packed)
-            found.update(marshal.dumps(path, 2) + packed)
+        with without_collection():
+            newest, hashed, directories = look(root, PATH_LIMIT)
     finally:
         os.close(root)
-    return newest, found.hexdigest()
+    seen(lambda: directories)
+    return newest, hashed

@@ -15,6 +15,8 @@ MOST = 60
 
 def printable(text: str) -> str:
     """Text from an image without anything that could steer a terminal."""
+    if text.isprintable():  # nearly all of it
+        return text
     return "".join(
         char
         if char in "\n\t" or not unicodedata.category(char).startswith("C")
