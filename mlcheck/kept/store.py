@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from mlcheck import places
 from mlcheck.kept import files
 from mlcheck.kept.content import Content
 from mlcheck.kept.version import version
@@ -248,9 +249,7 @@ def switched_off() -> bool:
 
 def default() -> Store:
     """The user's store: `facts` beside the reference images, in `~/.cache/mlcheck`."""
-    from mlcheck.reference.cache import cache_root
-
-    return _store(cache_root().parent / "facts")
+    return _store(places.cache() / "facts")
 
 
 _store = functools.cache(Store)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlcheck import places
 from mlcheck.errors import EngineError
 
 Progress = Callable[[str], None]
@@ -79,14 +80,8 @@ class Job:
 
 
 def cache_root() -> Path:
-    """`$MLCHECK_CACHE_DIR`, else `mlcheck` in the XDG cache directory; with `reference` below."""
-    own = os.environ.get("MLCHECK_CACHE_DIR")
-    if own:
-        return Path(own).absolute() / "reference"
-    xdg = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG base directory specification: a relative path is to be ignored.
-    base = Path(xdg) if xdg.startswith("/") else Path.home() / ".cache"
-    return base / "mlcheck" / "reference"
+    """`reference` in mlcheck's cache directory."""
+    return places.cache() / "reference"
 
 
 @dataclass(frozen=True, slots=True)
