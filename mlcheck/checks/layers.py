@@ -154,8 +154,8 @@ def _waste(
         return rule.judged(len(fact.layers))
     findings = []
     for layer, waste in sorted(found, key=lambda one: -one[1].size):
-        if waste.size == 0:
-            continue
+        if findings and waste.size * 100 < total:
+            break  # what does not matter
         by = fact.layers[waste.by - 1]
         words = _WORDS[waste.kind].format(by=title(by))
         findings.append(
