@@ -394,6 +394,36 @@ def test_an_archive_without_an_image(changed: dict[str, bytes], tmp_path: Path) 
         passing_by(path)
 
 
+def test_names_that_lead_out_or_have_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = docker_archive(tmp_path / "image.tar", [layer(member("../x", A))])
+    with pytest.raises(EngineError, match="leads out"):
+        passing_by(path)
+    # Short as they are written, and long when each directory above is spelled out.
+    path = docker_archive(tmp_path / "image.tar", [layer(member("d/" * 2000 + "x", A))])
+    assert passing_by(path).size == 1000
+    monkeypatch.setattr("mlcheck.engines.layer_members.NAMES_LIMIT", 1_000_000)
+    with pytest.raises(EngineError, match="absurd length"):
+        passing_by(path)
+
+
+def test_names_do_not_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = "x\x1b[2J\nlayer 9: fake\udcff"
+    layers = [layer(member(odd, A)), layer(member(f".wh.{odd}"))]
+    history = [{"created_by": "RUN \x1b[2J\nfake"}, {"created_by": "y"}]
+    path = docker_archive(tmp_path / "image.tar", layers, history=history)
+    assert main(["layers", f"docker-archive:{path}", "--engine", "archive", "--no-cache"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert not any(line.startswith(("layer 9", "fake")) for line in out.splitlines())
+    arguments = ["--engine", "archive", "--no-cache", "--json"]
+    assert main(["layers", f"docker-archive:{path}", *arguments]) == 0
+    assert json.loads(capsys.readouterr().out)["layers"][0]["waste"][0]["files"] == 1
+
+
 def test_beginnings_of_files_take_no_more_memory_than_they_may(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -506,7 +536,7 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "layer 4: 1.0 kB of apt's cache: /var/cache/apt/pkgcache.bin (1.0 kB)" in lines
     assert main(["layers", image, "--engine", "archive", "--no-cache", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert [one["size"] for one in told["layers"]] == [52_010, 50_000, 1000, 1000]
+    assert [one["size"] for one in told["layers"]] == [51_010, 50_000, 1000, 1000]
 
 
 # The suite: every planted fault is caught by its check alone

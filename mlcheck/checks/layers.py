@@ -152,7 +152,7 @@ def _waste(
     total = sum(waste.size for _, waste in found)
     if total <= in_bytes(budget):
         return rule.judged(len(fact.layers))
-    findings = []
+    findings: list[Finding] = []
     for layer, waste in sorted(found, key=lambda one: -one[1].size):
         if findings and waste.size * 100 < total:
             break  # what does not matter

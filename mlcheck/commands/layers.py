@@ -47,11 +47,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(to_json(found), indent=1))
     else:
-        print(text.printable(table(found)))
+        for line in table(found):
+            print(text.printable(line.replace("\n", "\\n")))
     return 0
 
 
-def table(found: Layers) -> str:
+def table(found: Layers) -> list[str]:
     """A line for each layer, the total, then what should not be in a layer."""
     rows = [("layer", "size", "wasted", "made by")]
     for layer in found.layers:
@@ -68,4 +69,4 @@ def table(found: Layers) -> str:
     ]
     for layer in found.layers:
         lines += [f"layer {layer.number}: {what}" for what in checks.remarks(layer)]
-    return "\n".join(lines)
+    return lines

@@ -7,9 +7,10 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import BinaryIO, cast
 
-from mlcheck.engines.archive_layers import LayerIndex, LayerNode, unpacked
+from mlcheck.engines.archive_layers import NAMES_LIMIT, LayerIndex, LayerNode, unpacked
 from mlcheck.engines.base import LAYER_START, Layer, LayerMember
 from mlcheck.engines.byte_sources import Source, SourceFile
+from mlcheck.errors import EngineError
 from mlcheck.files import without_collection
 
 Place = tuple[int, int]
@@ -22,9 +23,10 @@ def members(index: LayerIndex) -> tuple[list[LayerMember], dict[int, Place]]:
     """What a layer adds and hides, and where the content of its regular files is, by inode.
 
     Raises:
-        EngineError: a name in it leads out of the image.
+        EngineError: a name in it leads out of the image, or its names are of absurd length.
     """
     found: list[LayerMember] = []
+    names = 0
     places: dict[int, Place] = {}
     with without_collection():
         pending = [("", unpacked(index, 0, itertools.count(1)))]
@@ -34,6 +36,9 @@ def members(index: LayerIndex) -> tuple[list[LayerMember], dict[int, Place]]:
                 found.append(LayerMember(path or "/", "opaque"))
             found += (LayerMember(f"{path}/{name}", "whiteout") for name in node.whiteouts or ())
             for name, child in sorted((node.children or {}).items()):
+                names += len(path) + len(name)
+                if names > NAMES_LIMIT:
+                    raise EngineError(f"The layer {index.digest} has names of absurd length.")
                 found.append(_member(f"{path}/{name}", child))
                 if child.type == "directory":
                     pending.append((f"{path}/{name}", child))

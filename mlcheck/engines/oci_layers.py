@@ -18,7 +18,13 @@ from typing import IO, Any, BinaryIO
 
 from mlcheck.engines import oci_images
 from mlcheck.engines.apptainer_oci import read_contents
-from mlcheck.engines.archive_layers import ENTRY_LIMIT, STARTS_LIMIT, LayerEntry, index_layer
+from mlcheck.engines.archive_layers import (
+    ENTRY_LIMIT,
+    NAMES_LIMIT,
+    STARTS_LIMIT,
+    LayerEntry,
+    index_layer,
+)
 from mlcheck.engines.base import LAYER_START, Layer, LayerMember, Unreadable
 from mlcheck.engines.byte_sources import compression, plain
 from mlcheck.engines.layer_members import members, sha256_of
@@ -147,8 +153,10 @@ class _StoredLayer:
         if self._marked("/", _OPAQUE):
             hiding.append(LayerMember("/", "opaque"))
         numbers: dict[tuple[int, int], int] = {}
+        names = 0
         for file in self.files.walk("/"):
-            if len(added) >= limit:
+            names += len(file.path)
+            if len(added) >= limit or names > NAMES_LIMIT:
                 raise ProbeError(f"more than {ENTRY_LIMIT} files in the layers cannot be judged.")
             parent, _, name = file.path.rpartition("/")
             if file.type == "char" and self._device(file.path) == 0:
