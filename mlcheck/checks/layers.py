@@ -170,11 +170,11 @@ def _waste(
 
 
 def _skip(fact: Layers | None, budget: str | None) -> str | None:
-    if budget is None:
-        return "the profile has no budget for it"
     if fact is None:
         return NO_LAYERS
-    return None if fact.layers else "the image has no layers"
+    if not fact.layers:
+        return "the image has no layers"
+    return "the profile has no budget for it ([layers])" if budget is None else None
 
 
 def _allowed(path: str, allowed: Mapping[str, str]) -> str | None:
