@@ -96,7 +96,7 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class StoredLayer:
     """A layer of an image, in a directory of its own.
 
     Args:
@@ -119,7 +119,8 @@ class DirectoryRootFS:
         root: an existing directory.
 
     Attributes:
-        layers: which overlayfs shows there as one, the lowest first; none where that is not known.
+        stored: the layers that overlayfs shows there as one, the lowest first; none where that is
+            not known.
 
     Raises:
         ProbeError: this machine's permissions forbid it to be opened.
@@ -127,7 +128,7 @@ class DirectoryRootFS:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.layers: tuple[Layer, ...] = ()
+        self.stored: tuple[StoredLayer, ...] = ()
         try:
             fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:

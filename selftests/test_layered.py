@@ -176,14 +176,14 @@ def test_a_layer_is_probed_once_whichever_images_share_it(
             plain = asked(image, None)
             rootfs = image.rootfs
             assert isinstance(rootfs, DirectoryRootFS)
-            assert [one.digest for one in rootfs.layers] == [
+            assert [one.digest for one in rootfs.stored] == [
                 archives.digest(base),
                 archives.digest(own),
             ]
             opened.clear()
             static = Static(image, time.time_ns(), store=store)
             assert asked(image, static) == plain
-            shared, alone = (str(one.rootfs.root) for one in rootfs.layers)
+            shared, alone = (str(one.rootfs.root) for one in rootfs.stored)
             from_shared = {path for path in opened if path.startswith(f"{shared}/")}
             assert bool(from_shared) == (name == "one")
             assert any(path.startswith(f"{alone}/{CONDA}/") for path in opened)
@@ -245,6 +245,6 @@ def test_a_layer_that_an_image_calls_by_anothers_digest_is_not_believed(
         rootfs = image.rootfs
         assert isinstance(rootfs, DirectoryRootFS)
         assert rootfs.lstat(f"/{CONDA}/hidden/two")
-        assert rootfs.layers == ()
+        assert rootfs.stored == ()
         # Its ID is that of an image which has what is claimed.
         assert of_image(image, time.time_ns()) is None

@@ -20,8 +20,8 @@ import docker
 from mlcheck.engines.base import RootFS
 from mlcheck.engines.oci_client import Client, engine_errors
 from mlcheck.engines.oci_container import Container
-from mlcheck.engines.oci_layers import layers
 from mlcheck.engines.oci_monitors import has_arguments
+from mlcheck.engines.oci_stored import stored_layers
 from mlcheck.engines.streamed import StreamedRootFS
 from mlcheck.errors import ProbeError
 from mlcheck.facts import File
@@ -34,7 +34,7 @@ _Ranges = tuple[tuple[int, int, int], ...]
 """First ID inside, first ID outside, how many: user_namespaces(7)."""
 
 
-_PLAIN = {"Accept-Encoding": "identity"}
+PLAIN = {"Accept-Encoding": "identity"}
 """Without this, docker compresses archives, which takes seven times as long on one machine."""
 
 
@@ -60,7 +60,7 @@ def local_files(container: Container, way: Way, image: Mapping[str, Any]) -> Roo
                 rootfs = None
             else:
                 names_tell = container.client.dialect.names_tell
-                rootfs.layers = layers(image, container.state, names_tell=names_tell)
+                rootfs.stored = stored_layers(image, container.state, names_tell=names_tell)
         if rootfs is not None:
             rootfs.listdir("/")
     except (OSError, ProbeError):
@@ -76,23 +76,24 @@ def streamed_files(client: Client, name: str) -> StreamedRootFS:
             try:
                 url = client._url("/containers/{0}/archive", name)
                 query = {"path": path.encode("utf-8", "surrogateescape")}
-                response = client._get(url, params=query, headers=_PLAIN, stream=True)
+                response = client._get(url, params=query, headers=PLAIN, stream=True)
                 client._raise_for_status(response)
             except docker.errors.NotFound:
                 return None
-        return _chunks(client, response, path)
+        return chunks(client, response, path)
 
     def export() -> Iterable[bytes]:
         with engine_errors(client.dialect, "export its container"):
             url = client._url("/containers/{0}/export", name)
-            response = client._get(url, headers=_PLAIN, stream=True)
+            response = client._get(url, headers=PLAIN, stream=True)
             client._raise_for_status(response)
-        return _chunks(client, response, "its files")
+        return chunks(client, response, "its files")
 
     return StreamedRootFS(get_archive, export if client.dialect.exports else None)
 
 
-def _chunks(client: Client, response: Any, what: str) -> Iterator[bytes]:
+def chunks(client: Client, response: Any, what: str) -> Iterator[bytes]:
+    """The body of an answer, a piece at a time. Raises EngineError."""
     try:
         with engine_errors(client.dialect, f"read {what}"):
             yield from response.iter_content(256 * 1024)

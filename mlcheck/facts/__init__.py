@@ -43,6 +43,7 @@ from mlcheck.facts.jupyter import (
     Kernelspecs,
     Speech,
 )
+from mlcheck.facts.layers import ImageLayer, Layers, Leftover, Secret, Waste, WasteKind
 from mlcheck.facts.newenv import ArchiveLink, EnvArchive, EnvAttempt, EnvPython, EnvSession, NewEnv
 from mlcheck.facts.on_host import HostCommands, HostLibraries, HostShell, InsideSetup, LoadedFiles
 from mlcheck.facts.packages import (
@@ -94,6 +95,7 @@ __all__ = [
     "HostGpus",
     "HostLibraries",
     "HostShell",
+    "ImageLayer",
     "ImportResult",
     "Imports",
     "InsideSetup",
@@ -106,6 +108,8 @@ __all__ = [
     "KernelRuns",
     "Kernelspec",
     "Kernelspecs",
+    "Layers",
+    "Leftover",
     "Libraries",
     "LibraryNeed",
     "ListedPackage",
@@ -125,8 +129,11 @@ __all__ = [
     "RootProgram",
     "Script",
     "Scripts",
+    "Secret",
     "Shell",
     "Shells",
     "Speech",
     "UnreadableFiles",
+    "Waste",
+    "WasteKind",
 ]

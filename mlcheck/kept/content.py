@@ -81,7 +81,7 @@ def _key(image: OpenImage, since_ns: int) -> str | None:
         return _on_cvmfs(path) or fingerprint(path, since_ns, rootfs.remember)
     if image.engine in _STORES and ref.kind in ("oci", "oci-archive"):
         # The digest is that of a configuration, and podman does not compare the layers with it.
-        told = isinstance(rootfs, DirectoryRootFS) and rootfs.layers
+        told = isinstance(rootfs, DirectoryRootFS) and rootfs.stored
         return f"digest {image.digest}" if told else None
     if image.engine in _STORES or ref.kind == "sif":
         return f"digest {image.digest}"

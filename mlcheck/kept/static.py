@@ -154,7 +154,7 @@ class Static:
     def _parts(self, way: ByLayer, where: str) -> Parts[object]:
         """What is known of each layer, or found now; nothing where layers cannot be told apart."""
         rootfs = self._image.rootfs
-        layers = rootfs.layers if isinstance(rootfs, DirectoryRootFS) else ()
+        layers = rootfs.stored if isinstance(rootfs, DirectoryRootFS) else ()
         if self._store is None or not layers or rootfs.resolve(where).final_path != where:
             return ()  # with a symlink in the way, layers have the files elsewhere
         function = _plain_function(way.of_layer)
@@ -201,6 +201,8 @@ class Static:
             return {"image": []}
         if value is self._image.rootfs:
             return {"rootfs": []}
+        if value is not None and value is self._image.layers:
+            return {"layers": []}
         if isinstance(value, _Later):
             return {"fact": value.question}
         if id(value) in self._known:

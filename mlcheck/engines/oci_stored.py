@@ -1,0 +1,68 @@
+"""The layers of an image in the store of docker or podman: each lies in a directory of its own.
+
+That is so with the storage drivers overlay2 (docker) and overlay (podman); others, and containerd's
+store, tell no directories.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlcheck.errors import ProbeError
+from mlcheck.rootfs import DirectoryRootFS, StoredLayer
+
+
+def stored_layers(
+    image: Mapping[str, Any], container: Mapping[str, Any], *, names_tell: bool
+) -> tuple[StoredLayer, ...]:
+    """The layers that a container's files are put together from; none where that is not known.
+
+    Args:
+        image, container: what the engine says of them (`inspect`).
+        names_tell: whether the digests are what the image claims, and the directories are named
+            after those that the engine has found itself.
+    """
+    digests = [str(digest) for digest in (image.get("RootFS") or {}).get("Layers") or ()]
+    lower, upper = _directories(image)
+    from_top = [*upper, *lower]
+    below_container = _directories(container)[0]
+    # Docker puts a layer of its own over them (/etc/hosts, /dev).
+    if len(digests) != len(from_top) or below_container[-len(from_top) :] != from_top:
+        return ()
+    directories = from_top[::-1]
+    if names_tell and [Path(path).parent.name for path in directories] != _names(digests):
+        return ()
+    try:
+        # With several file systems, overlayfs shows numbers of its own.
+        found = [DirectoryRootFS(Path(path)) for path in directories]
+        if len({os.fstat(rootfs.fileno()).st_dev for rootfs in found}) != 1:
+            return ()
+    except (OSError, ProbeError):
+        return ()
+    return tuple(StoredLayer(*one) for one in zip(digests, found, strict=True))
+
+
+def _directories(of: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """LowerDir, the uppermost first, and UpperDir."""
+    data = (of.get("GraphDriver") or {}).get("Data") or {}
+    found = (str(data.get(name) or "") for name in ("LowerDir", "UpperDir"))
+    lower, upper = (text.split(":") if text else [] for text in found)
+    return lower, upper
+
+
+def _names(digests: Sequence[str]) -> list[str]:
+    """How podman names the layers with these digests, each on top of those before.
+
+    https://github.com/containers/image/blob/main/storage/storage_dest.go (layerID)
+    """
+    names: list[str] = []
+    for digest in digests:
+        name = digest.partition(":")[2]
+        if names:
+            name = hashlib.sha256(f"{names[-1]}+{name}".encode()).hexdigest()
+        names.append(name)
+    return names
