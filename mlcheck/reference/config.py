@@ -60,7 +60,9 @@ class Config:
     owner: tuple[int, int] = (0, 0)
 
 
-def jovyan(cmd: str, *, exposed: tuple[str, ...] = ("8888/tcp",), **env: str) -> Config:
+def jovyan(
+    cmd: str, env: Mapping[str, str] = {}, exposed: tuple[str, ...] = ("8888/tcp",)
+) -> Config:
     """The configuration of an image of docker-stacks, whose user is jovyan.
 
     Args:
@@ -68,7 +70,7 @@ def jovyan(cmd: str, *, exposed: tuple[str, ...] = ("8888/tcp",), **env: str) ->
         env: more variables.
     """
     return Config(
-        _JOVYAN_ENV | env,
+        {**_JOVYAN_ENV, **env},
         ("tini", "--"),
         (cmd,),
         user="jovyan",
@@ -90,7 +92,7 @@ _OF_IMAGE = {
     "ml-tensorflow-gpu": _ml(ENV | _WITH_CUDA),
     "ml-torch-gpu": _ml(ENV | _WITH_CUDA),
     "jovyan": jovyan("start-notebook.sh"),
-    "jupyterlab-cpu": jovyan("start-custom.sh", **_AAW),
+    "jupyterlab-cpu": jovyan("start-custom.sh", _AAW),
 }
 
 
