@@ -28,6 +28,7 @@ NEW_ENV = {"newenv-created", "newenv-pyvenv", "newenv-path", "newenv-reuse", "ne
 NEW_ENV |= {"newenv-executed"}
 ON_HOST = {"on-host-programs", "on-host-libraries"}
 ROOT_RUNS = {"pyroot", "root-program"}
+SERVER = {"server-starts", "server-health", "server-any-user", "user-installs"}
 SLOW_TESTS = {
     "tests/general/test_system.py::test_commands_run": {"commands"},
     "tests/general/test_packages.py::test_promised_modules_import": {"imports"},
@@ -44,12 +45,18 @@ SLOW_TESTS = {
     "tests/general/test_new_environments.py::test_executed": NEW_ENV,
     "tests/general/test_on_host.py::test_programs_run": ON_HOST,
     "tests/general/test_on_host.py::test_libraries": ON_HOST,
+    "tests/general/test_serving.py::test_server": SERVER,
+    "tests/general/test_work.py::test_requested": {"requested-packages"},
+    "tests/general/test_work.py::test_programs": {"tasks"},
+    "tests/general/test_work.py::test_notebooks": {"notebooks"},
     "tests/framework/test_framework.py": FRAMEWORK,
+    "tests/jupyterlab-gpu/test_framework.py": FRAMEWORK,
     "tests/ml-pyroot/test_root_runs.py": ROOT_RUNS,
 }
 """Slow tests (beginnings of their names) that are left out for a defect which reaches none of the
 checks behind them."""
 AT_WORK = JUPYTER | NEW_ENV | ON_HOST | ROOT_RUNS | FRAMEWORK
+AT_WORK |= {*SERVER, "requested-packages", "tasks", "notebooks"}
 """Checks of what runs in the image for seconds."""
 SLOW = {check for checks in SLOW_TESTS.values() for check in checks}
 NOTHING_TO_JUDGE = {"entrypoint-activation", "entrypoint-command", "kernelspecs-argv"}
@@ -64,15 +71,23 @@ RUNGS = {rule.check for rule in gpu.RUNGS}
 DEPLOYED = {"deployed-digest", "deployed-readable", "singularity-d"}
 DEPLOYED |= {"on-host-bash", "on-host-zsh", *ON_HOST}
 """Checks of images that are deployed as directories; others skip them."""
-PROVEN_ELSEWHERE = {"deployed-digest", *RUNGS}
-"""No fault of an image's content: proven by test_deployed.py, and by test_gpu_ladder.py with a
-stand-in for the driver."""
+BY_ENGINES = {"server-any-user", "user-installs"}
+"""Checks that need an engine which starts an image as its own user, or as another."""
+PROVEN_ELSEWHERE = {"deployed-digest", *RUNGS, *BY_ENGINES}
+"""No fault of an image's content alone: proven by test_deployed.py, by test_gpu_ladder.py with a
+stand-in for the driver, and by test_serving_on_engines.py."""
+SERVING = {*SERVER, "user", "user-writable", "programs-executable", "wrapper-targets"}
+SERVING |= {"start-files", "agreements", "requested-packages", "tasks", "notebooks"}
+"""Checks of images that serve."""
 _GPU = frozenset({"ml-tensorflow-gpu", "ml-torch-gpu"})
+_AAW_GPU = frozenset({"jupyterlab-tensorflow", "jupyterlab-pytorch"})
 _FRAMEWORK = _GPU | {"ml-tensorflow-cpu"}
 ONLY_IN = {
     **dict.fromkeys(("root-config", "pyroot", "root-program"), frozenset({"ml-pyroot"})),
-    **dict.fromkeys(("framework-build", "framework-computes"), _FRAMEWORK),
-    **dict.fromkeys(("framework-script", "cuda-driver-in-image"), _FRAMEWORK),
+    **dict.fromkeys(("framework-build", "framework-computes"), _FRAMEWORK | _AAW_GPU),
+    **dict.fromkeys(("cuda-driver-in-image",), _FRAMEWORK | _AAW_GPU),
+    **dict.fromkeys(("framework-script",), _FRAMEWORK),
+    "micromamba": frozenset(name for name in reference.NAMES if name.startswith("ml-")),
     **dict.fromkeys(("cuda-libraries", "gpu-hint", *RUNGS), _GPU),
 }
 """Checks whose tests are in the folder of some images."""
@@ -102,12 +117,19 @@ def rules() -> dict[str, Rule]:
     return found
 
 
+def _lists(checked_in: Path) -> list[str]:
+    """The options for package lists, of an image that has one."""
+    if not checked_in.is_file():
+        return []
+    return [f"--package-list={checked_in}", f"--base-list={good_list('ml-base')}"]
+
+
 def judge(checked_in: Path, report: Path, *arguments: str) -> dict[str, object]:
     """Run the suite and read its report."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *(f"--package-list={checked_in}", f"--base-list={good_list('ml-base')}"),
+            *_lists(checked_in),
             *(f"--mlcheck-json={report}", *arguments),
         ],
         cwd=ROOT,
@@ -140,9 +162,10 @@ def good_list(name: str) -> Path:
 
 
 def checked_in(name: str, directory: Path) -> Path:
-    """A copy of the package list of a good image."""
+    """A copy of the package list of a good image; of one without a list there is none."""
     copy = directory / f"{name}.txt"
-    copy.write_bytes(good_list(name).read_bytes())
+    if name.startswith("ml-"):
+        copy.write_bytes(good_list(name).read_bytes())
     return copy
 
 

@@ -36,6 +36,7 @@ from mlcheck.kept.fact_json import FactJson
 from mlcheck.probes import (
     PROBES,
     Questions,
+    agreements,
     conda_files,
     cuda,
     deployed,
@@ -45,7 +46,10 @@ from mlcheck.probes import (
     installed,
     libraries,
     package_list,
+    requested,
+    shell_scripts,
     system,
+    users,
 )
 from selftests import archives
 from selftests.images import opened, write
@@ -58,6 +62,8 @@ KEPT = (
     *(cuda.probe, deployed.unreadable, distributions.probe, elf.probe, elf.probe_files),
     *(env_archive.probe, installed.from_files, libraries.probe, package_list.read),
     *(system.files, system.os_release, system.scripts),
+    *(agreements.probe, requested.read, shell_scripts.programs, shell_scripts.read_files),
+    *(users.accounts, users.writability),
 )
 """Every probe whose facts are kept; a test sees that none is missing."""
 

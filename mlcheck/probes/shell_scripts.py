@@ -164,7 +164,7 @@ def _reads(text: str, env: Mapping[str, str]) -> Iterator[tuple[int, str]]:
     made: set[str] = set()
     tested = {
         path
-        for word in re.findall(r"-[defrsx]\s+[\"']?([^\s\"';\]]+)", text)
+        for word in re.findall(r"(?:\[|\btest|!)\s+-[defrsx]\s+[\"']?([^\s\"';\]]+)", text)
         if (path := _path(word, env))
     }
     for line, words, before in _commands(text):

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from mlcheck.reference import tree
 
@@ -33,6 +34,11 @@ _JOVYAN_ENV = {
     "LC_ALL": "C.UTF-8",
 }
 _AAW = {"CS_TEMP_HOME": "/etc/share/code-server", "DEFAULT_JUPYTER_URL": "/lab"}
+_NVIDIA = {
+    "NVIDIA_VISIBLE_DEVICES": "all",
+    "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
+    "NVIDIA_REQUIRE_CUDA": "cuda>=12.4",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +67,18 @@ class Config:
 
 
 def jovyan(
-    cmd: str, env: Mapping[str, str] = {}, exposed: tuple[str, ...] = ("8888/tcp",)
+    cmd: str,
+    env: Mapping[str, str] = MappingProxyType({}),
+    exposed: tuple[str, ...] = ("8888/tcp",),
+    *,
+    health: bool = True,
 ) -> Config:
     """The configuration of an image of docker-stacks, whose user is jovyan.
 
     Args:
         cmd: the script that starts it.
         env: more variables.
+        health: whether it has docker-stacks' HEALTHCHECK.
     """
     return Config(
         {**_JOVYAN_ENV, **env},
@@ -76,7 +87,7 @@ def jovyan(
         user="jovyan",
         workdir="/home/jovyan",
         exposed=exposed,
-        healthcheck=("CMD", "/etc/jupyter/docker_healthcheck.py"),
+        healthcheck=("CMD", "/etc/jupyter/docker_healthcheck.py") if health else (),
         labels={"maintainer": "Jupyter Project <jupyter@googlegroups.com>"},
         owned=("/home/jovyan", "/opt/conda"),
         owner=(1000, 100),
@@ -93,6 +104,11 @@ _OF_IMAGE = {
     "ml-torch-gpu": _ml(ENV | _WITH_CUDA),
     "jovyan": jovyan("start-notebook.sh"),
     "jupyterlab-cpu": jovyan("start-custom.sh", _AAW),
+    "jupyterlab-tensorflow": jovyan("start-custom.sh", _AAW | _NVIDIA),
+    "jupyterlab-pytorch": jovyan("start-custom.sh", _AAW | _NVIDIA),
+    "rstudio": jovyan("start-custom.sh", _AAW | {"DEFAULT_JUPYTER_URL": "/rstudio"}, health=False),
+    "sas": jovyan("start-custom.sh", _AAW, ("8888/tcp", "8561/tcp", "8591/tcp", "38080/tcp")),
+    "remote-desktop": jovyan("start-remote-desktop.sh", {}, health=False),
 }
 
 
