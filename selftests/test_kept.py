@@ -458,10 +458,13 @@ def test_a_layer_is_probed_once(cache: Path, monkeypatch: pytest.MonkeyPatch) ->
 # Kept is what was found
 
 
+FIXTURES = ("fixtures.py", "fixtures_static.py", "fixtures_at_work.py", "fixtures_serving.py")
+
+
 def asked_probes() -> set[str]:
     """`elf.probe` of each `static(elf.probe, ...)`, wherever mlcheck asks."""
     found = set()
-    for name in ("fixtures.py", "fixtures_static.py", "fixtures_at_work.py", "probes/__init__.py"):
+    for name in (*FIXTURES, "probes/__init__.py"):
         for node in ast.walk(ast.parse((ROOT / "mlcheck" / name).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and node.args:
                 called = ast.unparse(node.func)
