@@ -62,9 +62,10 @@ CHANGES = {
         {"user-installs", "user-writable"},
     ),
     "home-of-one-user": (
-        "mkdir -p /home/jovyan/.local/share && chmod 700 /home/jovyan /home/jovyan/.local",
+        "mkdir -p /home/jovyan/.local/share && chown -R jovyan /home/jovyan/.local "
+        "&& chmod 700 /home/jovyan",
         [],
-        {"server-any-user", "user-writable"},
+        {"server-any-user"},
     ),
     "root": ("true", ["USER root"], {"user", "server-starts"}),
 }

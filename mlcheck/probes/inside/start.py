@@ -29,7 +29,7 @@ async def start(request: Json, top: str) -> Json:
     """
     env = dict(request["environ"])
     home = env.get("HOME") or "/"
-    if not os.access(home, os.W_OK):
+    if request["own_user"] and not os.access(home, os.W_OK):
         home = env["HOME"] = top + "/home"
         os.makedirs(home)
     # A container that starts has none of these.
