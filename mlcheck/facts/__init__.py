@@ -43,6 +43,7 @@ from mlcheck.facts.jupyter import (
     Kernelspecs,
     Speech,
 )
+from mlcheck.facts.layers import ImageLayer, Layers, Leftover, Secret, Waste, WasteKind
 from mlcheck.facts.newenv import ArchiveLink, EnvArchive, EnvAttempt, EnvPython, EnvSession, NewEnv
 from mlcheck.facts.on_host import HostCommands, HostLibraries, HostShell, InsideSetup, LoadedFiles
 from mlcheck.facts.packages import (
@@ -118,6 +119,7 @@ __all__ = [
     "HostGpus",
     "HostLibraries",
     "HostShell",
+    "ImageLayer",
     "ImportResult",
     "Imports",
     "InsideSetup",
@@ -130,6 +132,8 @@ __all__ = [
     "KernelRuns",
     "Kernelspec",
     "Kernelspecs",
+    "Layers",
+    "Leftover",
     "Libraries",
     "LibraryNeed",
     "ListedPackage",
@@ -158,6 +162,7 @@ __all__ = [
     "RootProgram",
     "Script",
     "Scripts",
+    "Secret",
     "Shell",
     "Shells",
     "Speech",
@@ -165,6 +170,8 @@ __all__ = [
     "TaskRun",
     "TaskRuns",
     "UnreadableFiles",
+    "Waste",
+    "WasteKind",
     "Writability",
     "Written",
 ]

@@ -13,6 +13,8 @@ from mlcheck.reference.python import PREFIX, SITE
 DEFECTS = Catalogue()
 _IN = ("jupyterlab-cpu",)
 _START = "/usr/local/bin/start-custom.sh"
+_MODE = 0o664
+"""Of files in the prefix."""
 _HEALTHCHECK = "/etc/jupyter/docker_healthcheck.py"
 
 
@@ -101,7 +103,7 @@ def _server_prefix_ignored(image: Path) -> None:
 )
 def _server_title(image: Path) -> None:
     path = f"{PREFIX}/etc/jupyter/jupyter_server_config.json"
-    tree.write(image, path, json.dumps({"LabApp": {"app_name": "My Lab"}}))
+    tree.write(image, path, json.dumps({"LabApp": {"app_name": "My Lab"}}), _MODE)
 
 
 @DEFECTS.defect(
@@ -122,7 +124,8 @@ def _healthcheck_fails(image: Path) -> None:
 )
 def _requested_python(image: Path) -> None:
     path = f"{SITE}/seaborn/__init__.py"
-    tree.write(image, path, 'raise ImportError("libGL.so.1: cannot open shared object file")\n')
+    text = 'raise ImportError("libGL.so.1: cannot open shared object file")\n'
+    tree.write(image, path, text, _MODE)
 
 
 @DEFECTS.defect(
@@ -134,16 +137,15 @@ def _requested_python(image: Path) -> None:
 def _requested_r(image: Path) -> None:
     path = f"{META}/history"
     before = tree.at(image, path).read_text()
-    tree.write(
-        image, path, before + "# update specs: [\"conda-forge::r-rcurl[version='>=1.98']\"]\n"
-    )
+    asked = "# update specs: [\"conda-forge::r-rcurl[version='>=1.98']\"]\n"
+    tree.write(image, path, before + asked, _MODE)
 
 
 @DEFECTS.defect("notebook-fails", "nbconvert cannot start a kernel.", "notebooks", images=_IN)
 def _notebook_fails(image: Path) -> None:
     path = f"{SITE}/nbclient/client.py"
     before = tree.at(image, path).read_text()
-    tree.write(image, path, before + "\nNotebookClient.async_start_new_kernel_client = None\n")
+    tree.write(image, path, f"{before}\nNotebookClient.start_new_kernel_client = None\n", _MODE)
 
 
 @DEFECTS.defect(
