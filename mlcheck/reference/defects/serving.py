@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from mlcheck.reference import tree
 from mlcheck.reference.condameta import META
 from mlcheck.reference.defects.base import Catalogue
-from mlcheck.reference.python import PREFIX, SITE
+from mlcheck.reference.python import SITE
 
 DEFECTS = Catalogue()
 _IN = ("jupyterlab-cpu",)
@@ -99,14 +98,6 @@ def _server_prefix_ignored(image: Path) -> None:
 
 
 @DEFECTS.defect(
-    "server-title", "JupyterLab is called by another name.", "server-starts", images=_IN
-)
-def _server_title(image: Path) -> None:
-    path = f"{PREFIX}/etc/jupyter/jupyter_server_config.json"
-    tree.write(image, path, json.dumps({"LabApp": {"app_name": "My Lab"}}), _MODE)
-
-
-@DEFECTS.defect(
     "healthcheck-fails",
     "The health check is a script for a Python that is not there.",
     "server-health",
@@ -149,7 +140,11 @@ def _notebook_fails(image: Path) -> None:
 
 
 @DEFECTS.defect(
-    "r-draws-nothing", "R's library for drawing PNG files is not there.", "tasks", images=_IN
+    "r-draws-nothing",
+    "R's library for drawing PNG files is not there.",
+    "tasks",
+    "notebooks",
+    images=_IN,
 )
 def _r_draws_nothing(image: Path) -> None:
     tree.remove(image, "/usr/lib/R/library/grDevices/libs/cairo.so")
