@@ -31,6 +31,7 @@ pytest_plugins = [
     "mlcheck.fixtures",
     "mlcheck.fixtures_static",
     "mlcheck.fixtures_at_work",
+    "mlcheck.fixtures_serving",
 ]
 
 

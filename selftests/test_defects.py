@@ -28,6 +28,7 @@ NEW_ENV = {"newenv-created", "newenv-pyvenv", "newenv-path", "newenv-reuse", "ne
 NEW_ENV |= {"newenv-executed"}
 ON_HOST = {"on-host-programs", "on-host-libraries"}
 ROOT_RUNS = {"pyroot", "root-program"}
+SERVER = {"server-starts", "server-health", "server-any-user", "user-installs"}
 SLOW_TESTS = {
     "tests/general/test_system.py::test_commands_run": {"commands"},
     "tests/general/test_packages.py::test_promised_modules_import": {"imports"},
@@ -44,12 +45,18 @@ SLOW_TESTS = {
     "tests/general/test_new_environments.py::test_executed": NEW_ENV,
     "tests/general/test_on_host.py::test_programs_run": ON_HOST,
     "tests/general/test_on_host.py::test_libraries": ON_HOST,
+    "tests/general/test_serving.py::test_server": SERVER,
+    "tests/general/test_work.py::test_requested": {"requested-packages"},
+    "tests/general/test_work.py::test_programs": {"tasks"},
+    "tests/general/test_work.py::test_notebooks": {"notebooks"},
     "tests/framework/test_framework.py": FRAMEWORK,
+    "tests/jupyterlab-gpu/test_framework.py": FRAMEWORK,
     "tests/ml-pyroot/test_root_runs.py": ROOT_RUNS,
 }
 """Slow tests (beginnings of their names) that are left out for a defect which reaches none of the
 checks behind them."""
 AT_WORK = JUPYTER | NEW_ENV | ON_HOST | ROOT_RUNS | FRAMEWORK
+AT_WORK |= {*SERVER, "requested-packages", "tasks", "notebooks"}
 """Checks of what runs in the image for seconds."""
 SLOW = {check for checks in SLOW_TESTS.values() for check in checks}
 NOTHING_TO_JUDGE = {"entrypoint-activation", "entrypoint-command", "kernelspecs-argv"}
@@ -58,31 +65,73 @@ NOTHING_TO_JUDGE = {"entrypoint-activation", "entrypoint-command", "kernelspecs-
 NOTHING_TO_JUDGE |= {"newenv-pyvenv", "newenv-path", "newenv-reuse", "root-program"}
 NOTHING_TO_JUDGE |= {"kernels-own-python", "kernels-usersite"}
 NOTHING_TO_JUDGE |= {"jupyterlab-token", "jupyterlab-kernels", "jupyterlab-terminals"}
+NOTHING_TO_JUDGE |= {"server-health"}
 """Checks to which another check's finding may leave nothing: a broken kernel.json has no argv."""
 RUNGS = {rule.check for rule in gpu.RUNGS}
 """Checks that need a GPU."""
 DEPLOYED = {"deployed-digest", "deployed-readable", "singularity-d"}
 DEPLOYED |= {"on-host-bash", "on-host-zsh", *ON_HOST}
 """Checks of images that are deployed as directories; others skip them."""
-PROVEN_ELSEWHERE = {"deployed-digest", *RUNGS}
-"""No fault of an image's content: proven by test_deployed.py, and by test_gpu_ladder.py with a
-stand-in for the driver."""
+BY_ENGINES = {"server-any-user", "user-installs"}
+"""Checks that need an engine which starts an image as its own user, or as another."""
+PROVEN_ELSEWHERE = {"deployed-digest", *RUNGS, *BY_ENGINES}
+"""No fault of an image's content alone: proven by test_deployed.py, by test_gpu_ladder.py with a
+stand-in for the driver, and by test_serving_on_engines.py."""
+SERVING = {*SERVER, "user", "user-writable", "programs-executable", "wrapper-targets"}
+SERVING |= {"start-files", "agreements", "requested-packages", "tasks", "notebooks"}
+"""Checks of images that serve."""
 LAYERS = {"layers-size", "layers-permissions", "layers-deleted", "layers-caches", "layers-secrets"}
 """Checks of images that have layers; a directory has none. Proven by test_layers.py."""
 _GPU = frozenset({"ml-tensorflow-gpu", "ml-torch-gpu"})
+_AAW_GPU = frozenset({"jupyterlab-tensorflow", "jupyterlab-pytorch"})
 _FRAMEWORK = _GPU | {"ml-tensorflow-cpu"}
 ONLY_IN = {
     **dict.fromkeys(("root-config", "pyroot", "root-program"), frozenset({"ml-pyroot"})),
-    **dict.fromkeys(("framework-build", "framework-computes"), _FRAMEWORK),
-    **dict.fromkeys(("framework-script", "cuda-driver-in-image"), _FRAMEWORK),
+    **dict.fromkeys(("framework-build", "framework-computes"), _FRAMEWORK | _AAW_GPU),
+    **dict.fromkeys(("cuda-driver-in-image",), _FRAMEWORK | _AAW_GPU),
+    **dict.fromkeys(("framework-script",), _FRAMEWORK),
+    "micromamba": frozenset(name for name in reference.NAMES if name.startswith("ml-")),
     **dict.fromkeys(("cuda-libraries", "gpu-hint", *RUNGS), _GPU),
 }
 """Checks whose tests are in the folder of some images."""
 
 
+ML = [name for name in reference.NAMES if name.startswith("ml-")]
+"""The reference images of the ML-Containers."""
+SERVERS = [name for name in reference.NAMES if name not in ML]
+"""Those that serve."""
+_EVERY_SERVER = {"commands", "conda-depends", "conda-files-present", "conda-files-unchanged"}
+_EVERY_SERVER |= {"configuration", "elf-readable", "entrypoint", "entrypoint-command"}
+_EVERY_SERVER |= {"environment", "kernelspecs-valid", "libraries-resolve", "os-release", "shells"}
+_EVERY_SERVER |= {"python-requirements", "script-shebangs"}
+_EVERY_SERVER |= SERVING - {*BY_ENGINES, "agreements", "notebooks"}
+_LAB = {"agreements", "notebooks", "kernelspecs-argv", "kernelspecs-promised"}
+_LAB |= JUPYTER - {"jupyter-wrappers", "kernels-clean-list", "kernels-usersite"}
+
+
+def promised(name: str) -> set[str]:
+    """The checks that judge an image that serves, in a directory."""
+    found = set(_EVERY_SERVER)
+    if name.startswith("jupyterlab") or name == "sas":
+        found |= _LAB
+    if name in _AAW_GPU:
+        found |= {"framework-build", "framework-computes", "cuda-driver-in-image"}
+    if name == "jupyterlab-pytorch":
+        found |= {"packages-promised", "imports"}
+    if name == "sas":
+        found |= {"packages-promised", "imports", "files"}
+    if not found & _LAB:  # a directory tells labels alone of what `configuration` compares
+        found -= {"configuration"}
+    if name == "rstudio":
+        found -= {"server-health"}
+    return found
+
+
 def not_promised(name: str) -> set[str]:
     """The checks that a good reference image rightly skips."""
-    skipped = {"deployed-digest", *LAYERS}
+    if name in SERVERS:
+        return set(rules()) - promised(name)
+    skipped = {"deployed-digest", *SERVING, *LAYERS}
     if name == "ml-base":
         skipped |= {"packages-of-base"}
     if name != "ml-pyroot":  # no ROOT: no RPATH entry, no libGL
@@ -104,12 +153,19 @@ def rules() -> dict[str, Rule]:
     return found
 
 
+def _lists(checked_in: Path) -> list[str]:
+    """The options for package lists, of an image that has one."""
+    if not checked_in.is_file():
+        return []
+    return [f"--package-list={checked_in}", f"--base-list={good_list('ml-base')}"]
+
+
 def judge(checked_in: Path, report: Path, *arguments: str) -> dict[str, object]:
     """Run the suite and read its report."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *(f"--package-list={checked_in}", f"--base-list={good_list('ml-base')}"),
+            *_lists(checked_in),
             *(f"--mlcheck-json={report}", *arguments),
         ],
         cwd=ROOT,
@@ -142,9 +198,10 @@ def good_list(name: str) -> Path:
 
 
 def checked_in(name: str, directory: Path) -> Path:
-    """A copy of the package list of a good image."""
+    """A copy of the package list of a good image; of one without a list there is none."""
     copy = directory / f"{name}.txt"
-    copy.write_bytes(good_list(name).read_bytes())
+    if name.startswith("ml-"):
+        copy.write_bytes(good_list(name).read_bytes())
     return copy
 
 
@@ -153,7 +210,7 @@ def test_every_check_is_proven_by_a_defect() -> None:
     assert proven == set(rules()) - PROVEN_ELSEWHERE
 
 
-@pytest.mark.parametrize("name", reference.NAMES)
+@pytest.mark.parametrize("name", ML)
 def test_the_good_image_conforms_and_nothing_is_skipped_by_mistake(
     name: str, tmp_path: Path
 ) -> None:
@@ -165,6 +222,22 @@ def test_the_good_image_conforms_and_nothing_is_skipped_by_mistake(
     assert set(outcomes) == {"passed"}, outcomes
     expected = {rule for rule in rules() if name in ONLY_IN.get(rule, {name})}
     assert outcomes["passed"] == expected - skipped
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_good_server_conforms_and_nothing_is_skipped_by_mistake(
+    name: str, tmp_path: Path
+) -> None:
+    arguments = [f"--image={reference.build(name)}"]
+    expected = promised(name)
+    if name != "jupyterlab-cpu":  # what the others share with it is judged there
+        own = SERVER | FRAMEWORK | {"imports", "tasks"}
+        left = {test: checks for test, checks in SLOW_TESTS.items() if not checks & own}
+        arguments += [f"--deselect={test}" for test in left]
+        expected -= {check for checks in left.values() for check in checks}
+    outcomes = by_outcome(judge(checked_in(name, tmp_path), tmp_path / "report.json", *arguments))
+    assert set(outcomes) == {"passed", "skipped"}, outcomes
+    assert outcomes["passed"] == expected
 
 
 @pytest.mark.parametrize("name", [name for name, one in DEFECTS.items() if not one.layers])
@@ -181,4 +254,6 @@ def test_a_defect_is_caught_by_its_checks_alone(name: str, tmp_path: Path) -> No
     outcomes = by_outcome(judge(own_list, tmp_path / "report.json", *arguments))
     assert outcomes.get("failed", set()) == defect.caught_by, outcomes
     assert "error" not in outcomes
-    assert outcomes.get("skipped", set()) <= NOTHING_TO_JUDGE | not_promised(defect.judged_in)
+    # What no check skipped, but a test for want of a fact, has the test's name.
+    skipped = outcomes.get("skipped", set()) & set(rules())
+    assert skipped <= NOTHING_TO_JUDGE | not_promised(defect.judged_in)

@@ -37,6 +37,7 @@ from mlcheck.layered import BY_LAYER
 from mlcheck.probes import (
     PROBES,
     Questions,
+    agreements,
     conda_files,
     cuda,
     deployed,
@@ -47,7 +48,10 @@ from mlcheck.probes import (
     layers,
     libraries,
     package_list,
+    requested,
+    shell_scripts,
     system,
+    users,
 )
 from mlcheck.rootfs import DirectoryRootFS
 from selftests import archives
@@ -61,6 +65,8 @@ KEPT = (
     *(cuda.probe, deployed.unreadable, distributions.probe, elf.probe, elf.probe_files),
     *(env_archive.probe, installed.from_files, layers.probe, libraries.probe, package_list.read),
     *(system.files, system.os_release, system.scripts),
+    *(agreements.probe, requested.read, shell_scripts.programs, shell_scripts.read_files),
+    *(users.accounts, users.writability),
 )
 """Every probe whose facts are kept; a test sees that none is missing."""
 
@@ -478,10 +484,13 @@ def test_an_answer_for_other_probes_is_made_only_for_them(tree: Path, store: Sto
 # Kept is what was found
 
 
+FIXTURES = ("fixtures.py", "fixtures_static.py", "fixtures_at_work.py", "fixtures_serving.py")
+
+
 def asked_probes() -> set[str]:
     """`elf.probe` of each `static(elf.probe, ...)`, wherever mlcheck asks."""
     found = set()
-    for name in ("fixtures.py", "fixtures_static.py", "fixtures_at_work.py", "probes/__init__.py"):
+    for name in (*FIXTURES, "probes/__init__.py"):
         for node in ast.walk(ast.parse((ROOT / "mlcheck" / name).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and node.args:
                 called = ast.unparse(node.func)

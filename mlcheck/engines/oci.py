@@ -197,6 +197,7 @@ class OpenOci:
             exposed=tuple(sorted(config.get("ExposedPorts") or ())),
             labels=dict(config.get("Labels") or {}),
             source=f"{self.engine} image inspect {self._shown}",
+            healthcheck=tuple((config.get("Healthcheck") or {}).get("Test") or ()),
         )
 
     @functools.cached_property
@@ -269,6 +270,7 @@ class OpenOci:
         self,
         argv: Sequence[str],
         *,
+        user: str | None = None,
         limit_s: float = DEFAULT_LIMIT_S,
         output_limit: int = DEFAULT_OUTPUT_LIMIT,
     ) -> Completed:
@@ -287,6 +289,7 @@ class OpenOci:
         return run_directly(
             *(client, self._image, whole, {}, cwd, b"", limit_s, output_limit, self._start),
             read_only=False,
+            user=user,
         )
 
     def show_run(self, argv: Sequence[str]) -> str:
