@@ -54,6 +54,7 @@ from mlcheck.facts.packages import (
     PackageList,
     PackageSource,
 )
+from mlcheck.facts.parity import FileContent, ImageFiles, Side, Tools
 from mlcheck.facts.root import PyRoot, RootConfig, RootProgram
 from mlcheck.facts.system import Environment, OsRelease, PythonInfo, PythonProbe
 
@@ -80,6 +81,7 @@ __all__ = [
     "EnvSession",
     "Environment",
     "File",
+    "FileContent",
     "FileContents",
     "FileDifference",
     "FilePresence",
@@ -94,6 +96,7 @@ __all__ = [
     "HostGpus",
     "HostLibraries",
     "HostShell",
+    "ImageFiles",
     "ImportResult",
     "Imports",
     "InsideSetup",
@@ -127,6 +130,8 @@ __all__ = [
     "Scripts",
     "Shell",
     "Shells",
+    "Side",
     "Speech",
+    "Tools",
     "UnreadableFiles",
 ]

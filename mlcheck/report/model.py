@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 Outcome = Literal["passed", "failed", "error", "skipped", "waived"]
 
@@ -94,5 +94,7 @@ class Report(_Model):
     seconds: float
     exit_code: int
     images: tuple[ImageModel, ...]
+    compared_with: str | None = None
+    """IMAGE@ENGINE of --compare."""
     results: tuple[ResultModel, ...]
     counts: dict[Outcome, int]
