@@ -204,7 +204,7 @@ def with_default_tag(ref: ImageRef) -> ImageRef:
     if ref.kind == "reference" and ref.tag is None:
         from mlcheck import reference
 
-        return dataclasses.replace(ref, tag=reference.default_tag())
+        return dataclasses.replace(ref, tag=reference.default_tag(ref.name or ""))
     return ref
 
 

@@ -61,8 +61,10 @@ def rows(published: Published) -> list[Row]:
         here += [path for path in image.directories if os.path.isdir(path)]  # noqa: PTH112
         aliases = tuple(f"{alias}:{image.tag}" for alias in image.aliases)
         found.append(Row(image.short, image.registry, aliases, tuple(here)))
-    tag = reference.default_tag()
-    found += [Row(f"reference:{name}:{tag}", None, (), ()) for name in reference.NAMES]
+    found += [
+        Row(f"reference:{name}:{reference.default_tag(name)}", None, (), ())
+        for name in reference.NAMES
+    ]
     return found
 
 

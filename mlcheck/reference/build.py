@@ -26,6 +26,7 @@ from mlcheck.reference import (
     python,
     root,
     rpmdb,
+    stacks,
     system,
     tree,
 )
@@ -52,7 +53,7 @@ DERIVED: dict[str, tuple[str, Add]] = {
 }
 """What is ml-base with more: its title, and what adds it."""
 
-NAMES = ("ml-base", *DERIVED)
+NAMES = ("ml-base", *DERIVED, *stacks.IMAGES)
 MICROMAMBA = "2.1.0"
 _HERE = Path(__file__).parent
 # What changes nothing in a good image does not make the cached ones stale.
@@ -67,8 +68,11 @@ _REQUESTED = """
 """
 
 
-def default_tag() -> str:
-    """The tag whose Python is the one that runs this: "alma9-python311"."""
+def default_tag(name: str = "ml-base") -> str:
+    """The tag of a reference image: the one whose Python is that which runs this
+    ("alma9-python311"), or for images of docker-stacks "v1"."""
+    if name in stacks.IMAGES:
+        return stacks.TAG
     return f"alma9-python{sys.version_info.major}{sys.version_info.minor}"
 
 
@@ -102,12 +106,12 @@ def build(
         raise UsageError(
             f"There is no reference image {name!r}.", f"There are: {', '.join(NAMES)}."
         )
-    tag = tag or default_tag()
-    if tag != default_tag():
+    tag = tag or default_tag(name)
+    if tag != default_tag(name):
         raise UsageError(
             f"The reference image {name}:{tag} cannot be built here: its Python is a copy of the "
             f"one that runs mlcheck, {python.full_version()}.",
-            f"Ask for {name}:{default_tag()}, or run mlcheck with the Python of that tag.",
+            f"Ask for {name}:{default_tag(name)}, or run mlcheck with the Python of that tag.",
         )
     planted = [find(defect, name) for defect in sorted(set(defects))]
     _require_linux()
@@ -135,6 +139,8 @@ class _Steps:
 
     def good(self, name: str) -> Path:
         label = f"{name}:{self.tag}"
+        if name in stacks.ALL:
+            return cache.layer(_hash(self.key, name), label, self._stack(name), self.progress)
         make = self._derived if name in DERIVED else self._base
         own = [name, self.real] if name in DERIVED else [name]
         return cache.layer(_hash(self.key, *own), label, make, self.progress)
@@ -154,7 +160,9 @@ class _Steps:
 
     def _packages(self) -> Path:
         files = (*python.LOCKS[self.full], *_PACKAGE_SOURCES)
-        key = _hash("packages", *(_content(_HERE / name) for name in files), _machine(), self.full)
+        key = _hash(
+            "packages 2", *(_content(_HERE / name) for name in files), _machine(), self.full
+        )
 
         def make(directory: Path, job: Job) -> None:
             elf.require_tools()
@@ -169,7 +177,8 @@ class _Steps:
             with self._step(job, 3, "byte code") as step:
                 python.compile_bytecode(directory, job)
                 step("compiled")
-            tree.tidy_modes(directory)
+            # As conda installs them; images of docker-stacks share them, where a group must write.
+            tree.tidy_modes(directory, group=[PREFIX])
 
         return cache.layer(key, "packages", make, self.progress)
 
@@ -198,7 +207,7 @@ class _Steps:
             openssl = consistency.add_openssl(directory, job)
             count = _conda_packages(directory, shells, openssl)
             step(f"{count} in conda-meta, and the package list")
-        _finish(directory)
+        _finish(directory, self._packages())
 
     def _derived(self, directory: Path, job: Job) -> None:
         elf.require_tools()
@@ -209,13 +218,30 @@ class _Steps:
             config.write_singularity(directory, self.tag, self.name)
             condameta.write(directory, add(directory, job, self.real))
             step("programs, libraries and records")
-        _finish(directory)
+        _finish(directory, self.good("ml-base"))
+
+    def _stack(self, name: str) -> Callable[[Path, Job], None]:
+        """An image of docker-stacks, over the one below it or over the packages."""
+        stack = stacks.ALL[name]
+
+        def make(directory: Path, job: Job) -> None:
+            elf.require_tools()
+            below = self.good(stack.below) if stack.below else self._packages()
+            cache.clone(below, directory)
+            with self._step(job, 4 + len(stacks.lineage(name)), stack.title) as step:
+                stack.add(directory, job)
+                stacks.finish(directory, name, below)
+                step("added")
+
+        return make
 
     @contextlib.contextmanager
     def _step(self, job: Job, number: int, title: str) -> Iterator[Callable[[str], None]]:
         """Tells what a step did and how long it took, when it calls what it is given."""
         start = time.monotonic()
         of = 6 if self.name in DERIVED else 5
+        if self.name in stacks.ALL:
+            of = 4 + len(stacks.lineage(self.name))
 
         def done(what: str) -> None:
             job.progress(f"[{number}/{of}] {title}: {what} ({time.monotonic() - start:.1f} s)")
@@ -223,11 +249,11 @@ class _Steps:
         yield done
 
 
-def _finish(directory: Path) -> None:
+def _finish(directory: Path, below: Path) -> None:
     listed = [package for package in system.PACKAGES if package.name in _LISTED_SYSTEM_PACKAGES]
     listing.write(directory, listed, MICROMAMBA)
     newenv.write(directory)
-    tree.tidy_modes(directory)
+    tree.tidy_modes(directory, below)
 
 
 def _micromamba(directory: Path, job: Job) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlcheck.reference import tree
@@ -18,35 +21,98 @@ ENV = {
     "LD_LIBRARY_PATH": "/usr/lib64",
 }
 _WITH_CUDA = {"LD_LIBRARY_PATH": "/usr/lib64:/usr/local/nvidia/lib64:/usr/local/cuda/lib64"}
-_OF_IMAGE = {
-    "ml-tensorflow-cpu": _WITH_CUDA,
-    "ml-tensorflow-gpu": _WITH_CUDA,
-    "ml-torch-gpu": _WITH_CUDA,
+_JOVYAN_ENV = {
+    "PATH": "/opt/conda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "CONDA_DIR": "/opt/conda",
+    "SHELL": "/bin/bash",
+    "NB_USER": "jovyan",
+    "NB_UID": "1000",
+    "NB_GID": "100",
+    "HOME": "/home/jovyan",
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
 }
-ENTRYPOINT = ["/entrypoint.sh"]
-CMD = ["/bin/bash"]
 
 
-def labels(version: str) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the build of an image says of how it is started.
+
+    Args:
+        user: USER; "" is root.
+        exposed: EXPOSE ("8888/tcp").
+        healthcheck: HEALTHCHECK, as the configuration has it (["CMD", ...]).
+        labels: besides those that tell the tag.
+        owned: directories that belong, with all below them, to `owner` and not to root.
+        owner: numbers of a user and a group.
+    """
+
+    env: Mapping[str, str]
+    entrypoint: tuple[str, ...]
+    cmd: tuple[str, ...]
+    user: str = ""
+    workdir: str = ""
+    exposed: tuple[str, ...] = ()
+    healthcheck: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    owned: tuple[str, ...] = ()
+    owner: tuple[int, int] = (0, 0)
+
+
+def jovyan(cmd: str, *, exposed: tuple[str, ...] = ("8888/tcp",), **env: str) -> Config:
+    """The configuration of an image of docker-stacks, whose user is jovyan.
+
+    Args:
+        cmd: the script that starts it.
+        env: more variables.
+    """
+    return Config(
+        _JOVYAN_ENV | env,
+        ("tini", "--"),
+        (cmd,),
+        user="jovyan",
+        workdir="/home/jovyan",
+        exposed=exposed,
+        healthcheck=("CMD", "/etc/jupyter/docker_healthcheck.py"),
+        labels={"maintainer": "Jupyter Project <jupyter@googlegroups.com>"},
+        owned=("/home/jovyan", "/opt/conda"),
+        owner=(1000, 100),
+    )
+
+
+def _ml(env: Mapping[str, str]) -> Config:
+    return Config(env, ("/entrypoint.sh",), ("/bin/bash",))
+
+
+_OF_IMAGE = {
+    "ml-tensorflow-cpu": _ml(ENV | _WITH_CUDA),
+    "ml-tensorflow-gpu": _ml(ENV | _WITH_CUDA),
+    "ml-torch-gpu": _ml(ENV | _WITH_CUDA),
+    "jovyan": jovyan("start-notebook.sh"),
+}
+
+
+def of(image: str) -> Config:
+    """The configuration of the reference image of that name."""
+    return _OF_IMAGE.get(image, _ml(ENV))
+
+
+def labels(version: str, image: str = "ml-base") -> dict[str, str]:
     """The labels of an image whose tag is `version`."""
-    return {"imageVersion": version, "imageRawSize": ""}
-
-
-def env(image: str) -> dict[str, str]:
-    """The variables of the reference image of that name."""
-    return ENV | _OF_IMAGE.get(image, {})
+    own = dict(of(image).labels)
+    return own or {"imageVersion": version, "imageRawSize": ""}
 
 
 def write_singularity(root: Path, version: str, image: str = "ml-base") -> None:
     """What apptainer keeps of a docker image's configuration in `/.singularity.d`."""
     lines = ["#!/bin/sh"]
-    for name, value in env(image).items():
+    for name, value in of(image).env.items():
         # apptainer lets the user's environment win, but for PATH.
         shown = value if name == "PATH" else f'${{{name}:-"{value}"}}'
         lines.append(f'export {name}="{shown}"')
     path = "/.singularity.d/env/10-docker2singularity.sh"
     tree.write(root, path, "\n".join(lines) + "\n", 0o755)
-    text = json.dumps(labels(version), indent="\t", sort_keys=True)
+    text = json.dumps(labels(version, image), indent="\t", sort_keys=True)
     tree.write(root, "/.singularity.d/labels.json", text + "\n")
     for link, target in (
         ("/singularity", "runscript"),
@@ -57,3 +123,19 @@ def write_singularity(root: Path, version: str, image: str = "ml-base") -> None:
         ("/.test", "actions/test"),
     ):
         tree.symlink(root, link, f".singularity.d/{target}")
+
+
+def write_runscript(root: Path, image: str) -> None:
+    """What apptainer runs: ENTRYPOINT, and CMD or the words that are given instead."""
+    config = of(image)
+    quoted = {
+        "OCI_ENTRYPOINT": " ".join(f'"{word}"' for word in config.entrypoint),
+        "OCI_CMD": " ".join(f'"{word}"' for word in config.cmd),
+    }
+    lines = ["#!/bin/sh", *(f"{name}={shlex.quote(value)}" for name, value in quoted.items())]
+    lines += [
+        "# Words given to run take the place of the command; the entrypoint gets them either way.",
+        'if [ $# -eq 0 ]; then\n    eval "set -- $OCI_CMD"\nfi',
+        'eval "exec $OCI_ENTRYPOINT \\"\\$@\\""',
+    ]
+    tree.write(root, "/.singularity.d/runscript", "\n".join(lines) + "\n", 0o755)

@@ -31,8 +31,8 @@ _EXPORT = re.compile(r'export (\w+)="(?:\$\{\w+:-"(.*)"\}|(.*))"')
 def export_tar(directory: Path, file: Path) -> None:
     """Write the root file system as a tar, as `docker import` takes it.
 
-    Everything belongs to root and has the same time, names are sorted, hard links are kept: equal
-    images make equal files.
+    Everything belongs to root, but for what is its user's; all has the same time, names are
+    sorted, hard links are kept: equal images make equal files.
 
     Raises:
         EngineError: it could not be written; nothing is left.
@@ -101,17 +101,27 @@ def _copy(source: str, destination: str) -> None:
 def _configuration(directory: Path, layer: str) -> dict[str, object]:
     """The image's configuration; its variables are those that the image itself tells apptainer."""
     created = INSTALLED.isoformat().replace("+00:00", "Z")
+    image, _, tag = directory.name.rpartition(":")
     told = tree.at(directory, "/.singularity.d/env/10-docker2singularity.sh").read_text()
     variables = {name: first or second for name, first, second in _EXPORT.findall(told)}
+    own = config.of(image)
+    more: dict[str, object] = {}
+    if own.user:
+        more |= {"User": own.user, "WorkingDir": own.workdir}
+    if own.exposed:
+        more["ExposedPorts"] = {port: {} for port in own.exposed}
+    if own.healthcheck:
+        more["Healthcheck"] = {"Test": list(own.healthcheck)}
     return {
         "architecture": "amd64",
         "os": "linux",
         "created": created,
         "config": {
             "Env": [f"{name}={value}" for name, value in variables.items()],
-            "Entrypoint": config.ENTRYPOINT,
-            "Cmd": config.CMD,
-            "Labels": config.labels(directory.name.rpartition(":")[2]),
+            "Entrypoint": list(own.entrypoint),
+            "Cmd": list(own.cmd),
+            "Labels": config.labels(tag, image),
+            **more,
         },
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer}"]},
         "history": [{"created": created, "created_by": "mlcheck reference build"}],
@@ -119,21 +129,23 @@ def _configuration(directory: Path, layer: str) -> dict[str, object]:
 
 
 def _add_all(archive: tarfile.TarFile, directory: Path) -> None:
+    own = config.of(directory.name.rpartition(":")[0])
     for top, directories, files in os.walk(directory):
         directories.sort()
         inside = os.path.relpath(top, directory)
         if inside != ".":
-            _add(archive, top, inside)
+            _add(archive, top, inside, own)
         # os.walk counts links to directories among the directories, and does not enter them.
         links = [name for name in directories if Path(top, name).is_symlink()]
         for name in sorted(files + links):
-            _add(archive, f"{top}/{name}", os.path.normpath(f"{inside}/{name}"))
+            _add(archive, f"{top}/{name}", os.path.normpath(f"{inside}/{name}"), own)
 
 
-def _add(archive: tarfile.TarFile, path: str, name: str) -> None:
+def _add(archive: tarfile.TarFile, path: str, name: str, own: config.Config) -> None:
     entry = archive.gettarinfo(path, name)
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = "root"
+    owned = f"/{name}/".startswith(tuple(f"{top}/" for top in own.owned))
+    entry.uid, entry.gid = own.owner if owned else (0, 0)
+    entry.uname = entry.gname = "" if owned else "root"
     entry.mtime = _MTIME
     if entry.isreg():
         with Path(path).open("rb") as file:

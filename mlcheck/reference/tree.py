@@ -6,9 +6,11 @@ tree keeps what it had. Paths are absolute inside the tree ("/opt/conda/bin/root
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -92,26 +94,41 @@ def replace(root: Path, path: str, old: str, new: str) -> None:
     write(root, path, text.replace(old, new), stat.S_IMODE(target.stat().st_mode))
 
 
-def tidy_modes(root: Path) -> None:
+def tidy_modes(root: Path, below: Path | None = None, group: Sequence[str] = ()) -> None:
     """Directories 0755, programs 0755, other files 0644, whatever the umask was.
 
     /tmp and /var/tmp are open to everybody, with the sticky bit.
+
+    Args:
+        below: a finished tree; the files that are shared with it are left as they are.
+        group: directories that a group may write too, with all below them: directories 2775,
+            programs 0775, other files 0664.
     """
+    writable = tuple(f"{at(root, path)}/" for path in group)
     for directory, _, files in os.walk(root):
-        _set_mode(directory, 0o755)
+        more = 0o020 if f"{directory}/".startswith(writable) else 0
+        _set_mode(directory, 0o2775 if more else 0o755)
         for name in files:
             path = f"{directory}/{name}"
-            mode = os.lstat(path).st_mode
-            if stat.S_ISREG(mode):
-                _set_mode(path, 0o755 if mode & 0o111 else 0o644)
+            status = os.lstat(path)
+            if stat.S_ISREG(status.st_mode) and not _is_shared(status, path, root, below):
+                _set_mode(path, more | (0o755 if status.st_mode & 0o111 else 0o644))
     for sticky in ("tmp", "var/tmp"):
         if (root / sticky).is_dir():
             _set_mode(str(root / sticky), 0o1777)
 
 
+def _is_shared(status: os.stat_result, path: str, root: Path, below: Path | None) -> bool:
+    if below is None or status.st_nlink == 1:
+        return False
+    with contextlib.suppress(OSError):
+        other = os.lstat(below / os.path.relpath(path, root))
+        return (other.st_dev, other.st_ino) == (status.st_dev, status.st_ino)
+    return False
+
+
 def _set_mode(path: str, mode: int) -> None:
     if stat.S_IMODE(os.lstat(path).st_mode) != mode:
-        # Never one shared with a finished tree: that was tidied before it was shared.
         os.chmod(path, mode)  # noqa: PTH101
 
 

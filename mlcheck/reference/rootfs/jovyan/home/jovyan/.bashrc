@@ -1,0 +1,2 @@
+# Interactive shells of jovyan's.
+export PS1='\u@\h:\w\$ '
