@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mlcheck.checks.differences import MISSING, Compared, Difference
@@ -43,6 +43,7 @@ def compare(
     there = {file.path: file for file in b.files}
     by_package: defaultdict[str, list[_Differs]] = defaultdict(list)
     loose: dict[str, _Differs] = {}
+    explained: set[str] = set()
     told = left_out = 0
     for path in sorted({*here, *there}):
         one, other = here.get(path), there.get(path)
@@ -52,12 +53,20 @@ def compare(
         packages = {file.package for file in (one, other) if file is not None}
         if packages & changed:
             told += 1
+            explained.update(_above(path))
         elif allowed((path, *packages)):
             left_out += 1
+            explained.update(_above(path))
         elif differs.package:
             by_package[differs.package].append(differs)
         else:
             loose[path] = differs
+    # A directory that is on one side alone is there for what was just explained.
+    loose = {
+        path: differs
+        for path, differs in loose.items()
+        if path not in explained or MISSING not in (differs.a, differs.b)
+    }
     found = [_of_package(package, by_package[package]) for package in sorted(by_package)]
     whole = _whole_directories(loose)
     for directory, paths in _by_directory(list(whole)).items():
@@ -75,6 +84,12 @@ def compare(
     if not owners:
         notes.append("owners are not compared: one of the images is a directory of this machine")
     return Compared(len({*here, *there}), tuple(found), tuple(notes))
+
+
+def _above(path: str) -> Iterator[str]:
+    """The directories in which a file lies."""
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def _difference(
