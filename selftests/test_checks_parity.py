@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -216,7 +217,7 @@ class TestFiles:
             ({"type": "fifo"}, "fifo"),
         ],
     )
-    def test_each_way_of_differing(self, change: Mapping[str, object], said: str) -> None:
+    def test_each_way_of_differing(self, change: Mapping[str, Any], said: str) -> None:
         (finding,) = self.judge([file("/f", **change)], [file("/f")])
         assert finding.found == said
 

@@ -43,8 +43,11 @@ from mlcheck.probes import (
     elf,
     env_archive,
     installed,
+    kernelspecs,
     libraries,
     package_list,
+    parity,
+    r_packages,
     system,
 )
 from selftests import archives
@@ -57,6 +60,7 @@ KEPT = (
     *(conda_files.contents, conda_files.presence, conda_files.records, conda_files.without_files),
     *(cuda.probe, deployed.unreadable, distributions.probe, elf.probe, elf.probe_files),
     *(env_archive.probe, installed.from_files, libraries.probe, package_list.read),
+    *(kernelspecs.from_files, parity.files, parity.tools, r_packages.probe),
     *(system.files, system.os_release, system.scripts),
 )
 """Every probe whose facts are kept; a test sees that none is missing."""
@@ -455,12 +459,15 @@ def test_a_layer_is_probed_once(cache: Path, monkeypatch: pytest.MonkeyPatch) ->
 def asked_probes() -> set[str]:
     """`elf.probe` of each `static(elf.probe, ...)`, wherever mlcheck asks."""
     found = set()
-    for name in ("fixtures.py", "fixtures_static.py", "fixtures_at_work.py", "probes/__init__.py"):
+    fixtures = ("fixtures.py", "fixtures_static.py", "fixtures_at_work.py", "fixtures_parity.py")
+    for name in (*fixtures, "probes/__init__.py", "probes/parity.py"):
         for node in ast.walk(ast.parse((ROOT / "mlcheck" / name).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and node.args:
                 called = ast.unparse(node.func)
                 if called.removesuffix(".later").removeprefix("ask.") == "static":
-                    found.add(ast.unparse(node.args[0]).replace("_probe.", "."))
+                    probe = ast.unparse(node.args[0]).replace("_probe.", ".")
+                    home = Path(name).stem  # of a probe that asks one of its own module
+                    found.add(probe if "." in probe else f"{home}.{probe}")
     return found
 
 
@@ -489,6 +496,8 @@ def values(shape: Any) -> st.SearchStrategy[Any]:
             )
         case builtins.int | builtins.bool | types.NoneType:
             return st.from_type(shape)
+        case builtins.object:  # JSON, in the metadata of a kernelspec
+            return st.none() | st.booleans() | values(str)
         case typing.Literal:
             return st.sampled_from(arguments)
         case typing.Union | types.UnionType:
@@ -565,6 +574,8 @@ def questions(image: OpenImage, ask: Any) -> dict[str, object]:
     found["cuda"] = ask(cuda.probe, image, "/opt/conda", "numpy", ["libcudart.so.12"], frozenset())
     records = ask.later(conda_files.records, rootfs, "/opt/conda")
     found["records"] = ask(conda_files.without_files, records, ["*/bin/*"])
+    found["kernelspecs from files"] = ask(kernelspecs.from_files, rootfs, image.environment)
+    found["all files"] = ask(parity.files, rootfs, "/opt/conda")
     found["all records"] = ask(conda_files.records, rootfs, "/opt/conda")
     return found
 

@@ -23,6 +23,12 @@ _WORDS = {"dist-info": "pip"}
 _MERGED = ("/bin", "/sbin", "/usr/sbin")
 """Directories that are /usr/bin in some systems."""
 
+_OF_BUILD = (
+    *("org.label-schema.build-", "org.label-schema.usage", "org.label-schema.schema-version"),
+    "org.opencontainers.image.created",
+)
+"""Beginnings of labels with the time of a build, and of those that apptainer adds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -199,7 +205,11 @@ def _settings(environment: Environment) -> dict[str, str | None]:
     exposed = environment.exposed
     return {
         **environment.env,
-        **{f"label {name}": value for name, value in (environment.labels or {}).items()},
+        **{
+            f"label {name}": value
+            for name, value in (environment.labels or {}).items()
+            if not name.startswith(_OF_BUILD)
+        },
         "entrypoint": words(environment.entrypoint),
         "cmd": words(environment.cmd),
         "user": environment.user,

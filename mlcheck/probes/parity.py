@@ -45,7 +45,7 @@ _DPKG_LISTS = "/var/lib/dpkg/info"
 _DPKG_LIMIT = 32 * 1024 * 1024
 
 
-def probe(image: OpenImage, ask: Ask, prefix: str | None, name: str) -> Side:
+def probe(image: OpenImage, static: Ask, prefix: str | None, name: str) -> Side:
     """All but the files.
 
     Args:
@@ -56,15 +56,15 @@ def probe(image: OpenImage, ask: Ask, prefix: str | None, name: str) -> Side:
         ProbeError: this machine forbids reading a file.
         EngineError: rpm or micromamba had to be asked and the engine failed.
     """
-    recorded = ask(installed.from_files, image.rootfs, prefix)
+    recorded = static(installed.from_files, image.rootfs, prefix)
     packages = installed.probe(image, prefix, recorded)
-    of_r = ask(r_packages.probe, image.rootfs, prefix)
+    of_r = static(r_packages.probe, image.rootfs, prefix)
     return Side(
         name,
-        ask(system.os_release, image.rootfs),
+        static(system.os_release, image.rootfs),
         installed.with_more(packages, of_r),
-        ask(kernelspecs.from_files, image.rootfs, image.environment),
-        ask(tools, image.rootfs, image.environment),
+        static(kernelspecs.from_files, image.rootfs, image.environment),
+        static(tools, image.rootfs, image.environment),
         image.environment,
         # What a user unpacked without root, and what CVMFS serves, belongs to one owner.
         owns=image.engine not in ("sandbox", "apptainer", "singularity"),
