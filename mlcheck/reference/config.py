@@ -32,6 +32,7 @@ _JOVYAN_ENV = {
     "LANG": "C.UTF-8",
     "LC_ALL": "C.UTF-8",
 }
+_AAW = {"CS_TEMP_HOME": "/etc/share/code-server", "DEFAULT_JUPYTER_URL": "/lab"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ _OF_IMAGE = {
     "ml-tensorflow-gpu": _ml(ENV | _WITH_CUDA),
     "ml-torch-gpu": _ml(ENV | _WITH_CUDA),
     "jovyan": jovyan("start-notebook.sh"),
+    "jupyterlab-cpu": jovyan("start-custom.sh", **_AAW),
 }
 
 

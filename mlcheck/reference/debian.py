@@ -6,6 +6,7 @@ Nothing is installed on this machine: the packages are downloaded and unpacked f
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from mlcheck.reference.python import PREFIX
 
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _GL = ("libgl1", "libglvnd0", "libglx0", "libx11-6", "libxau6", "libxcb1", "libxdmcp6")
+_R = ("r-base-core", "r-cran-irkernel")
+_R_FILES = ("etc/R", "usr/lib/R", "usr/share/R")
 _GL_NEEDS = ("libbsd0", "libmd0")
 
 
@@ -57,6 +60,62 @@ def add_lib_gl(root: Path, job: Job) -> None:
         system.add_libraries(root, job, [found], search=found.parent)
 
 
+def add_r(root: Path, job: Job) -> dict[str, str]:
+    """Put R at its places in Debian, with the kernel for Jupyter and what both need.
+
+    Returns: the versions of R's packages, by their names in Debian ("r-cran-irkernel").
+
+    Raises:
+        EngineError: apt cannot get them.
+    """
+    try:
+        # What this machine has is among them: its files may be left out in a container.
+        simulated = job.run(
+            ["apt-get", "install", "--simulate", "--no-install-recommends", *_R], cwd=root.parent
+        )
+    except EngineError as error:
+        raise EngineError(
+            "The reference images of docker-stacks' kind take R from Debian's packages, which "
+            f"could not be had.\n{error.what}",
+            "Run apt-get update; on a machine without apt judge the other reference images "
+            "(pytest -k pyroot).",
+        ) from error
+    missing = set(re.findall(r"^Inst (\S+)", simulated, re.MULTILINE))
+    with _unpacked(root, job, sorted(missing | {*_R})) as (top, versions):
+        libraries = top / _LIBRARIES
+        for source in _R_FILES:
+            shutil.copytree(
+                top / source,
+                tree.at(root, f"/{source}"),
+                symlinks=True,
+                ignore=shutil.ignore_patterns("i18n", "po", "help", "html", "doc", "tests"),
+                dirs_exist_ok=True,
+            )
+        # As the package's own script does when it is installed.
+        settings = top / "usr/lib/R/etc/Renviron.ucf"
+        tree.copy(root, "/etc/R/Renviron", settings, 0o644)
+        for file in sorted(libraries.rglob("*.so*")):
+            tree.copy(root, f"{system.LIB}/{file.name}", file.resolve(), 0o755)
+        for name in ("R", "Rscript"):
+            tree.copy(root, f"/usr/bin/{name}", top / "usr/lib/R/bin" / name, 0o755)
+        elves = [file for file in sorted((top / "usr/lib/R").rglob("*")) if _loads(file)]
+        work = libraries / "all"  # the loader does not look into libraries' own directories
+        work.mkdir()
+        for file in [*libraries.rglob("*.so*"), *(top / "usr/lib/R/lib").glob("*.so")]:
+            if not (work / file.name).exists():
+                (work / file.name).symlink_to(file.resolve())
+        system.add_libraries(root, job, elves, search=work)
+        return versions
+
+
+def _loads(file: Path) -> bool:
+    """Whether it is an ELF file."""
+    if not file.is_file() or file.is_symlink():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(4) == b"\x7fELF"
+
+
 @contextlib.contextmanager
 def _unpacked(
     root: Path, job: Job, packages: Sequence[str]
@@ -69,10 +128,10 @@ def _unpacked(
             job.run(["apt-get", "download", *packages], cwd=work)
         except EngineError as error:
             raise EngineError(
-                "The full reference image takes " + ", ".join(packages) + " from Debian's "
+                "This reference image takes " + ", ".join(packages) + " from Debian's "
                 f"packages, which could not be had.\n{error.what}",
-                "Run apt-get update, or build without --full: then small stand-ins take their "
-                "place.",
+                "Run apt-get update, or build ml-base and its like without --full: then small "
+                "stand-ins take their place.",
             ) from error
         versions = {}
         for file in sorted(work.glob("*.deb")):
