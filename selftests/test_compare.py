@@ -51,8 +51,8 @@ class Pair:
         for image, version in ((self.cpu, "20.04"), (self.gpu, "18.04")):
             shutil.copytree(tiny_rootfs, image, symlinks=True)
             write(image, "etc/os-release", f"ID=mini\nVERSION_ID={version}\n")
-            write(image, ".singularity.d/env/10-docker2singularity.sh", "export PATH=/usr/bin\n")
-            write(image, ".singularity.d/labels.json", "{}")
+            write(image, ".singularity.d/env/10-docker2singularity.sh", 'export PATH="/usr/bin"\n')
+            write(image, ".singularity.d/labels.json", '{"imageVersion": "v1", "imageRawSize": ""}')
             for name in ("torch", "six"):
                 self.package(image, name, "1.6.0")
         self.package(self.gpu, "cuda-toolkit", "11")

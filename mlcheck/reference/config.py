@@ -91,6 +91,12 @@ _OF_IMAGE = {
     "ml-torch-gpu": _ml(ENV | _WITH_CUDA),
     "jovyan": jovyan("start-notebook.sh"),
     "jupyterlab-cpu": jovyan("start-custom.sh", **_AAW),
+    "machine-learning-notebook-cpu": jovyan("start-notebook.sh"),
+    "machine-learning-notebook-gpu": jovyan(
+        "start-notebook.sh",
+        PATH=f"{_JOVYAN_ENV['PATH']}:/usr/local/cuda/bin",
+        NVIDIA_VISIBLE_DEVICES="all",
+    ),
 }
 
 

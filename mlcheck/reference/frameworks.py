@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mlcheck.reference import condameta, consistency, elf, python, rpmdb, system, tree
@@ -117,7 +117,7 @@ def add_tensorflow_cpu(root: Path, job: Job, real: bool) -> list[CondaPackage]:
 
 def add_tensorflow_gpu(root: Path, job: Job, _: bool) -> list[CondaPackage]:
     """A stand-in for TensorFlow with CUDA 11.8; there is no real one."""
-    cuda = _add_cuda(root, job, CUDA_11)
+    cuda = add_cuda(root, job, CUDA_11)
     needs = [soname for _, sonames in CUDA_11.values() for soname in sonames]
     _add_tensorflow(root, job, "2.14.0", "11.8", needs)
     _add_for_gpus(root)
@@ -134,7 +134,7 @@ def add_tensorflow_gpu(root: Path, job: Job, _: bool) -> list[CondaPackage]:
 
 def add_torch_gpu(root: Path, job: Job, _: bool) -> list[CondaPackage]:
     """A stand-in for torch with CUDA 12.4; there is no real one."""
-    cuda = _add_cuda(root, job, CUDA_12)
+    cuda = add_cuda(root, job, CUDA_12)
     package = _add_framework(root, "torch", "2.5.1", "12.4")
     # cuDNN comes inside of torch's own package.
     _add_cuda_library(job, package / "lib", "libcudnn.so.9")
@@ -147,6 +147,29 @@ def add_torch_gpu(root: Path, job: Job, _: bool) -> list[CondaPackage]:
     python.add_distribution(root, "torch", "2.5.1", "torch")
     _add_for_gpus(root)
     return [*cuda, *_stand_ins(root, _WITH_TORCH, ["torch"])]
+
+
+def add_two(
+    root: Path,
+    job: Job,
+    tensorflow: str,
+    torch: str,
+    others: Mapping[str, str],
+    cuda: str | None,
+    needs: Sequence[str],
+) -> None:
+    """Stand-ins for TensorFlow and torch in one image, installed by pip.
+
+    Args:
+        tensorflow, torch: their versions.
+        others: packages that come with torch, to their versions.
+        cuda: the CUDA that they were built for.
+        needs: sonames of its libraries that TensorFlow needs.
+    """
+    _add_tensorflow(root, job, tensorflow, cuda, [*needs])
+    _add_framework(root, "torch", torch, cuda)
+    python.add_distribution(root, "torch", torch, "torch")
+    _stand_ins(root, others, [])
 
 
 def _add_framework(root: Path, name: str, version: str, cuda: str | None) -> Path:
@@ -175,7 +198,7 @@ def _need(job: Job, library: Path, sonames: list[str]) -> None:
         elf.patchelf(job, "--add-needed", soname, library)
 
 
-def _add_cuda(root: Path, job: Job, packages: CudaPackages) -> list[CondaPackage]:
+def add_cuda(root: Path, job: Job, packages: CudaPackages) -> list[CondaPackage]:
     lib = tree.at(root, f"{PREFIX}/lib")
     records = []
     for name, (version, sonames) in packages.items():

@@ -9,7 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlcheck.reference import condameta, config, consistency, debian, python, system, tree
+from mlcheck.reference import (
+    condameta,
+    config,
+    consistency,
+    debian,
+    notebooks,
+    python,
+    system,
+    tree,
+)
 from mlcheck.reference.cache import Job
 from mlcheck.reference.condameta import CondaPackage, build_string
 from mlcheck.reference.python import PREFIX, SITE, VERSION
@@ -133,6 +142,8 @@ echo "{name} {version}"
 
 IMAGES: dict[str, Stack] = {
     "jupyterlab-cpu": Stack("R and tools", "jovyan", add_jupyterlab_cpu),
+    "machine-learning-notebook-cpu": Stack("for CPUs", "jovyan", notebooks.add_cpu),
+    "machine-learning-notebook-gpu": Stack("for GPUs", "jovyan", notebooks.add_gpu),
 }
 """Those that can be asked for."""
 
