@@ -76,6 +76,11 @@ class Packages(Table):
     """Packages of rpm or dpkg that the list names (with their architecture)."""
     required: dict[str, Package] = {}
     """The promised packages of conda or pip."""
+    requested: dict[str, str | Literal[False]] | None = None
+    """Package that somebody asked for by name (`conda env export --from-history`; `*` stands for
+    any text) = the name by which Python imports it or R's library() loads it; false: there is
+    nothing to load. What is not here is loaded by its own name (`r-NAME` in R). Left out: what was
+    asked for is not tried."""
     contains_base: bool = False
     """Whether every package of the image that this one extends is in it too, with any version."""
 
@@ -171,6 +176,8 @@ class Kernelspecs(Table):
     """Which of the generations this image follows."""
     generations: dict[str, dict[str, Kernelspec]]
     """By generation, by name of the kernel."""
+    clean: bool = True
+    """Whether the list shows none of a user's and none that a host adds."""
 
 
 class JupyterLab(Table):
@@ -182,6 +189,56 @@ class JupyterLab(Table):
     """The kernel that is started through its API."""
     terminals: tuple[AbsolutePath, ...] = ()
     """Shells with which it opens a terminal."""
+
+
+class User(Table):
+    """The user as whom the image runs, when nobody says otherwise."""
+
+    name: str
+    """Its name in /etc/passwd."""
+    uid: int
+    gid: int
+    writable: tuple[AbsolutePath, ...] = ()
+    """Directories in which it, and its group, can change everything."""
+    setgid: bool = False
+    """Whether the directories there are set-gid, so that new files belong to the same group."""
+
+
+class Server(Table):
+    """The server that the image starts by itself."""
+
+    port: int
+    """Where it listens in the container."""
+    prefix: str = "NB_PREFIX"
+    """The variable that names the path before all its URLs."""
+    page: AbsolutePath = "/lab"
+    """Where one comes who asks for the prefix alone."""
+    title: str
+    """What the title of that page begins with."""
+    healthy: tuple[AbsolutePath, ...] = ()
+    """Paths, without the prefix, that answer 200."""
+    healthcheck: tuple[str, ...] = ()
+    """The command of HEALTHCHECK, which must succeed while the server runs."""
+
+
+class Task(Table):
+    """A small program, run in an empty directory."""
+
+    run: Annotated[tuple[str, ...], Field(min_length=1)]
+    """argv."""
+    program: str = ""
+    """What it gets on its standard input."""
+    prints: str = ""
+    """Words that it must print."""
+    draws: tuple[str, ...] = ()
+    """Names of PNG files that it must leave in its directory."""
+
+
+class Notebook(Table):
+    """A notebook of one cell, executed with one of the kernels."""
+
+    code: str
+    """The cell, which must print the product of `{a}` and `{b}`; numbers are put in there."""
 
 
 class Rpath(Table):
@@ -255,6 +312,9 @@ class Scripts(Table):
 
     portable: tuple[Glob, ...] = ()
     """Names whose first line must not hold the prefix, so that they work in a moved copy."""
+    installed: tuple[Glob, ...] = ()
+    """Paths of programs that everybody can execute; those of them that are wrappers (shell scripts
+    that hand "$@" on) must find what they call."""
     speaking: tuple[Glob, ...] = ()
     """Names of programs that must print something when asked for their version or for help."""
 
@@ -333,6 +393,15 @@ class Expectations(Table):
     configuration: Configuration | None = None
     kernelspecs: Kernelspecs | None = None
     jupyterlab: JupyterLab | None = None
+    user: User | None = None
+    server: Server | None = None
+    tasks: dict[str, Task] = {}
+    """Name = a program that must work, such as one that draws."""
+    notebooks: dict[str, Notebook] = {}
+    """Kernel = a notebook that `jupyter nbconvert --execute` must execute."""
+    agreements: dict[str, dict[AbsolutePath, str]] = {}
+    """What several files tell (a version) = by file (with `*`), a regular expression whose group 1
+    is what it tells there; all must tell the same."""
     rpath: Rpath | None = None
     libraries: Libraries = Libraries()
     framework: Framework | None = None

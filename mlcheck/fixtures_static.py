@@ -10,6 +10,7 @@ from mlcheck.engines.base import OpenImage
 from mlcheck.probes import conda_files as conda_files_probe
 from mlcheck.probes import deployed, elf, libraries, package_list, system
 from mlcheck.probes import distributions as distributions_probe
+from mlcheck.probes.reading import on_path, path_of
 from mlcheck.profile import Profile
 
 
@@ -107,10 +108,23 @@ def os_release(image: OpenImage, static: kept.Static) -> facts.OsRelease:
 def promised_files(image: OpenImage, static: kept.Static, profile: Profile) -> facts.Files:
     """What is at the paths that the profile names."""
     expect = profile.expect
-    paths = [*expect.files, *(expect.entrypoint.argv[:1] if expect.entrypoint else ())]
+    paths = list(expect.files)
     if expect.micromamba:
         paths += [p for p in (expect.micromamba.path, expect.micromamba.link) if p]
     return static(system.files, image.rootfs, paths)
+
+
+@pytest.fixture(scope="session")
+def entrypoint_program(
+    image: OpenImage, static: kept.Static, profile: Profile
+) -> facts.ResolvedFile | None:
+    """The program that the promised entrypoint starts; one without a slash is found on PATH."""
+    expected = profile.expect.entrypoint
+    if expected is None:
+        return None
+    found = on_path(image.rootfs, expected.argv[0], path_of(image.environment.env))
+    path = found or expected.argv[0]
+    return static(system.files, image.rootfs, [path]).files[path]
 
 
 @pytest.fixture(scope="session")

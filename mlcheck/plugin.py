@@ -31,6 +31,7 @@ pytest_plugins = [
     "mlcheck.fixtures_static",
     "mlcheck.fixtures_at_work",
     "mlcheck.fixtures_parity",
+    "mlcheck.fixtures_serving",
 ]
 
 

@@ -119,6 +119,9 @@ def usersite(fact: KernelRuns, profile: Profile) -> Verdict:
 
 def clean_list(fact: KernelLists, server: JupyterServer | None, profile: Profile) -> Verdict:
     """Neither `jupyter kernelspec list` nor JupyterLab shows a kernel that is not the image's."""
+    specs = profile.expect.kernelspecs
+    if specs is not None and not specs.clean:
+        return CLEAN_LIST.skipped("the profile lets the list show those of users and hosts")
     if not profile.expect.kernels():
         return CLEAN_LIST.skipped("the profile promises no kernels")
     source = profile.source("kernelspecs", "generation")

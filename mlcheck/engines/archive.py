@@ -123,6 +123,7 @@ class OpenArchive:
         self,
         argv: Sequence[str],
         *,
+        user: str | None = None,
         limit_s: float = DEFAULT_LIMIT_S,
         output_limit: int = DEFAULT_OUTPUT_LIMIT,
     ) -> Completed:

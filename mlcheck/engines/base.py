@@ -159,12 +159,17 @@ class OpenImage(Protocol):
         self,
         argv: Sequence[str],
         *,
+        user: str | None = None,
         limit_s: float = DEFAULT_LIMIT_S,
         output_limit: int = DEFAULT_OUTPUT_LIMIT,
     ) -> Completed:
         """Start the image anew as its users do, with `argv` behind its entrypoint.
 
         `docker run IMAGE ARGV`, `apptainer run IMAGE ARGV`. The answer's argv has both.
+
+        Args:
+            user: "UID:GID" in place of the image's USER; an engine that starts every image as
+                whoever runs it (its `environment.user` is None) takes no notice.
 
         Raises:
             EngineError: the engine could not do its part.

@@ -189,6 +189,7 @@ class OpenOci:
             exposed=tuple(sorted(config.get("ExposedPorts") or ())),
             labels=dict(config.get("Labels") or {}),
             source=f"{self.engine} image inspect {self._shown}",
+            healthcheck=tuple((config.get("Healthcheck") or {}).get("Test") or ()),
         )
 
     @functools.cached_property
@@ -244,6 +245,7 @@ class OpenOci:
         self,
         argv: Sequence[str],
         *,
+        user: str | None = None,
         limit_s: float = DEFAULT_LIMIT_S,
         output_limit: int = DEFAULT_OUTPUT_LIMIT,
     ) -> Completed:
@@ -262,6 +264,7 @@ class OpenOci:
         return run_directly(
             *(client, self._image, whole, {}, cwd, b"", limit_s, output_limit, self._start),
             read_only=False,
+            user=user,
         )
 
     def show_run(self, argv: Sequence[str]) -> str:

@@ -34,6 +34,7 @@ def run_directly(
     start: Start,
     *,
     read_only: bool = True,
+    user: str | None = None,
 ) -> Completed:
     """Run one command as the first process of a container; see `OpenImage.run`.
 
@@ -41,6 +42,7 @@ def run_directly(
 
     Args:
         read_only: whether the image's files cannot be changed, for this container.
+        user: in place of the image's.
 
     Raises:
         EngineError: the engine failed.
@@ -49,6 +51,8 @@ def run_directly(
     if any("\0" in text for text in (*argv, *env, *env.values(), cwd)):
         return _not_run(argv, 126, "embedded null byte", begun)
     options = {"stdin_open": bool(stdin), "environment": dict(env), "working_dir": cwd}
+    if user is not None:
+        options["user"] = user
     container = Created(client, image, new_name(), argv, start, read_only=read_only, **options)
     output = {1: bytearray(), 2: bytearray()}
     ended: Literal["exited", "timeout", "output-limit"] = "exited"

@@ -145,6 +145,7 @@ class OpenDirectory:
         self,
         argv: Sequence[str],
         *,
+        user: str | None = None,
         limit_s: float = DEFAULT_LIMIT_S,
         output_limit: int = DEFAULT_OUTPUT_LIMIT,
     ) -> Completed:

@@ -33,6 +33,8 @@ class Environment:
         user, workdir: "" when not set; None when the image does not tell.
         exposed: ports ("8888/tcp"); None when the image does not tell.
         labels: None when the image does not tell.
+        healthcheck: as HEALTHCHECK has it (("CMD", ...)), () when not set; None when the image does
+            not tell.
         source: where this was read, for people ("/.singularity.d/env/10-docker2singularity.sh").
     """
 
@@ -45,6 +47,7 @@ class Environment:
     labels: Mapping[str, str] | None
     source: str
     problems: tuple[Problem, ...] = ()
+    healthcheck: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ SPEECH_LIMIT_S = 60.0
 
 OUTPUT_LIMIT = 4 * 1024 * 1024
 
-_MODULES = ("common", "kernels", "server", "main")
+_MODULES = ("common", "kernels", "server", "start", "main")
 """The modules that are run inside, in the order of their imports."""
 
 _START = """\
@@ -224,11 +224,23 @@ def _ask(
     result = command_result(
         image.run(
             [python, "-I", "-", json.dumps({**request, "token": token})],
-            stdin=_START.format(sources=_sources()).encode(),
+            stdin=inside().encode(),
             limit_s=limit_s,
             output_limit=OUTPUT_LIMIT,
         )
     )
+    return answer_of(result, python, token, limit_s)
+
+
+def inside() -> str:
+    """The program that is run inside: its argument is a request (`inside/main.py`)."""
+    return _START.format(sources=_sources())
+
+
+def answer_of(
+    result: CommandResult, python: str, token: str, limit_s: float
+) -> tuple[dict[str, object], str | None]:
+    """The answer of the program that was run inside, and in words why there is none."""
     if result.ended == "exited" and result.exit_code == 127:
         return {}, f"{python} is not there"
     if result.ended != "exited" or result.exit_code != 0:

@@ -34,6 +34,11 @@ _JOVYAN_ENV = {
 }
 _AAW = {"CS_TEMP_HOME": "/etc/share/code-server", "DEFAULT_JUPYTER_URL": "/lab"}
 
+_WITH_NVCC = {
+    "PATH": f"{_JOVYAN_ENV['PATH']}:/usr/local/cuda/bin",
+    "NVIDIA_VISIBLE_DEVICES": "all",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -60,7 +65,9 @@ class Config:
     owner: tuple[int, int] = (0, 0)
 
 
-def jovyan(cmd: str, *, exposed: tuple[str, ...] = ("8888/tcp",), **env: str) -> Config:
+def jovyan(
+    cmd: str, env: Mapping[str, str] = {}, exposed: tuple[str, ...] = ("8888/tcp",)
+) -> Config:
     """The configuration of an image of docker-stacks, whose user is jovyan.
 
     Args:
@@ -68,7 +75,7 @@ def jovyan(cmd: str, *, exposed: tuple[str, ...] = ("8888/tcp",), **env: str) ->
         env: more variables.
     """
     return Config(
-        _JOVYAN_ENV | env,
+        {**_JOVYAN_ENV, **env},
         ("tini", "--"),
         (cmd,),
         user="jovyan",
@@ -90,13 +97,9 @@ _OF_IMAGE = {
     "ml-tensorflow-gpu": _ml(ENV | _WITH_CUDA),
     "ml-torch-gpu": _ml(ENV | _WITH_CUDA),
     "jovyan": jovyan("start-notebook.sh"),
-    "jupyterlab-cpu": jovyan("start-custom.sh", **_AAW),
+    "jupyterlab-cpu": jovyan("start-custom.sh", _AAW),
     "machine-learning-notebook-cpu": jovyan("start-notebook.sh"),
-    "machine-learning-notebook-gpu": jovyan(
-        "start-notebook.sh",
-        PATH=f"{_JOVYAN_ENV['PATH']}:/usr/local/cuda/bin",
-        NVIDIA_VISIBLE_DEVICES="all",
-    ),
+    "machine-learning-notebook-gpu": jovyan("start-notebook.sh", _WITH_NVCC),
 }
 
 

@@ -167,7 +167,8 @@ def add_two(
         needs: sonames of its libraries that TensorFlow needs.
     """
     _add_tensorflow(root, job, tensorflow, cuda, [*needs])
-    _add_framework(root, "torch", torch, cuda)
+    library = _add_framework(root, "torch", torch, cuda) / "lib/libtorch_cpu.so"
+    elf.library(job, library, library.name, "reference_cpu", torch)
     python.add_distribution(root, "torch", torch, "torch")
     _stand_ins(root, others, [])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlcheck.checks import startup
-from mlcheck.facts import Banner, EntrypointRuns, Environment, Files
+from mlcheck.facts import Banner, EntrypointRuns, Environment, ResolvedFile
 from mlcheck.judge import Judge
 from mlcheck.profile import Profile
 
@@ -13,11 +13,12 @@ def test_environment_is_set(environment: Environment, profile: Profile, judge: J
 
 
 def test_entrypoint_can_start(
-    environment: Environment, promised_files: Files, profile: Profile, judge: Judge
+    environment: Environment,
+    entrypoint_program: ResolvedFile | None,
+    profile: Profile,
+    judge: Judge,
 ) -> None:
-    expected = profile.expect.entrypoint
-    script = promised_files.files.get(expected.argv[0]) if expected else None
-    judge(startup.entrypoint(environment, script, profile))
+    judge(startup.entrypoint(environment, entrypoint_program, profile))
 
 
 def test_entrypoint_runs_its_command(

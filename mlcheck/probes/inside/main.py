@@ -1,8 +1,8 @@
 """What is run inside an image: one request, one answer.
 
-Its one argument is the request: `do` ("kernels", "lists" or "server"), `token` and what the
-function of that name takes. The answer is one line on the standard output: the token and a JSON
-object.
+Its one argument is the request: `do` ("kernels", "lists", "server" or "start"), `token` and what
+the function of that name takes. The answer is one line on the standard output: the token and a
+JSON object.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tempfile
 from mlcheck.probes.inside.common import Json, end_children, in_words
 from mlcheck.probes.inside.kernels import kernels, lists
 from mlcheck.probes.inside.server import server
+from mlcheck.probes.inside.start import start
 
 
 def main() -> None:
@@ -29,10 +30,11 @@ def main() -> None:
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     top = tempfile.mkdtemp(prefix="mlcheck-", dir="/tmp")
     tempfile.tempdir = top
+    request["environ"] = dict(os.environ)
     os.environ.update(HOME=f"{top}/own", TMPDIR=top, JUPYTER_RUNTIME_DIR=f"{top}/runtime")
     answer: Json
     try:
-        work = {"kernels": kernels, "lists": lists, "server": server}[request["do"]]
+        work = {"kernels": kernels, "lists": lists, "server": server, "start": start}[request["do"]]
         answer = asyncio.run(work(request, top))
     except Exception as error:
         answer = {"trouble": in_words(error)}

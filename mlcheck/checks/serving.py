@@ -1,0 +1,328 @@
+"""An image that serves: its user, its server, and what is installed for it."""
+
+from __future__ import annotations
+
+import fnmatch
+
+from mlcheck.facts import (
+    Accounts,
+    Agreements,
+    Environment,
+    Programs,
+    ReadFiles,
+    Started,
+    Writability,
+)
+from mlcheck.profile import Profile
+from mlcheck.verdict import Finding, Rule, ShowFile, ShowRun, Source, Verdict
+
+USER = Rule(
+    "user",
+    "The image runs as the promised user, who is not root.",
+    "Create the user in the image's build, and end the build with USER.",
+)
+WRITABLE = Rule(
+    "user-writable",
+    "The image's user can change everything in its home and in the prefix: else a package that "
+    "was installed as root can neither be updated nor removed.",
+    "End every RUN that installs something with `fix-permissions $CONDA_DIR "
+    "/home/$NB_USER`, in the same layer.",
+)
+INSTALLS = Rule(
+    "user-installs",
+    "The image's user can install a package in the prefix with pip, and take it away again.",
+    "Give the user the prefix with fix-permissions, in the layer that adds the files.",
+)
+STARTS = Rule(
+    "server-starts",
+    "Started as users start it, the image serves its page, as its own user, under the prefix that "
+    "it is given.",
+    "Start the image by hand, and see the first error; the server's base URL must come from the "
+    "variable of the prefix.",
+)
+HEALTH = Rule(
+    "server-health",
+    "The image's health check succeeds while its server runs.",
+    "Correct HEALTHCHECK, or the paths that answer it.",
+)
+ANY_USER = Rule(
+    "server-any-user",
+    "The server also starts for another user number in the group of the image's user, as a "
+    "platform may choose one.",
+    "Let the group write the home and the prefix (fix-permissions), and read no file that belongs "
+    "to one user alone.",
+)
+EXECUTABLE = Rule(
+    "programs-executable",
+    "Every program that is installed for users can be executed by them.",
+    "Set the mode (chmod 0755, or COPY --chmod=0755) in the image's build.",
+)
+WRAPPERS = Rule(
+    "wrapper-targets",
+    "Every wrapper finds the program to which it hands its arguments on.",
+    "Install the program, or take the wrapper out of images that lack it.",
+)
+START_FILES = Rule(
+    "start-files",
+    "Every file that the start script reads is in the image.",
+    "Copy the file into the image and let no later layer delete it; what may be missing is tested "
+    "for ([ -f FILE ]) before it is read.",
+)
+AGREEMENTS = Rule(
+    "agreements",
+    "Files that tell the same thing, such as the version of an extension, agree.",
+    "Write down what is installed; best let the build generate it.",
+)
+
+_NOT_STARTED = "the server does not start (see server-starts)"
+ANY_UID = 54321
+"""A number that no account has."""
+
+
+def user(accounts: Accounts, config: Environment, profile: Profile) -> Verdict:
+    """The account, and USER of the configuration."""
+    expected = profile.expect.user
+    if expected is None:
+        return USER.skipped("the profile promises no user")
+    source = profile.source("user")
+    show = ShowFile("cat", "/etc/passwd")
+    wanted = f"{expected.name}, {expected.uid}:{expected.gid}"
+    findings = []
+    notes = []
+    account = accounts.accounts.get(expected.name)
+    if account is None:
+        findings.append(Finding(expected.name, "not in /etc/passwd", wanted, source, show))
+    elif (account.uid, account.gid) != (expected.uid, expected.gid):
+        found = f"{account.uid}:{account.gid} in /etc/passwd"
+        findings.append(Finding(expected.name, found, wanted, source, show))
+    if config.user is None:
+        notes.append(f"USER: {config.source} does not tell it")
+        return USER.judged(1, findings, notes)
+    name, _, group = config.user.partition(":")
+    names = (expected.name, str(expected.uid))
+    if name not in names or group not in ("", "users", str(expected.gid)):
+        findings.append(Finding("USER", config.user or "root", wanted, source))
+    return USER.judged(2, findings, notes)
+
+
+def writable(fact: Writability, profile: Profile) -> Verdict:
+    """Files and directories below `user.writable`, by directory."""
+    expected = profile.expect.user
+    if expected is None or not expected.writable:
+        return WRITABLE.skipped("the profile promises nothing that a user may write")
+    source = profile.source("user", "writable")
+    findings = [
+        Finding(path, "is not there", "a directory", source, ShowFile("ls -ld", path))
+        for path in fact.missing
+    ]
+    for closed in fact.closed:
+        file = closed.example
+        owner = f", {file.uid}:{file.gid}" if fact.owners else ""
+        found = f"{closed.count} of it: {file.path} has mode {file.mode:04o}{owner}"
+        bits = "set-gid" if closed.no_setgid else f"writable for {expected.name}"
+        where = profile.source("user", "setgid") if closed.no_setgid else source
+        findings.append(Finding(closed.path, found, bits, where, ShowFile("ls -ld", file.path)))
+    notes = []
+    if not fact.owners:
+        notes.append(
+            "the files do not have the owners that the image gave them: judged by what their "
+            "group may write"
+        )
+    return WRITABLE.judged(fact.looked_at, findings, notes)
+
+
+def installs(fact: Started, profile: Profile) -> Verdict:
+    """pip installs a wheel, without any network."""
+    expected = profile.expect.user
+    if expected is None or profile.expect.prefix is None:
+        return INSTALLS.skipped("the profile promises no user")
+    if fact.trouble is not None or fact.busy:
+        return INSTALLS.skipped("the image does not start (see server-starts)")
+    if fact.read_only:
+        return INSTALLS.skipped(
+            "this engine lets nobody write the image's files: docker and podman do"
+        )
+    findings = []
+    if fact.installed is not None:
+        show = ShowRun(("pip", "install", "PACKAGE"))
+        expectation = f"installs it in {profile.expect.prefix}"
+        source = profile.source("user", "writable") or profile.source("user")
+        findings = [Finding("pip", fact.installed, expectation, source, show)]
+    return INSTALLS.judged(1, findings)
+
+
+def starts(fact: Started, config: Environment, profile: Profile) -> Verdict:
+    """The page behind the prefix; the user, where the engine starts images as theirs."""
+    expected = profile.expect.user
+    numbers = None
+    if expected is not None and config.user is not None:
+        numbers = (expected.uid, expected.gid)
+    return _served(STARTS, fact, profile, numbers)
+
+
+def any_user(fact: Started | None, profile: Profile) -> Verdict:
+    """The same under a number that no account has."""
+    if fact is None:
+        return ANY_USER.skipped(
+            "this engine starts every image as the user who runs it: docker and podman choose one"
+        )
+    gid = profile.expect.user.gid if profile.expect.user else 0
+    return _served(ANY_USER, fact, profile, (ANY_UID, gid))
+
+
+def _served(
+    rule: Rule, fact: Started, profile: Profile, numbers: tuple[int, int] | None
+) -> Verdict:
+    expected = profile.expect.server
+    if expected is None:
+        return rule.skipped("the profile promises no server")
+    source = profile.source("server")
+    show = ShowRun(fact.argv or ("sh",))
+    if fact.busy:
+        return rule.not_judged(
+            f"Another program listens at port {expected.port} of this network already.",
+            "Run without --network, so that the image has a network of its own.",
+        )
+    if fact.trouble is not None or fact.error is not None:
+        what = fact.trouble or fact.error or ""
+        wanted = f"answers at port {expected.port}"
+        command = " ".join(fact.argv) or "CMD"
+        return rule.judged(1, [Finding(command, what, wanted, source, show)])
+    findings = []
+    if numbers is not None and (fact.uid, fact.gid) != numbers:
+        found = f"runs as {fact.uid}:{fact.gid}"
+        where = profile.source("user")
+        wanted = "{}:{}".format(*numbers)
+        findings.append(Finding("the running image", found, wanted, where, ShowRun(("id",))))
+    page = next((one for one in fact.pages if one.asked == f"{fact.prefix}/"), None)
+    wanted = f"HTTP 200 at {fact.prefix}{expected.page}"
+    if page is None or page.status != 200:
+        found = f"HTTP {page.status}" if page and page.status else "no answer"
+        findings.append(Finding("the prefix", f"{found} at {fact.prefix}/", wanted, source, show))
+    else:
+        if page.path.rstrip("/") != f"{fact.prefix}{expected.page}".rstrip("/"):
+            where = profile.source("server", "page")
+            findings.append(Finding("the prefix", f"leads to {page.path}", wanted, where, show))
+        if not page.title.startswith(expected.title):
+            where = profile.source("server", "title")
+            found = page.title or "no title"
+            title = f"begins with {expected.title}"
+            findings.append(Finding("the page's title", found, title, where, show))
+    return rule.judged(2, findings, [f"answered after {fact.seconds:.1f} s"])
+
+
+def health(fact: Started, config: Environment, profile: Profile) -> Verdict:
+    """HEALTHCHECK is the promised one and succeeds; the promised paths answer."""
+    expected = profile.expect.server
+    if expected is None or not (expected.healthcheck or expected.healthy):
+        return HEALTH.skipped("the profile promises no health check")
+    if fact.trouble is not None or fact.busy or fact.error is not None:
+        return HEALTH.skipped(_NOT_STARTED)
+    source = profile.source("server", "healthcheck")
+    findings = []
+    notes = []
+    command = " ".join(expected.healthcheck)
+    if expected.healthcheck:
+        promised = [("CMD", *expected.healthcheck), ("CMD-SHELL", command)]
+        if config.healthcheck is None:
+            notes.append(f"HEALTHCHECK: {config.source} does not tell it")
+        elif config.healthcheck not in promised:
+            found = " ".join(config.healthcheck) or "not set"
+            findings.append(Finding("HEALTHCHECK", found, command, source))
+        if fact.healthcheck is not None:
+            show = ShowRun(expected.healthcheck)
+            wanted = "ends with 0 while the server runs"
+            findings.append(Finding(command, fact.healthcheck, wanted, source, show))
+    answers = {page.asked: page for page in fact.pages}
+    for index, path in enumerate(expected.healthy):
+        page = answers.get(path)
+        if page is None or page.status != 200:
+            found = f"HTTP {page.status}" if page and page.status else "no answer"
+            where = profile.source("server", "healthy", index)
+            findings.append(Finding(path, found, "HTTP 200", where))
+    return HEALTH.judged(len(expected.healthy) + bool(expected.healthcheck), findings, notes)
+
+
+def executable(fact: Programs, profile: Profile) -> Verdict:
+    """The execute bits of the programs that `scripts.installed` names."""
+    promised = profile.expect.scripts
+    if promised is None or not promised.installed:
+        return EXECUTABLE.skipped("the profile names no installed programs")
+    findings = [Finding(p.path, p.what, "a readable program") for p in fact.problems]
+    for program in fact.programs:
+        if program.mode & 0o111 != 0o111:
+            found = f"mode {program.mode:04o}"
+            show = ShowFile("ls -l", program.path)
+            source = _pattern(program.path, profile)
+            findings.append(Finding(program.path, found, "executable by all", source, show))
+    return EXECUTABLE.judged(len(fact.programs), findings)
+
+
+def wrappers(fact: Programs, profile: Profile) -> Verdict:
+    """What wrappers call is on PATH."""
+    promised = profile.expect.scripts
+    if promised is None or not promised.installed:
+        return WRAPPERS.skipped("the profile names no installed programs")
+    findings = [
+        Finding(
+            program.path,
+            f"calls {name}, which is not there",
+            "a program on PATH",
+            _pattern(program.path, profile),
+            ShowFile("cat", program.path),
+        )
+        for program in fact.programs
+        for name in program.calls
+    ]
+    return WRAPPERS.judged(len(fact.programs), findings)
+
+
+def _pattern(path: str, profile: Profile) -> Source | None:
+    promised = profile.expect.scripts
+    patterns = promised.installed if promised else ()
+    index = next((n for n, one in enumerate(patterns) if fnmatch.fnmatchcase(path, one)), 0)
+    return profile.source("scripts", "installed", index)
+
+
+def start_files(fact: ReadFiles, profile: Profile) -> Verdict:
+    """What the scripts of ENTRYPOINT and CMD read."""
+    if profile.expect.server is None:
+        return START_FILES.skipped("the profile promises no server")
+    if not fact.scripts:
+        return START_FILES.skipped("no shell script starts the image")
+    findings = [
+        Finding(
+            file.path,
+            f"is not there, and {file.script} reads it",
+            "a file of the image",
+            profile.source("server"),
+            ShowFile("cat -n", file.script.rpartition(":")[0]),
+        )
+        for file in fact.files
+        if not file.there
+    ]
+    notes = [f"{len(fact.files)} files are read"]
+    return START_FILES.judged(len(fact.scripts), findings, notes)
+
+
+def agreements(fact: Agreements, profile: Profile) -> Verdict:
+    """Each text is there once for all places."""
+    promised = profile.expect.agreements
+    if not promised:
+        return AGREEMENTS.skipped("the profile names nothing that files must agree about")
+    findings = []
+    for name in promised:
+        said = fact.said.get(name, ())
+        for place in said:
+            if place.text is None:
+                found = "does not tell it" if place.path else "no such file"
+                source = profile.source("agreements", name, place.pattern)
+                where = place.path or place.pattern
+                findings.append(Finding(where, found, f"the {name}", source))
+        texts = {place.text for place in said if place.text is not None}
+        if len(texts) > 1:
+            found = "; ".join(f"{place.text} in {place.path}" for place in said if place.text)
+            source = profile.source("agreements", name)
+            show = ShowFile("cat", said[0].path)
+            findings.append(Finding(name, found, "the same everywhere", source, show))
+    return AGREEMENTS.judged(len(promised), findings)

@@ -1,0 +1,127 @@
+"""What must work in an image: packages that were asked for, small programs, notebooks."""
+
+from __future__ import annotations
+
+import fnmatch
+
+from mlcheck.checks.system import how_it_ended
+from mlcheck.facts import ImportResult, Imports, NotebookRuns, Requested, TaskRuns
+from mlcheck.profile import Profile
+from mlcheck.verdict import Finding, Rule, ShowFile, ShowRun, Source, Verdict
+
+REQUESTED = Rule(
+    "requested-packages",
+    "Every package that was asked for by name can be loaded: Python's by import, R's by library().",
+    "Run the command below. If the name to load differs, or there is nothing to load, say so in "
+    "packages.requested.",
+)
+TASKS = Rule(
+    "tasks",
+    "Small programs work: each ends with 0, prints what it must, and draws its pictures.",
+    "Run the program by hand; its last line says what is missing.",
+)
+NOTEBOOKS = Rule(
+    "notebooks",
+    "A notebook executes with every promised kernel, by `jupyter nbconvert --execute`.",
+    "See that the kernel's program starts and its package for Jupyter is installed "
+    "(ipykernel, IRkernel, IJulia).",
+)
+
+
+def loads(requested: Requested, profile: Profile) -> tuple[dict[str, str], dict[str, str]]:
+    """What to import in Python and to load in R: package to its name there."""
+    known = profile.expect.packages.requested or {}
+    python, r = {}, {}
+    for package in requested.names:
+        key = _key(package, profile)
+        name = known[key] if key is not None else None
+        if name is False:
+            continue
+        if package.startswith("r-"):
+            r[package] = name or package.removeprefix("r-")
+        else:
+            python[package] = name or package.replace("-", "_")
+    return python, r
+
+
+def _key(package: str, profile: Profile) -> str | None:
+    known = profile.expect.packages.requested or {}
+    if package in known:
+        return package
+    return next((key for key in known if fnmatch.fnmatchcase(package, key)), None)
+
+
+def requested(fact: Requested, python: Imports, r: Imports, profile: Profile) -> Verdict:
+    """All packages of the history, but for those that have nothing to load."""
+    if profile.expect.packages.requested is None:
+        return REQUESTED.skipped("the profile does not say that requested packages are loaded")
+    findings = [
+        Finding(problem.path, problem.what, "conda's history", show=ShowFile("cat", fact.source))
+        for problem in fact.problems
+    ]
+    in_python, in_r = loads(fact, profile)
+    for packages, results in ((in_python, python), (in_r, r)):
+        found: dict[str, ImportResult] = {result.module: result for result in results.results}
+        for package, name in packages.items():
+            result = found.get(name)
+            error = result.error if result is not None else "not tried"
+            if error is not None:
+                argv: tuple[str, ...] = ("python3", "-c", f"import {name}")
+                if packages is in_r:
+                    argv = ("R", "--slave", "-e", f'library("{name}")')
+                expected = "imports" if packages is in_python else "library() loads it"
+                source = _source(package, profile)
+                findings.append(Finding(package, error, expected, source, ShowRun(argv)))
+    return REQUESTED.judged(len(in_python) + len(in_r), findings)
+
+
+def _source(package: str, profile: Profile) -> Source | None:
+    key = _key(package, profile)
+    where = ("packages", "requested")
+    return profile.source(*where, key) if key is not None else profile.source(*where)
+
+
+def tasks(fact: TaskRuns, profile: Profile) -> Verdict:
+    """The programs of `tasks`."""
+    promised = profile.expect.tasks
+    if not promised:
+        return TASKS.skipped("the profile has no program to try")
+    findings = []
+    for run in fact.runs:
+        task = promised[run.name]
+        source = profile.source("tasks", run.name)
+        show = ShowRun(task.run)
+        result = run.result
+        if result.ended != "exited" or result.exit_code != 0:
+            found = how_it_ended(result)
+            findings.append(Finding(run.name, found, "ends with 0", source, show))
+            continue
+        if task.prints not in result.stdout:
+            said = " ".join(result.stdout.split())[:200] or "nothing"
+            where = profile.source("tasks", run.name, "prints")
+            findings.append(Finding(run.name, f"prints {said}", task.prints, where, show))
+        for index, file in enumerate(task.draws):
+            picture = run.pictures.get(file, "was not made")
+            where = profile.source("tasks", run.name, "draws", index)
+            if isinstance(picture, str):
+                findings.append(Finding(f"{run.name}: {file}", picture, "a picture", where, show))
+            elif not picture.width or not picture.height:
+                found = f"{picture.width} x {picture.height} pixels"
+                findings.append(Finding(f"{run.name}: {file}", found, "a picture", where, show))
+    return TASKS.judged(len(promised), findings)
+
+
+def notebooks(fact: NotebookRuns, profile: Profile) -> Verdict:
+    """The notebooks of `notebooks`."""
+    if not profile.expect.notebooks:
+        return NOTEBOOKS.skipped("the profile has no notebook")
+    findings = []
+    for run in fact.runs:
+        source = profile.source("notebooks", run.kernel)
+        show = ShowRun(("jupyter", "nbconvert", "--to", "notebook", "--execute", "FILE"))
+        if run.error is not None:
+            findings.append(Finding(run.kernel, run.error, "executes", source, show))
+        elif run.wanted not in run.printed:
+            found = f"prints {run.printed.strip()[:200] or 'nothing'}"
+            findings.append(Finding(run.kernel, found, f"prints {run.wanted}", source, show))
+    return NOTEBOOKS.judged(len(fact.runs), findings)
