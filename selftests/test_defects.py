@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mlcheck import checks, reference
-from mlcheck.checks import gpu
+from mlcheck.checks import gpu, parity
 from mlcheck.reference import DEFECTS
 from mlcheck.verdict import Rule
 
@@ -45,6 +45,7 @@ SLOW_TESTS = {
     "tests/general/test_on_host.py::test_programs_run": ON_HOST,
     "tests/general/test_on_host.py::test_libraries": ON_HOST,
     "tests/framework/test_framework.py": FRAMEWORK,
+    "tests/parity/test_parity.py::test_files": {"parity-files"},
     "tests/ml-pyroot/test_root_runs.py": ROOT_RUNS,
 }
 """Slow tests (beginnings of their names) that are left out for a defect which reaches none of the
@@ -69,7 +70,11 @@ PROVEN_ELSEWHERE = {"deployed-digest", *RUNGS}
 stand-in for the driver."""
 _GPU = frozenset({"ml-tensorflow-gpu", "ml-torch-gpu"})
 _FRAMEWORK = _GPU | {"ml-tensorflow-cpu"}
+COMPARED = {"machine-learning-notebook-gpu": "machine-learning-notebook-cpu"}
+"""Images that are compared with another one."""
+PARITY = {rule.check for rule in parity.RULES.values()}
 ONLY_IN = {
+    **dict.fromkeys(PARITY, frozenset(COMPARED)),
     **dict.fromkeys(("root-config", "pyroot", "root-program"), frozenset({"ml-pyroot"})),
     **dict.fromkeys(("framework-build", "framework-computes"), _FRAMEWORK),
     **dict.fromkeys(("framework-script", "cuda-driver-in-image"), _FRAMEWORK),
@@ -139,6 +144,11 @@ def good_list(name: str) -> Path:
     return reference.build(name) / "list-of-pkgs-inside.txt"
 
 
+def comparison(name: str) -> list[str]:
+    """The option that has an image compared with another one; none for most."""
+    return [f"--compare={reference.build(COMPARED[name])}"] if name in COMPARED else []
+
+
 def checked_in(name: str, directory: Path) -> Path:
     """A copy of the package list of a good image."""
     copy = directory / f"{name}.txt"
@@ -156,7 +166,7 @@ def test_the_good_image_conforms_and_nothing_is_skipped_by_mistake(
     name: str, tmp_path: Path
 ) -> None:
     own_list = checked_in(name, tmp_path)
-    arguments = [f"--image={reference.build(name)}"]
+    arguments = [f"--image={reference.build(name)}", *comparison(name)]
     outcomes = by_outcome(judge(own_list, tmp_path / "report.json", *arguments))
     skipped = not_promised(name)
     assert outcomes.pop("skipped", set()) == skipped
@@ -169,7 +179,7 @@ def test_the_good_image_conforms_and_nothing_is_skipped_by_mistake(
 def test_a_defect_is_caught_by_its_checks_alone(name: str, tmp_path: Path) -> None:
     defect = DEFECTS[name]
     image = reference.build(defect.judged_in, defects=[name])
-    arguments = [f"--image={image}"]
+    arguments = [f"--image={image}", *comparison(defect.judged_in)]
     if not defect.caught_by & SLOW:
         arguments += ["-m", "not slow"]
     else:

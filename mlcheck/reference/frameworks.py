@@ -167,8 +167,10 @@ def add_two(
         needs: sonames of its libraries that TensorFlow needs.
     """
     _add_tensorflow(root, job, tensorflow, cuda, [*needs])
-    library = _add_framework(root, "torch", torch, cuda) / "lib/libtorch_cpu.so"
-    elf.library(job, library, library.name, "reference_cpu", torch)
+    package = _add_framework(root, "torch", torch, cuda)
+    for kind in ("cpu", *(("cuda",) if cuda else ())):
+        library = package / f"lib/libtorch_{kind}.so"
+        elf.library(job, library, library.name, f"reference_torch_{kind}", torch)
     python.add_distribution(root, "torch", torch, "torch")
     _stand_ins(root, others, [])
 

@@ -16,6 +16,7 @@ from mlcheck.reference.defects import (
     newenv,
     on_host,
     packages,
+    parity,
     programs,
     root,
 )
@@ -36,6 +37,7 @@ DEFECTS: Mapping[str, Defect] = MappingProxyType(
                 | newenv.DEFECTS
                 | on_host.DEFECTS
                 | packages.DEFECTS
+                | parity.DEFECTS
                 | programs.DEFECTS
                 | root.DEFECTS
             ).items()
