@@ -115,3 +115,7 @@ def _other_version(image: Path, name: str, old: str, new: str) -> None:
     shutil.rmtree(tree.at(image, f"{SITE}/{name}-{old}.dist-info"))
     tree.replace(image, f"{SITE}/{name}/_build.py", f'"{old}"', f'"{new}"')
     python.add_distribution(image, name, new, name)
+    info = tree.at(image, f"{SITE}/{name}-{new}.dist-info")
+    info.chmod(0o2775)
+    for file in info.iterdir():
+        file.chmod(0o664)
