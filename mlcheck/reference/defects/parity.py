@@ -1,4 +1,4 @@
-"""Defects of parity: what the image for GPUs has otherwise than the one for CPUs."""
+"""Defects of parity: what the image for GPUs has unlike the one for CPUs."""
 
 from __future__ import annotations
 
