@@ -1,10 +1,13 @@
 # make demo [DEFECT=NAME]   judge the reference image ml-pyroot, with a planted fault if you like
 # make selftest             run mlcheck's own tests
 # make bench [QUICK=1]      how fast, against peers on this machine; QUICK: small sizes, a minute
+# make test/IMAGENAME [REPO=...] [TAG=...]   judge REPO/IMAGENAME:TAG, as in AAW's repository
 # make lint                 ruff and mypy
 PYTHON ?= python3
 DEFECT ?=
 QUICK ?=
+REPO ?=
+TAG ?= latest
 
 .PHONY: demo selftest bench lint venv-reference venv-dev clean
 
@@ -17,6 +20,9 @@ selftest: venv-dev
 
 bench: venv-dev
 	.venv/bin/python -m benchmarks $(if $(QUICK),--quick)
+
+test/%: venv-reference
+	@IMAGE_NAME="$(if $(REPO),$(REPO)/)$*:$(TAG)" .venv/bin/pytest
 
 lint: venv-dev
 	.venv/bin/ruff check

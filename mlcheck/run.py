@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,10 @@ _REGISTRY_LIMIT_S = 15.0
 """Seconds to ask a registry for one digest; many machines with CVMFS reach none."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+IMAGE_VARIABLE = "IMAGE_NAME"
+"""Variable of this machine that names images where --image does not."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,7 @@ class Run:
             # What docker has and what is mounted may be another by now.
             return [Resolved(ImageRef(**fields), why) for fields, why in self._given["resolved"]]
         option = self.config.getoption
-        images = option("--image") or self._reference_images()
+        images = option("--image") or self._named_by_environment() or self._reference_images()
         return self._resolve(images, option("--engine") or [opening.AUTO])
 
     def _resolve(self, images: Sequence[str], engines: Sequence[str]) -> list[Resolved]:
@@ -143,6 +148,11 @@ class Run:
             pull=self.config.getoption("--pull"),
             stores=not self.config.option.collectonly,
         )
+
+    @staticmethod
+    def _named_by_environment() -> list[str]:
+        """The image that IMAGE_NAME means, as in the tests of docker-stacks and their kind."""
+        return os.environ.get(IMAGE_VARIABLE, "").split()
 
     @staticmethod
     def _reference_images() -> list[str]:

@@ -28,6 +28,7 @@ NEW_ENV = {"newenv-created", "newenv-pyvenv", "newenv-path", "newenv-reuse", "ne
 NEW_ENV |= {"newenv-executed"}
 ON_HOST = {"on-host-programs", "on-host-libraries"}
 ROOT_RUNS = {"pyroot", "root-program"}
+SERVER = {"server-starts", "server-health", "server-any-user", "user-installs"}
 SLOW_TESTS = {
     "tests/general/test_system.py::test_commands_run": {"commands"},
     "tests/general/test_packages.py::test_promised_modules_import": {"imports"},
@@ -44,13 +45,19 @@ SLOW_TESTS = {
     "tests/general/test_new_environments.py::test_executed": NEW_ENV,
     "tests/general/test_on_host.py::test_programs_run": ON_HOST,
     "tests/general/test_on_host.py::test_libraries": ON_HOST,
+    "tests/general/test_serving.py::test_server": SERVER,
+    "tests/general/test_work.py::test_requested": {"requested-packages"},
+    "tests/general/test_work.py::test_programs": {"tasks"},
+    "tests/general/test_work.py::test_notebooks": {"notebooks"},
     "tests/framework/test_framework.py": FRAMEWORK,
     "tests/parity/test_parity.py::test_files": {"parity-files"},
+    "tests/jupyterlab-gpu/test_framework.py": FRAMEWORK,
     "tests/ml-pyroot/test_root_runs.py": ROOT_RUNS,
 }
 """Slow tests (beginnings of their names) that are left out for a defect which reaches none of the
 checks behind them."""
 AT_WORK = JUPYTER | NEW_ENV | ON_HOST | ROOT_RUNS | FRAMEWORK
+AT_WORK |= {*SERVER, "requested-packages", "tasks", "notebooks"}
 """Checks of what runs in the image for seconds."""
 SLOW = {check for checks in SLOW_TESTS.values() for check in checks}
 NOTHING_TO_JUDGE = {"entrypoint-activation", "entrypoint-command", "kernelspecs-argv"}
@@ -59,16 +66,23 @@ NOTHING_TO_JUDGE = {"entrypoint-activation", "entrypoint-command", "kernelspecs-
 NOTHING_TO_JUDGE |= {"newenv-pyvenv", "newenv-path", "newenv-reuse", "root-program"}
 NOTHING_TO_JUDGE |= {"kernels-own-python", "kernels-usersite"}
 NOTHING_TO_JUDGE |= {"jupyterlab-token", "jupyterlab-kernels", "jupyterlab-terminals"}
+NOTHING_TO_JUDGE |= {"server-health"}
 """Checks to which another check's finding may leave nothing: a broken kernel.json has no argv."""
 RUNGS = {rule.check for rule in gpu.RUNGS}
 """Checks that need a GPU."""
 DEPLOYED = {"deployed-digest", "deployed-readable", "singularity-d"}
 DEPLOYED |= {"on-host-bash", "on-host-zsh", *ON_HOST}
 """Checks of images that are deployed as directories; others skip them."""
-PROVEN_ELSEWHERE = {"deployed-digest", *RUNGS}
-"""No fault of an image's content: proven by test_deployed.py, and by test_gpu_ladder.py with a
-stand-in for the driver."""
+BY_ENGINES = {"server-any-user", "user-installs"}
+"""Checks that need an engine which starts an image as its own user, or as another."""
+PROVEN_ELSEWHERE = {"deployed-digest", *RUNGS, *BY_ENGINES}
+"""No fault of an image's content alone: proven by test_deployed.py, by test_gpu_ladder.py with a
+stand-in for the driver, and by test_serving_on_engines.py."""
+SERVING = {*SERVER, "user", "user-writable", "programs-executable", "wrapper-targets"}
+SERVING |= {"start-files", "agreements", "requested-packages", "tasks", "notebooks"}
+"""Checks of images that serve."""
 _GPU = frozenset({"ml-tensorflow-gpu", "ml-torch-gpu"})
+_AAW_GPU = frozenset({"jupyterlab-tensorflow", "jupyterlab-pytorch"})
 _FRAMEWORK = _GPU | {"ml-tensorflow-cpu"}
 COMPARED = {"machine-learning-notebook-gpu": "machine-learning-notebook-cpu"}
 """Images that are compared with another one."""
@@ -76,8 +90,10 @@ PARITY = {rule.check for rule in parity.RULES.values()}
 ONLY_IN = {
     **dict.fromkeys(PARITY, frozenset(COMPARED)),
     **dict.fromkeys(("root-config", "pyroot", "root-program"), frozenset({"ml-pyroot"})),
-    **dict.fromkeys(("framework-build", "framework-computes"), _FRAMEWORK),
-    **dict.fromkeys(("framework-script", "cuda-driver-in-image"), _FRAMEWORK),
+    **dict.fromkeys(("framework-build", "framework-computes"), _FRAMEWORK | _AAW_GPU),
+    **dict.fromkeys(("cuda-driver-in-image",), _FRAMEWORK | _AAW_GPU),
+    **dict.fromkeys(("framework-script",), _FRAMEWORK),
+    "micromamba": frozenset(name for name in reference.NAMES if name.startswith("ml-")),
     **dict.fromkeys(("cuda-libraries", "gpu-hint", *RUNGS), _GPU),
 }
 """Checks whose tests are in the folder of some images."""
@@ -90,7 +106,7 @@ _NOTEBOOK = frozenset(
         *("jupyterlab-kernels", "jupyterlab-starts", "jupyterlab-terminals", "jupyterlab-token"),
         *("kernels-own-python", "kernels-start", "kernelspecs-argv", "kernelspecs-promised"),
         *("kernelspecs-valid", "libraries-resolve", "os-release", "packages-promised"),
-        *("python-requirements", "script-shebangs", "shells", "user", "user-installs"),
+        *("python-requirements", "script-shebangs", "shells", "user"),
         "user-writable",
     }
 )
@@ -98,13 +114,45 @@ FEW = {
     "machine-learning-notebook-cpu": _NOTEBOOK,
     "machine-learning-notebook-gpu": _NOTEBOOK | PARITY,
 }
-"""Images that promise little: all the checks that judge them. Others skip them."""
-ML = tuple(name for name in reference.NAMES if name not in FEW)
+"""Images that promise little: all the checks that judge them."""
+ML = [name for name in reference.NAMES if name.startswith("ml-")]
+"""The reference images of the ML-Containers."""
+SERVERS = [name for name in reference.NAMES if name not in ML]
+"""Those that serve."""
+_EVERY_SERVER = {"commands", "conda-depends", "conda-files-present", "conda-files-unchanged"}
+_EVERY_SERVER |= {"configuration", "elf-readable", "entrypoint", "entrypoint-command"}
+_EVERY_SERVER |= {"environment", "kernelspecs-valid", "libraries-resolve", "os-release", "shells"}
+_EVERY_SERVER |= {"python-requirements", "script-shebangs"}
+_EVERY_SERVER |= SERVING - {*BY_ENGINES, "agreements", "notebooks"}
+_LAB = {"agreements", "notebooks", "kernelspecs-argv", "kernelspecs-promised"}
+_LAB |= JUPYTER - {"jupyter-wrappers", "kernels-clean-list", "kernels-usersite"}
+
+
+def promised(name: str) -> set[str]:
+    """The checks that judge an image that serves, in a directory."""
+    if name in FEW:
+        return set(FEW[name])
+    found = set(_EVERY_SERVER)
+    if name.startswith("jupyterlab") or name == "sas":
+        found |= _LAB
+    if name in _AAW_GPU:
+        found |= {"framework-build", "framework-computes", "cuda-driver-in-image"}
+    if name == "jupyterlab-pytorch":
+        found |= {"packages-promised", "imports"}
+    if name == "sas":
+        found |= {"packages-promised", "imports", "files"}
+    if not found & _LAB:  # a directory tells labels alone of what `configuration` compares
+        found -= {"configuration"}
+    if name == "rstudio":
+        found -= {"server-health"}
+    return found
 
 
 def not_promised(name: str) -> set[str]:
     """The checks that a good reference image rightly skips."""
-    skipped = {"deployed-digest"}
+    if name in SERVERS:
+        return set(rules()) - promised(name)
+    skipped = {"deployed-digest", *SERVING}
     if name == "ml-base":
         skipped |= {"packages-of-base"}
     if name != "ml-pyroot":  # no ROOT: no RPATH entry, no libGL
@@ -126,12 +174,19 @@ def rules() -> dict[str, Rule]:
     return found
 
 
+def _lists(checked_in: Path) -> list[str]:
+    """The options for package lists, of an image that has one."""
+    if not checked_in.is_file():
+        return []
+    return [f"--package-list={checked_in}", f"--base-list={good_list('ml-base')}"]
+
+
 def judge(checked_in: Path, report: Path, *arguments: str) -> dict[str, object]:
     """Run the suite and read its report."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *(f"--package-list={checked_in}", f"--base-list={good_list('ml-base')}"),
+            *_lists(checked_in),
             *(f"--mlcheck-json={report}", *arguments),
         ],
         cwd=ROOT,
@@ -169,24 +224,16 @@ def comparison(name: str) -> list[str]:
 
 
 def checked_in(name: str, directory: Path) -> Path:
-    """A copy of the package list of a good image."""
+    """A copy of the package list of a good image; of one without a list there is none."""
     copy = directory / f"{name}.txt"
-    copy.write_bytes(good_list(name).read_bytes())
+    if name.startswith("ml-"):
+        copy.write_bytes(good_list(name).read_bytes())
     return copy
 
 
 def test_every_check_is_proven_by_a_defect() -> None:
     proven = {check for defect in DEFECTS.values() for check in defect.caught_by}
     assert proven == set(rules()) - PROVEN_ELSEWHERE
-
-
-@pytest.mark.parametrize("name", FEW)
-def test_a_good_image_that_promises_little_conforms(name: str, tmp_path: Path) -> None:
-    arguments = [f"--image={reference.build(name)}", *comparison(name)]
-    list_of_another = checked_in("ml-base", tmp_path)
-    outcomes = by_outcome(judge(list_of_another, tmp_path / "report.json", *arguments))
-    assert outcomes.keys() == {"passed", "skipped"}, outcomes
-    assert outcomes["passed"] == FEW[name]
 
 
 @pytest.mark.parametrize("name", ML)
@@ -203,6 +250,22 @@ def test_the_good_image_conforms_and_nothing_is_skipped_by_mistake(
     assert outcomes["passed"] == expected - skipped
 
 
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_good_server_conforms_and_nothing_is_skipped_by_mistake(
+    name: str, tmp_path: Path
+) -> None:
+    arguments = [f"--image={reference.build(name)}", *comparison(name)]
+    expected = promised(name)
+    if name != "jupyterlab-cpu":  # what the others share with it is judged there
+        own = SERVER | FRAMEWORK | {"imports", "tasks", "parity-files"}
+        left = {test: checks for test, checks in SLOW_TESTS.items() if not checks & own}
+        arguments += [f"--deselect={test}" for test in left]
+        expected -= {check for checks in left.values() for check in checks}
+    outcomes = by_outcome(judge(checked_in(name, tmp_path), tmp_path / "report.json", *arguments))
+    assert set(outcomes) == {"passed", "skipped"}, outcomes
+    assert outcomes["passed"] == expected
+
+
 @pytest.mark.parametrize("name", DEFECTS)
 def test_a_defect_is_caught_by_its_checks_alone(name: str, tmp_path: Path) -> None:
     defect = DEFECTS[name]
@@ -213,13 +276,10 @@ def test_a_defect_is_caught_by_its_checks_alone(name: str, tmp_path: Path) -> No
     else:
         unreached = (test for test, checks in SLOW_TESTS.items() if not defect.caught_by & checks)
         arguments += [f"--deselect={test}" for test in unreached]
-    few = FEW.get(defect.judged_in)
-    own_list = checked_in("ml-base" if few else defect.judged_in, tmp_path)
+    own_list = checked_in(defect.judged_in, tmp_path)
     outcomes = by_outcome(judge(own_list, tmp_path / "report.json", *arguments))
     assert outcomes.get("failed", set()) == defect.caught_by, outcomes
     assert "error" not in outcomes
-    skipped = outcomes.get("skipped", set())
-    if few:
-        assert skipped & few <= NOTHING_TO_JUDGE
-    else:
-        assert skipped <= NOTHING_TO_JUDGE | not_promised(defect.judged_in)
+    # What no check skipped, but a test for want of a fact, has the test's name.
+    skipped = outcomes.get("skipped", set()) & set(rules())
+    assert skipped <= NOTHING_TO_JUDGE | not_promised(defect.judged_in)

@@ -36,6 +36,7 @@ from mlcheck.kept.fact_json import FactJson
 from mlcheck.probes import (
     PROBES,
     Questions,
+    agreements,
     conda_files,
     cuda,
     deployed,
@@ -48,7 +49,10 @@ from mlcheck.probes import (
     package_list,
     parity,
     r_packages,
+    requested,
+    shell_scripts,
     system,
+    users,
 )
 from selftests import archives
 from selftests.images import opened, write
@@ -62,6 +66,8 @@ KEPT = (
     *(env_archive.probe, installed.from_files, libraries.probe, package_list.read),
     *(kernelspecs.from_files, parity.files, parity.tools, r_packages.probe),
     *(system.files, system.os_release, system.scripts),
+    *(agreements.probe, requested.read, shell_scripts.programs, shell_scripts.read_files),
+    *(users.accounts, users.writability),
 )
 """Every probe whose facts are kept; a test sees that none is missing."""
 
@@ -456,11 +462,14 @@ def test_a_layer_is_probed_once(cache: Path, monkeypatch: pytest.MonkeyPatch) ->
 # Kept is what was found
 
 
+FIXTURES: tuple[str, ...] = ("fixtures.py", "fixtures_static.py", "fixtures_at_work.py")
+FIXTURES = (*FIXTURES, "fixtures_parity.py", "fixtures_serving.py")
+
+
 def asked_probes() -> set[str]:
     """`elf.probe` of each `static(elf.probe, ...)`, wherever mlcheck asks."""
     found = set()
-    fixtures = ("fixtures.py", "fixtures_static.py", "fixtures_at_work.py", "fixtures_parity.py")
-    for name in (*fixtures, "probes/__init__.py", "probes/parity.py"):
+    for name in (*FIXTURES, "probes/__init__.py", "probes/parity.py"):
         for node in ast.walk(ast.parse((ROOT / "mlcheck" / name).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and node.args:
                 called = ast.unparse(node.func)

@@ -53,6 +53,9 @@ def run_directly(
     options = {"stdin_open": bool(stdin), "environment": dict(env), "working_dir": cwd}
     if user is not None:
         options["user"] = user
+    if not read_only and not start.network:
+        # Without a network, no program finds its own server by the container's name.
+        options["hostname"] = "localhost"
     container = Created(client, image, new_name(), argv, start, read_only=read_only, **options)
     output = {1: bytearray(), 2: bytearray()}
     ended: Literal["exited", "timeout", "output-limit"] = "exited"

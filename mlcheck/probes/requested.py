@@ -6,7 +6,6 @@ reads it there: https://github.com/conda/conda/blob/main/conda/history.py
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from mlcheck.probes.reading import command_result, how_it_ended
 
 LIMIT = 16 * 1024 * 1024
 _SPECS = re.compile(r"# (update|install|create|remove|neutered) specs?: *(.*)")
+_QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 _NAME = re.compile(r"(?:[^\s:]*::)?([A-Za-z0-9_.-]+?)(?=[\s=<>!~\[]|$)")
 
 R_LIMIT_S = 120.0
@@ -41,16 +41,12 @@ def read(rootfs: RootFS, prefix: str) -> Requested:
         match = _SPECS.fullmatch(line.strip())
         if match is None:
             continue
-        try:
-            specs = ast.literal_eval(match[2]) if match[2].startswith("[") else match[2].split(",")
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        listed = match[2].strip()
+        if not (listed.startswith("[") and listed.endswith("]")):
             problems.append(Problem(f"{path}:{number}", "is no list of packages"))
             continue
-        found = {
-            name[1].lower()
-            for spec in specs
-            if isinstance(spec, str) and (name := _NAME.match(spec.strip()))
-        }
+        specs = (single or double for single, double in _QUOTED.findall(listed))
+        found = {name[1].lower() for spec in specs if (name := _NAME.match(spec.strip()))}
         names = names - found if match[1] == "remove" else names | found
     return Requested(tuple(sorted(names)), path, tuple(problems))
 

@@ -16,8 +16,11 @@ from mlcheck.engines.base import RootFS, Unreadable
 from mlcheck.facts import Problem, Program, Programs, ReadFile, ReadFiles
 from mlcheck.probes.reading import on_path, path_of
 
-LIMIT = 256 * 1024
+LIMIT = 64 * 1024
 """Bytes of a script that is read; a longer one is no wrapper."""
+
+_CALLS_LIMIT = 100
+"""Different programs that a wrapper may call."""
 
 _SHELLS = ("sh", "bash", "dash", "zsh", "ksh")
 _WORDS_BEFORE = ("exec", "command", "nohup", "sudo", "then", "else", "do", "if", "!", "{", "time")
@@ -139,7 +142,7 @@ def _commands(text: str) -> Iterator[tuple[int, list[str], str]]:
 
 def _missing_calls(rootfs: RootFS, text: str, env: Mapping[str, str]) -> tuple[str, ...]:
     """The programs that get the script's own arguments, and are not there."""
-    missing = []
+    names: dict[str, None] = {}
     for _, words, _ in _commands(text):
         if not any(word in ("$@", "$*", "${@}") for word in words):
             continue
@@ -147,16 +150,21 @@ def _missing_calls(rootfs: RootFS, text: str, env: Mapping[str, str]) -> tuple[s
         while rest and rest[0] in _WORDS_BEFORE:
             rest = rest[1:]
         name = _known(rest[0], env) if rest else None
-        if name is None or name in _BUILTIN or name.startswith("-"):
-            continue
-        called = re.escape(name)
-        if re.search(rf"^\s*(function\s+)?{called}\s*\(\)", text, re.MULTILINE):
-            continue
-        if re.search(rf"(-[ex]|command -v|which|type)\s+[\"']?{called}", text):
-            continue
-        if on_path(rootfs, name, path_of(env)) is None:
-            missing.append(name)
-    return tuple(dict.fromkeys(missing))
+        if name is not None and name not in _BUILTIN and not name.startswith("-"):
+            names[name] = None
+    return tuple(
+        name
+        for name in list(names)[:_CALLS_LIMIT]
+        if not _is_known_to(text, name) and on_path(rootfs, name, path_of(env)) is None
+    )
+
+
+def _is_known_to(text: str, name: str) -> bool:
+    """Whether a script has a function of this name, or looks whether there is such a program."""
+    called = re.escape(name)
+    own = rf"^[ \t]*(?:function[ \t]+)?{called}[ \t]*\(\)"
+    looks = rf"(?:-[ex]|command -v|which|type)[ \t]+[\"']?{called}"
+    return bool(re.search(own, text, re.MULTILINE) or re.search(looks, text))
 
 
 def _reads(text: str, env: Mapping[str, str]) -> Iterator[tuple[int, str]]:
@@ -164,7 +172,7 @@ def _reads(text: str, env: Mapping[str, str]) -> Iterator[tuple[int, str]]:
     made: set[str] = set()
     tested = {
         path
-        for word in re.findall(r"-[defrsx]\s+[\"']?([^\s\"';\]]+)", text)
+        for word in re.findall(r"(?:\[|\btest|!)\s+-[defrsx]\s+[\"']?([^\s\"';\]]+)", text)
         if (path := _path(word, env))
     }
     for line, words, before in _commands(text):
@@ -196,10 +204,9 @@ def _reads(text: str, env: Mapping[str, str]) -> Iterator[tuple[int, str]]:
 
 
 def _comes_later(path: str, made: set[str], tested: set[str]) -> bool:
-    above = f"{path}/"
-    return path in tested or any(
-        above.startswith(f"{directory}/") for directory in (*made, *_RUNTIME)
-    )
+    parts = path.split("/")
+    above = {"/".join(parts[: n + 1]) for n in range(1, len(parts))}
+    return path in tested or not above.isdisjoint(made) or not above.isdisjoint(_RUNTIME)
 
 
 def _known(word: str, env: Mapping[str, str]) -> str | None:

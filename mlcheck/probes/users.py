@@ -67,14 +67,15 @@ def writability(
 
     Args:
         groups: numbers of the user's groups.
-        home: whose owner tells whether the files have the image's owners.
+        home: of the user: where that is the user's and /etc/passwd is root's, the files have the
+            image's owners.
         setgid: whether directories must be set-gid.
 
     Raises:
         ProbeError: this machine forbids looking into a directory.
     """
-    there = rootfs.lstat(home)
-    owners = there is not None and there.uid == uid
+    own, roots = rootfs.lstat(home), rootfs.lstat(PASSWD)
+    owners = own is not None and own.uid == uid and roots is not None and roots.uid == 0
     closed: dict[str, ClosedDirectory] = {}
     missing = []
     looked_at = 0

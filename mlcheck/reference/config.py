@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from mlcheck.reference import tree
 
@@ -33,6 +34,11 @@ _JOVYAN_ENV = {
     "LC_ALL": "C.UTF-8",
 }
 _AAW = {"CS_TEMP_HOME": "/etc/share/code-server", "DEFAULT_JUPYTER_URL": "/lab"}
+_NVIDIA = {
+    "NVIDIA_VISIBLE_DEVICES": "all",
+    "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
+    "NVIDIA_REQUIRE_CUDA": "cuda>=12.4",
+}
 
 _WITH_NVCC = {
     "PATH": f"{_JOVYAN_ENV['PATH']}:/usr/local/cuda/bin",
@@ -66,13 +72,18 @@ class Config:
 
 
 def jovyan(
-    cmd: str, env: Mapping[str, str] = {}, exposed: tuple[str, ...] = ("8888/tcp",)
+    cmd: str,
+    env: Mapping[str, str] = MappingProxyType({}),
+    exposed: tuple[str, ...] = ("8888/tcp",),
+    *,
+    health: bool = True,
 ) -> Config:
     """The configuration of an image of docker-stacks, whose user is jovyan.
 
     Args:
         cmd: the script that starts it.
         env: more variables.
+        health: whether it has docker-stacks' HEALTHCHECK.
     """
     return Config(
         {**_JOVYAN_ENV, **env},
@@ -81,7 +92,7 @@ def jovyan(
         user="jovyan",
         workdir="/home/jovyan",
         exposed=exposed,
-        healthcheck=("CMD", "/etc/jupyter/docker_healthcheck.py"),
+        healthcheck=("CMD", "/etc/jupyter/docker_healthcheck.py") if health else (),
         labels={"maintainer": "Jupyter Project <jupyter@googlegroups.com>"},
         owned=("/home/jovyan", "/opt/conda"),
         owner=(1000, 100),
@@ -100,6 +111,11 @@ _OF_IMAGE = {
     "jupyterlab-cpu": jovyan("start-custom.sh", _AAW),
     "machine-learning-notebook-cpu": jovyan("start-notebook.sh"),
     "machine-learning-notebook-gpu": jovyan("start-notebook.sh", _WITH_NVCC),
+    "jupyterlab-tensorflow": jovyan("start-custom.sh", _AAW | _NVIDIA),
+    "jupyterlab-pytorch": jovyan("start-custom.sh", _AAW | _NVIDIA),
+    "rstudio": jovyan("start-custom.sh", _AAW | {"DEFAULT_JUPYTER_URL": "/rstudio"}, health=False),
+    "sas": jovyan("start-custom.sh", _AAW, ("8888/tcp", "8561/tcp", "8591/tcp", "38080/tcp")),
+    "remote-desktop": jovyan("start-remote-desktop.sh", {}, health=False),
 }
 
 

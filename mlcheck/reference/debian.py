@@ -69,7 +69,7 @@ def add_r(root: Path, job: Job) -> dict[str, str]:
         EngineError: apt cannot get them.
     """
     try:
-        # What this machine has is among them: its files may be left out in a container.
+        # What this machine lacks; what it has is copied from it.
         simulated = job.run(
             ["apt-get", "install", "--simulate", "--no-install-recommends", *_R], cwd=root.parent
         )
@@ -82,7 +82,12 @@ def add_r(root: Path, job: Job) -> dict[str, str]:
         ) from error
     missing = set(re.findall(r"^Inst (\S+)", simulated, re.MULTILINE))
     with _unpacked(root, job, sorted(missing | {*_R})) as (top, versions):
-        libraries = top / _LIBRARIES
+        libraries = [
+            file
+            for place in (_LIBRARIES, "lib/x86_64-linux-gnu")
+            for file in sorted((top / place).rglob("*.so*"))
+            if file.is_file()
+        ]
         for source in _R_FILES:
             shutil.copytree(
                 top / source,
@@ -94,14 +99,14 @@ def add_r(root: Path, job: Job) -> dict[str, str]:
         # As the package's own script does when it is installed.
         settings = top / "usr/lib/R/etc/Renviron.ucf"
         tree.copy(root, "/etc/R/Renviron", settings, 0o644)
-        for file in sorted(libraries.rglob("*.so*")):
+        for file in libraries:
             tree.copy(root, f"{system.LIB}/{file.name}", file.resolve(), 0o755)
         for name in ("R", "Rscript"):
             tree.copy(root, f"/usr/bin/{name}", top / "usr/lib/R/bin" / name, 0o755)
         elves = [file for file in sorted((top / "usr/lib/R").rglob("*")) if _loads(file)]
-        work = libraries / "all"  # the loader does not look into libraries' own directories
+        work = top / "all"  # the loader does not look into libraries' own directories
         work.mkdir()
-        for file in [*libraries.rglob("*.so*"), *(top / "usr/lib/R/lib").glob("*.so")]:
+        for file in [*libraries, *(top / "usr/lib/R/lib").glob("*.so")]:
             if not (work / file.name).exists():
                 (work / file.name).symlink_to(file.resolve())
         system.add_libraries(root, job, elves, search=work)

@@ -47,6 +47,11 @@ CUDA_12: CudaPackages = {
     "pytorch-cuda": ("12.4", ()),
 }
 
+_WITH_CUDA_12: CudaPackages = {
+    "cudnn": ("9.8.0.87", ("libcudnn.so.9",)),
+    "nccl": ("2.25.1.1", ("libnccl.so.2",)),
+}
+
 _WITH_TENSORFLOW = {
     "keras": "keras",
     "keras-cv": "keras_cv",
@@ -132,8 +137,24 @@ def add_tensorflow_gpu(root: Path, job: Job, _: bool) -> list[CondaPackage]:
     return [*cuda, built, *_stand_ins(root, _FOR_TENSORFLOW_2_14, ["tensorflow"])]
 
 
+def add_tensorflow_with(root: Path, job: Job, version: str, cuda: str) -> list[CondaPackage]:
+    """A stand-in for TensorFlow with CUDA 12 and no more; returns its record."""
+    records = add_cuda(root, job, {**CUDA_12, **_WITH_CUDA_12})
+    libraries = {**CUDA_12, **_WITH_CUDA_12}
+    needs = [soname for _, sonames in libraries.values() for soname in sonames]
+    _add_tensorflow(root, job, version, cuda, needs)
+    return [*records, *_stand_ins(root, {}, ["tensorflow"])]
+
+
 def add_torch_gpu(root: Path, job: Job, _: bool) -> list[CondaPackage]:
     """A stand-in for torch with CUDA 12.4; there is no real one."""
+    records = add_torch(root, job)
+    _add_for_gpus(root)
+    return records
+
+
+def add_torch(root: Path, job: Job) -> list[CondaPackage]:
+    """A stand-in for torch with CUDA 12.4 and no more; returns its record and its companions'."""
     cuda = add_cuda(root, job, CUDA_12)
     package = _add_framework(root, "torch", "2.5.1", "12.4")
     # cuDNN comes inside of torch's own package.
@@ -145,7 +166,6 @@ def add_torch_gpu(root: Path, job: Job, _: bool) -> list[CondaPackage]:
     _need(job, library, ["libtorch_cpu.so", "libcudnn.so.9", *needs])
     elf.set_rpath(job, library, "$ORIGIN:$ORIGIN/../../../..")
     python.add_distribution(root, "torch", "2.5.1", "torch")
-    _add_for_gpus(root)
     return [*cuda, *_stand_ins(root, _WITH_TORCH, ["torch"])]
 
 

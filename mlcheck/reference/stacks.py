@@ -9,19 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlcheck.reference import (
-    condameta,
-    config,
-    consistency,
-    debian,
-    notebooks,
-    python,
-    system,
-    tree,
-)
+from mlcheck.reference import aaw, condameta, config, consistency, notebooks, python, system, tree
 from mlcheck.reference.cache import Job
 from mlcheck.reference.condameta import CondaPackage, build_string
-from mlcheck.reference.python import PREFIX, SITE, VERSION
+from mlcheck.reference.python import PREFIX, VERSION
 
 HOME = "/home/jovyan"
 TAG = "v1"
@@ -90,58 +81,13 @@ def _records(root: Path) -> list[CondaPackage]:
     ]
 
 
-def add_jupyterlab_cpu(root: Path, job: Job) -> None:
-    """R with its kernel, and what the AAW platform adds: scripts, wrappers, code-server's files."""
-    tree.overlay(root, _ROOTFS / "jupyterlab-cpu", VERSION)
-    fonts = f"{SITE}/matplotlib/mpl-data/fonts/ttf"
-    tree.symlink(root, "/usr/share/fonts/dejavu", fonts)
-    versions = debian.add_r(root, job)
-    system.write_loader_cache(root, job)
-    for name, version in _TOOLS.items():
-        tree.write(root, f"/usr/local/bin/{name}", _TOOL.format(name=name, version=version), 0o755)
-    condameta.write(root, _r_records(versions))
-
-
-def _r_records(versions: Mapping[str, str]) -> list[CondaPackage]:
-    """conda's records of R's packages, whose files lie elsewhere."""
-    records = []
-    for debian_name, version in versions.items():
-        if debian_name.startswith(("r-cran-", "r-base-core")):
-            name = debian_name.replace("r-cran-", "r-").replace("-core", "")
-            built = build_string(name, python=False)
-            asked = name if name in _R_REQUESTED else ""
-            records.append(CondaPackage(name, version, built, requested=asked))
-    return records
-
-
-_R_REQUESTED = ("r-base", "r-crayon", "r-irkernel", "r-jsonlite", "r-htmltools")
-_TOOLS = {
-    "argo": "v3.6.5",
-    "az": "2.71.0",
-    "code-server": "4.100.2",
-    "git": "2.43.0",
-    "jq": "1.6",
-    "julia": "1.11.3",
-    "kubectl": "v1.33.0",
-    "mc-original": "RELEASE.2025-04-16",
-    "quarto": "1.7.29",
-    "ranger": "1.9.3",
-    "tig": "2.5.4",
-    "tmux": "3.2a",
-    "tree": "2.0.2",
-    "trino-original": "474",
-    "vim": "8.2",
-    "zip": "3.0",
-}
-"""Stand-ins, which know their version."""
-_TOOL = """\
-#!/bin/sh
-# Stand-in for {name} in a reference image.
-echo "{name} {version}"
-"""
-
-IMAGES: dict[str, Stack] = {
-    "jupyterlab-cpu": Stack("R and tools", "jovyan", add_jupyterlab_cpu),
+IMAGES: Mapping[str, Stack] = {
+    "jupyterlab-cpu": Stack("R and tools", "jovyan", aaw.add_jupyterlab_cpu),
+    "jupyterlab-tensorflow": Stack("TensorFlow", "jupyterlab-cpu", aaw.add_tensorflow),
+    "jupyterlab-pytorch": Stack("torch", "jupyterlab-cpu", aaw.add_torch),
+    "rstudio": Stack("RStudio", "jupyterlab-cpu", aaw.add_rstudio),
+    "sas": Stack("SAS", "jupyterlab-cpu", aaw.add_sas),
+    "remote-desktop": Stack("the desktop", "jupyterlab-cpu", aaw.add_remote_desktop),
     "machine-learning-notebook-cpu": Stack("for CPUs", "jovyan", notebooks.add_cpu),
     "machine-learning-notebook-gpu": Stack("for GPUs", "jovyan", notebooks.add_gpu),
 }

@@ -19,6 +19,7 @@ from mlcheck.reference.defects import (
     parity,
     programs,
     root,
+    serving,
 )
 from mlcheck.reference.defects.base import Defect
 
@@ -40,6 +41,7 @@ DEFECTS: Mapping[str, Defect] = MappingProxyType(
                 | parity.DEFECTS
                 | programs.DEFECTS
                 | root.DEFECTS
+                | serving.DEFECTS
             ).items()
         )
     )
