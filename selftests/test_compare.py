@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 PROFILE = """\
 [os]
 id = "mini"
+version = "18.04"
 
 [parity]
 os = "another one for GPUs"
@@ -58,7 +59,7 @@ class Pair:
         self.package(self.gpu, "cuda-toolkit", "11")
         script(self.gpu, "usr/bin/nvcc", "true")
         self.profiles = directory / "profiles"
-        write(self.profiles, "mini/image.toml", PROFILE.replace('"mini"', '"mini"\nversion = ""'))
+        write(self.profiles, "mini/image.toml", PROFILE)
 
     @staticmethod
     def package(image: Path, name: str, version: str) -> None:
