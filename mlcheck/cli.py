@@ -17,7 +17,9 @@ from mlcheck.report import text
 _COMMANDS = {
     **{
         name: f"mlcheck.commands.{name}"
-        for name in ("images", "info", "packages", "diff", "facts", "exec", "doctor", "cache")
+        for name in (
+            *("images", "info", "packages", "layers", "diff", "facts", "exec", "doctor", "cache"),
+        )
     },
     "reference": "mlcheck.reference.cli",
 }

@@ -14,6 +14,10 @@ AbsolutePath = Annotated[str, Field(pattern=r"^/")]
 Glob = Annotated[str, Field(min_length=1)]
 
 
+ByteSize = Annotated[str, Field(pattern=r"^\d{1,6}(\.\d+)? ?(B|kB|MB|GB)$")]
+"""A number with its unit, decimal: "8 GB", "0.5 MB"."""
+
+
 class Table(BaseModel):
     """A TOML table: unknown keys are errors, and values are not converted silently."""
 
@@ -360,6 +364,20 @@ class Parity(Table):
     """Files by path, or all of a package ("conda:pytorch", for another build of one version)."""
 
 
+class Layers(Table):
+    """What the layers of the image may hold: of docker's and podman's images, and of archives."""
+
+    max_size: ByteSize | None = None
+    """Bytes of all files in all layers ("8 GB")."""
+    max_waste: ByteSize | None = None
+    """Bytes that may be stored in vain ("100 MB"): second copies of files of which a layer changes
+    only owner or mode; files that a later layer deletes or replaces; caches of package managers.
+    Each of these three may have as much."""
+    allowed: dict[Glob, Annotated[str, Field(min_length=1)]] = {}
+    """File (with `*`) = why it is no secret although it looks like one, or why this cache is
+    wanted."""
+
+
 class Waiver(Table):
     """A known deviation: reported as waived until its end date, failing again after it."""
 
@@ -412,6 +430,7 @@ class Expectations(Table):
     integrity: Integrity = Integrity()
     deployed: Deployed | None = None
     parity: Parity = Parity()
+    layers: Layers = Layers()
     waivers: tuple[Waiver, ...] = ()
 
     def kernels(self) -> dict[str, Kernelspec]:

@@ -45,6 +45,7 @@ from mlcheck.probes import (
     env_archive,
     installed,
     kernelspecs,
+    layers,
     libraries,
     package_list,
     parity,
@@ -63,8 +64,8 @@ ROOT = Path(__file__).parents[1]
 KEPT = (
     *(conda_files.contents, conda_files.presence, conda_files.records, conda_files.without_files),
     *(cuda.probe, deployed.unreadable, distributions.probe, elf.probe, elf.probe_files),
-    *(env_archive.probe, installed.from_files, libraries.probe, package_list.read),
     *(kernelspecs.from_files, parity.files, parity.tools, r_packages.probe),
+    *(env_archive.probe, installed.from_files, layers.probe, libraries.probe, package_list.read),
     *(system.files, system.os_release, system.scripts),
     *(agreements.probe, requested.read, shell_scripts.programs, shell_scripts.read_files),
     *(users.accounts, users.writability),

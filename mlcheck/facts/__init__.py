@@ -43,6 +43,7 @@ from mlcheck.facts.jupyter import (
     Kernelspecs,
     Speech,
 )
+from mlcheck.facts.layers import ImageLayer, Layers, Leftover, Secret, Waste, WasteKind
 from mlcheck.facts.newenv import ArchiveLink, EnvArchive, EnvAttempt, EnvPython, EnvSession, NewEnv
 from mlcheck.facts.on_host import HostCommands, HostLibraries, HostShell, InsideSetup, LoadedFiles
 from mlcheck.facts.packages import (
@@ -121,6 +122,7 @@ __all__ = [
     "HostLibraries",
     "HostShell",
     "ImageFiles",
+    "ImageLayer",
     "ImportResult",
     "Imports",
     "InsideSetup",
@@ -133,6 +135,8 @@ __all__ = [
     "KernelRuns",
     "Kernelspec",
     "Kernelspecs",
+    "Layers",
+    "Leftover",
     "Libraries",
     "LibraryNeed",
     "ListedPackage",
@@ -161,6 +165,7 @@ __all__ = [
     "RootProgram",
     "Script",
     "Scripts",
+    "Secret",
     "Shell",
     "Shells",
     "Side",
@@ -170,6 +175,8 @@ __all__ = [
     "TaskRuns",
     "Tools",
     "UnreadableFiles",
+    "Waste",
+    "WasteKind",
     "Writability",
     "Written",
 ]
