@@ -13,7 +13,14 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-PATH_OPTIONS = ("--image", "--profiles", "--package-list", "--mlcheck-json")
+PATH_OPTIONS = (
+    "--image",
+    "--compare",
+    "--profiles",
+    "--package-list",
+    "--base-list",
+    "--mlcheck-json",
+)
 
 
 def joined(argv: Sequence[str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import mlcheck
 from mlcheck.errors import MlcheckError, UsageError
@@ -16,7 +17,9 @@ from mlcheck.report import text
 _COMMANDS = {
     **{
         name: f"mlcheck.commands.{name}"
-        for name in ("images", "info", "packages", "layers", "facts", "exec", "doctor", "cache")
+        for name in (
+            *("images", "info", "packages", "layers", "diff", "facts", "exec", "doctor", "cache"),
+        )
     },
     "reference": "mlcheck.reference.cli",
 }
@@ -25,7 +28,8 @@ take half a second."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 2 for a user's mistake and 3 for an engine's trouble."""
+    """Run the command; the exit code is 2 for a user's mistake (4 of `diff`, for which 1 says that
+    images differ, as of pytest) and 3 for an engine's trouble."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser(argv).parse_args(argv)
     try:
@@ -34,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except UsageError as error:
         print(f"mlcheck: {text.printable(str(error))}", file=sys.stderr)
-        return 2
+        return int(getattr(arguments, "mistake", 2))
     except MlcheckError as error:
         print(f"mlcheck: {text.printable(str(error))}", file=sys.stderr)
         return 3
@@ -46,8 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that ends with the command's own exit code for a mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(self.get_default("mistake") or 2, f"{self.prog}: error: {message}\n")
+
+
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mlcheck",
         description="A conformance test suite for machine-learning container images. The suite "
         "itself is run by pytest: pytest --image IMAGE",

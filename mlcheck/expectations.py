@@ -341,6 +341,29 @@ class Deployed(Table):
     """Files and directories that others need not read (with `*`)."""
 
 
+Reason = Annotated[str, Field(min_length=1)]
+
+
+class Parity(Table):
+    """What may differ between this image and the one that it is compared with. Each entry is a
+    name (with `*`) = the reason."""
+
+    os: Reason | None = None
+    """Why the version of the operating system may differ, and with it the versions of its
+    packages; that one is missing on one side is not allowed by this."""
+    packages: dict[Glob, Reason] = {}
+    """Packages, as NAME or MANAGER:NAME ("conda:cudatoolkit", "pip:*", "dpkg:lib*", "R:*"): with
+    other versions, or on one side alone."""
+    kernels: dict[Glob, Reason] = {}
+    """Jupyter kernels."""
+    tools: dict[Glob, Reason] = {}
+    """Programs on PATH, by name or by path."""
+    environment: dict[Glob, Reason] = {}
+    """Variables, "label NAME", "entrypoint", "cmd", "user", "workdir" and "exposed"."""
+    files: dict[Glob, Reason] = {}
+    """Files by path, or all of a package ("conda:pytorch", for another build of one version)."""
+
+
 class Layers(Table):
     """What the layers of the image may hold: of docker's and podman's images, and of archives."""
 
@@ -406,6 +429,7 @@ class Expectations(Table):
     scripts: Scripts | None = None
     integrity: Integrity = Integrity()
     deployed: Deployed | None = None
+    parity: Parity = Parity()
     layers: Layers = Layers()
     waivers: tuple[Waiver, ...] = ()
 

@@ -94,6 +94,24 @@ def prefix(profile: Profile) -> str:
 
 
 @pytest.fixture(scope="session")
+def conda_prefix(image: OpenImage, prefix: str) -> str:
+    """The prefix, where it is not plainly something else: a virtual environment, or the system."""
+    files = image.rootfs
+    if files.resolve(f"{prefix}/conda-meta").final is None:
+        if prefix in ("/usr", "/usr/local"):
+            pytest.skip(f"{prefix} is the system's, not conda's")
+        if files.resolve(f"{prefix}/pyvenv.cfg").final is not None:
+            pytest.skip(f"{prefix} is a virtual environment, not conda's")
+    return prefix
+
+
+@pytest.fixture(scope="session")
+def python3(profile: Profile) -> str:
+    """The Python that has Jupyter: the prefix's, or that of PATH."""
+    return f"{profile.expect.prefix}/bin/python3" if profile.expect.prefix else "python3"
+
+
+@pytest.fixture(scope="session")
 def checked_in_packages(
     mlcheck_target: Target, request: pytest.FixtureRequest
 ) -> facts.PackageList:
@@ -111,9 +129,10 @@ def checked_in_packages(
 
 @pytest.fixture(scope="session")
 def installed_packages(
-    image: OpenImage, static: kept.Static, prefix: str
+    image: OpenImage, static: kept.Static, profile: Profile
 ) -> facts.InstalledPackages:
     """What conda, pip, the system and micromamba have installed."""
+    prefix = profile.expect.prefix
     recorded = static(installed.from_files, image.rootfs, prefix)
     return installed.probe(image, prefix, recorded)
 
@@ -208,7 +227,7 @@ def jupyter_kernels(image: OpenImage) -> facts.Kernelspecs:
 
 @running_fact()
 def kernel_runs(
-    image: OpenImage, prefix: str, profile: Profile, jupyter_kernels: facts.Kernelspecs
+    image: OpenImage, python3: str, profile: Profile, jupyter_kernels: facts.Kernelspecs
 ) -> facts.KernelRuns:
     """The promised kernels that are there, started in all surroundings that they must bear."""
     promised = profile.expect.kernels()
@@ -221,27 +240,26 @@ def kernel_runs(
         home = () if kernel.usersite is None else ("~/.local",)
         hazards = (*path, *kernel.ignores_variables, *home)
         asked.append(jupyter.Surroundings(name, hazards, kernel.ignores_programs))
-    return jupyter.kernels(image, f"{prefix}/bin/python3", asked)
+    return jupyter.kernels(image, python3, asked)
 
 
 @running_fact()
-def kernel_lists(image: OpenImage, prefix: str, profile: Profile) -> facts.KernelLists:
+def kernel_lists(image: OpenImage, python3: str, profile: Profile) -> facts.KernelLists:
     """The list of kernels with those of a user and of a host present."""
     names = sorted(profile.expect.kernels())
     specs = profile.expect.kernelspecs
     if not names or (specs is not None and not specs.clean):
         return facts.KernelLists(())
-    return jupyter.kernel_lists(image, f"{prefix}/bin/python3", names)
+    return jupyter.kernel_lists(image, python3, names)
 
 
 @running_fact()
-def jupyterlab(image: OpenImage, prefix: str, profile: Profile) -> facts.JupyterServer:
+def jupyterlab(image: OpenImage, python3: str, profile: Profile) -> facts.JupyterServer:
     """JupyterLab, started once."""
     promised = profile.expect.jupyterlab
     if promised is None:
         pytest.skip("the profile promises no JupyterLab")
-    python = f"{prefix}/bin/python3"
-    return jupyter.server(image, python, promised.command, promised.kernel, promised.terminals)
+    return jupyter.server(image, python3, promised.command, promised.kernel, promised.terminals)
 
 
 @running_fact()

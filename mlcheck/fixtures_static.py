@@ -40,7 +40,7 @@ def conda_records(
 
 @pytest.fixture(scope="session")
 def conda_files(
-    image: OpenImage, static: kept.Static, conda_meta: facts.CondaRecords
+    image: OpenImage, static: kept.Static, conda_meta: facts.CondaRecords, conda_prefix: str
 ) -> facts.FilePresence:
     """Which of the recorded files are there."""
     return static(conda_files_probe.presence, image.rootfs, conda_meta)
@@ -48,7 +48,7 @@ def conda_files(
 
 @pytest.fixture(scope="session")
 def conda_contents(
-    image: OpenImage, static: kept.Static, conda_meta: facts.CondaRecords
+    image: OpenImage, static: kept.Static, conda_meta: facts.CondaRecords, conda_prefix: str
 ) -> facts.FileContents:
     """Which of the recorded files have the recorded content: every one is read."""
     return static(conda_files_probe.contents, image.rootfs, conda_meta)

@@ -16,7 +16,7 @@ from mlcheck import kept, opening
 from mlcheck.errors import MlcheckError, NothingRuns, UsageError
 from mlcheck.facts import Layers
 from mlcheck.judge import RESULT, layer_rows
-from mlcheck.profile import FILE_NAME
+from mlcheck.profile import FILE_NAME, SUITE
 from mlcheck.report import summary, text
 from mlcheck.report.model import LayerModel, ResultModel
 from mlcheck.run import RUN, WHOLE_IMAGES, Run, Target
@@ -31,6 +31,7 @@ pytest_plugins = [
     "mlcheck.fixtures",
     "mlcheck.fixtures_static",
     "mlcheck.fixtures_at_work",
+    "mlcheck.fixtures_parity",
     "mlcheck.fixtures_serving",
 ]
 
@@ -99,6 +100,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "beside it (default: NAME:TAG in the same directory, registry or engine)",
     )
     group.addoption(
+        "--compare",
+        metavar="IMAGE",
+        help="another image that should hold the same as each --image, but for what [parity] in "
+        "the profile allows (see also `mlcheck diff`)",
+    )
+    group.addoption(
         "--config-digest",
         action="append",
         default=[],
@@ -146,7 +153,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         run = config.stash[RUN] = Run(config, workerinput and workerinput["mlcheck"])
         if _runs_suite(config):
-            _ = run.targets
+            _ = run.targets, run.compared
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
     if not _is_worker(config):
@@ -161,13 +168,21 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     if not _runs_suite(config):
         return []
-    targets = config.stash[RUN].targets
+    run = config.stash[RUN]
+    targets = run.targets
     meant = dict.fromkeys((target.ref.text, target.meant) for target in targets if target.meant)
-    return [f"mlcheck: {text} is {why}" for text, why in meant] + [
-        f"mlcheck: {target.ref.text} as {target.profile.label}, engine {target.engine} "
-        f"({target.why})"
-        for target in targets
-    ]
+    return (
+        [f"mlcheck: {text} is {why}" for text, why in meant]
+        + [
+            f"mlcheck: {target.ref.text} as {target.profile.label}, engine {target.engine} "
+            f"({target.why})"
+            for target in targets
+        ]
+        + [
+            f"mlcheck: compared with {other.ref.text}, engine {other.engine} ({other.why})"
+            for other in filter(None, [run.compared])
+        ]
+    )
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -180,7 +195,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         raise pytest.UsageError(str(error)) from None
     if config.getoption("dist", "no") != "no":
         # Workers collect by themselves: what they will need has to be ready before.
-        _prepare(config, config.stash[RUN].targets)
+        run = config.stash[RUN]
+        _prepare(config, [*run.targets, *filter(None, [run.compared])])
     elif not kept.switched_off():
         config.stash[RUN].look_ahead()
 
@@ -190,9 +206,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if _is_worker(config) or config.option.collectonly or config.getoption("dist", "no") != "no":
         return
+    run = config.stash[RUN]
     used = {target.id for item in session.items if (target := _target(item)) is not None}
-    if used:
-        _prepare(config, [t for t in config.stash[RUN].targets if t.id in used])
+    wanted = [target for target in run.targets if target.id in used]
+    if any("compared_target" in getattr(item, "fixturenames", ()) for item in session.items):
+        wanted += filter(None, [run.compared])
+    if wanted:
+        _prepare(config, wanted)
 
 
 def _prepare(config: pytest.Config, targets: Sequence[Target]) -> None:
@@ -277,7 +297,10 @@ def _runs_suite(config: pytest.Config) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out the folder of an image that no image of this run is or extends."""
+    """Leave out the folder of an image that no image of this run is or extends, and the
+    comparison of two where there is one."""
+    if collection_path == SUITE / "parity" and not config.getoption("--compare"):
+        return True
     if not (collection_path / FILE_NAME).is_file():
         return None
     lineages = [target.profile.lineage for target in config.stash[RUN].targets]

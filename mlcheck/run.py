@@ -23,7 +23,7 @@ from mlcheck.errors import EngineError, MlcheckError, UsageError
 from mlcheck.facts import PublishedDigest
 from mlcheck.image import ImageRef
 from mlcheck.profile import SUITE, Catalog, Profile
-from mlcheck.published import Published
+from mlcheck.published import ALL, Published
 from mlcheck.report.model import ImageModel, LayerModel, Report, ResultModel
 from mlcheck.resolving import Resolved, resolve
 
@@ -105,17 +105,48 @@ class Run:
         return targets
 
     @functools.cached_property
+    def compared(self) -> Target | None:
+        """The image of --compare, on the first of the engines asked for that opens it.
+
+        Raises:
+            UsageError: it, its engine or its profile is not what can be used.
+        """
+        text = self.config.getoption("--compare")
+        if text is None:
+            return None
+        if self._given is not None:
+            fields, why, engine, chosen = self._given["compared"]
+            found = Resolved(ImageRef(**fields), why)
+        else:
+            if text == ALL:
+                raise UsageError("--compare all: that is more than one image.")
+            asked = self.config.getoption("--engine") or [opening.AUTO]
+            (found,) = self._resolve([text], asked)
+            kind = found.ref.kind
+            fitting = [name for name in asked if kind in opening.KINDS.get(name, ())]
+            ((engine, chosen), *_) = self._choose(found.ref, fitting[:1] or [opening.AUTO])
+        ref = found.ref
+        known = self.catalog.name_of(ref.name) is not None
+        profile = self.catalog.load(ref.name, ref.tag) if known else Profile.of({}, ref.name)
+        label = f"--compare {ref.text}"
+        return Target(ref, engine, chosen, profile, label, found.why, found.published is not None)
+
+    @functools.cached_property
     def _resolved(self) -> list[Resolved]:
         """The images that --image means."""
         if self._given is not None:
             # What docker has and what is mounted may be another by now.
             return [Resolved(ImageRef(**fields), why) for fields, why in self._given["resolved"]]
         option = self.config.getoption
+        images = option("--image") or self._named_by_environment() or self._reference_images()
+        return self._resolve(images, option("--engine") or [opening.AUTO])
+
+    def _resolve(self, images: Sequence[str], engines: Sequence[str]) -> list[Resolved]:
         return resolve(
-            option("--image") or self._named_by_environment() or self._reference_images(),
+            images,
             Published(self.catalog),
-            engines=option("--engine") or [opening.AUTO],
-            pull=option("--pull"),
+            engines=engines,
+            pull=self.config.getoption("--pull"),
             stores=not self.config.option.collectonly,
         )
 
@@ -135,7 +166,9 @@ class Run:
         if self._given is not None:
             chosen: Sequence[Sequence[str]] = self._given["engines"][ref.text]
             return chosen
-        wanted = self.config.getoption("--engine") or [opening.AUTO]
+        return self._choose(ref, self.config.getoption("--engine") or [opening.AUTO])
+
+    def _choose(self, ref: ImageRef, wanted: Sequence[str]) -> Sequence[Sequence[str]]:
         if self.config.option.collectonly:
             # Nothing will be opened: no engine has to be there.
             likely = opening.PREFERRED[ref.kind][0]
@@ -212,7 +245,7 @@ class Run:
         Raises:
             UsageError: an image or a directory of an option does not exist.
         """
-        for target in self.targets:
+        for target in (*self.targets, *filter(None, [self.compared])):
             opening.check_exists(target.ref)
         report = self.config.getoption("--mlcheck-json")
         if report and not (self.config.invocation_params.dir / report).parent.is_dir():
@@ -284,7 +317,13 @@ class Run:
             for id_, ready in self._ready.items()
         }
         resolved = [(dataclasses.asdict(found.ref), found.why) for found in self._resolved]
-        return {"engines": engines, "images": images, "resolved": resolved}
+        compared = self.compared and (
+            dataclasses.asdict(self.compared.ref),
+            self.compared.meant,
+            self.compared.engine,
+            self.compared.why,
+        )
+        return {"engines": engines, "images": images, "resolved": resolved, "compared": compared}
 
     def close(self) -> None:
         """Let go of what was made for this run alone."""
@@ -300,6 +339,7 @@ class Run:
             seconds=round(time.monotonic() - self.clock, 3),
             exit_code=exit_code,
             images=tuple(self._image(target) for target in self.targets),
+            compared_with=self.compared and f"{self.compared.ref.text}@{self.compared.engine}",
             results=tuple(self.results),
             counts=counts,
         )

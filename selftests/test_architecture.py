@@ -43,6 +43,7 @@ ALLOWED = {
     "opening": {"engines", "errors", "image", "reference"},
 }
 GLUE = {"plugin", "run", "judge", "spreading", "fixtures", "fixtures_static", "fixtures_at_work"}
+GLUE |= {"fixtures_parity"}
 GLUE |= {"fixtures_serving"}
 GLUE |= {"cli", "commands", "schemas", "side_by_side", "__init__"}
 
@@ -106,6 +107,7 @@ def test_imports_go_one_way(name: str, file: Path) -> None:
                 "fixtures",
                 "fixtures_static",
                 "fixtures_at_work",
+                "fixtures_parity",
                 "fixtures_serving",
                 "report.summary",
             },

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mlcheck import checks, reference
-from mlcheck.checks import gpu
+from mlcheck.checks import gpu, parity
 from mlcheck.reference import DEFECTS
 from mlcheck.verdict import Rule
 
@@ -50,6 +50,7 @@ SLOW_TESTS = {
     "tests/general/test_work.py::test_programs": {"tasks"},
     "tests/general/test_work.py::test_notebooks": {"notebooks"},
     "tests/framework/test_framework.py": FRAMEWORK,
+    "tests/parity/test_parity.py::test_files": {"parity-files"},
     "tests/jupyterlab-gpu/test_framework.py": FRAMEWORK,
     "tests/ml-pyroot/test_root_runs.py": ROOT_RUNS,
 }
@@ -85,7 +86,11 @@ LAYERS = {"layers-size", "layers-permissions", "layers-deleted", "layers-caches"
 _GPU = frozenset({"ml-tensorflow-gpu", "ml-torch-gpu"})
 _AAW_GPU = frozenset({"jupyterlab-tensorflow", "jupyterlab-pytorch"})
 _FRAMEWORK = _GPU | {"ml-tensorflow-cpu"}
+COMPARED = {"machine-learning-notebook-gpu": "machine-learning-notebook-cpu"}
+"""Images that are compared with another one."""
+PARITY = {rule.check for rule in parity.RULES.values()}
 ONLY_IN = {
+    **dict.fromkeys(PARITY, frozenset(COMPARED)),
     **dict.fromkeys(("root-config", "pyroot", "root-program"), frozenset({"ml-pyroot"})),
     **dict.fromkeys(("framework-build", "framework-computes"), _FRAMEWORK | _AAW_GPU),
     **dict.fromkeys(("cuda-driver-in-image",), _FRAMEWORK | _AAW_GPU),
@@ -96,6 +101,22 @@ ONLY_IN = {
 """Checks whose tests are in the folder of some images."""
 
 
+_NOTEBOOK = frozenset(
+    {
+        *("commands", "conda-depends", "conda-files-present", "conda-files-unchanged"),
+        *("elf-readable", "entrypoint", "entrypoint-command", "environment", "files", "imports"),
+        *("jupyterlab-kernels", "jupyterlab-starts", "jupyterlab-terminals", "jupyterlab-token"),
+        *("kernels-own-python", "kernels-start", "kernelspecs-argv", "kernelspecs-promised"),
+        *("kernelspecs-valid", "libraries-resolve", "os-release", "packages-promised"),
+        *("python-requirements", "script-shebangs", "shells", "user"),
+        "user-writable",
+    }
+)
+FEW = {
+    "machine-learning-notebook-cpu": _NOTEBOOK,
+    "machine-learning-notebook-gpu": _NOTEBOOK | PARITY,
+}
+"""Images that promise little: all the checks that judge them."""
 ML = [name for name in reference.NAMES if name.startswith("ml-")]
 """The reference images of the ML-Containers."""
 SERVERS = [name for name in reference.NAMES if name not in ML]
@@ -111,6 +132,8 @@ _LAB |= JUPYTER - {"jupyter-wrappers", "kernels-clean-list", "kernels-usersite"}
 
 def promised(name: str) -> set[str]:
     """The checks that judge an image that serves, in a directory."""
+    if name in FEW:
+        return set(FEW[name])
     found = set(_EVERY_SERVER)
     if name.startswith("jupyterlab") or name == "sas":
         found |= _LAB
@@ -131,7 +154,7 @@ def not_promised(name: str) -> set[str]:
     """The checks that a good reference image rightly skips."""
     if name in SERVERS:
         return set(rules()) - promised(name)
-    skipped = {"deployed-digest", *SERVING, *LAYERS}
+    skipped = {"deployed-digest", *LAYERS, *SERVING}
     if name == "ml-base":
         skipped |= {"packages-of-base"}
     if name != "ml-pyroot":  # no ROOT: no RPATH entry, no libGL
@@ -197,6 +220,11 @@ def good_list(name: str) -> Path:
     return reference.build(name) / "list-of-pkgs-inside.txt"
 
 
+def comparison(name: str) -> list[str]:
+    """The option that has an image compared with another one; none for most."""
+    return [f"--compare={reference.build(COMPARED[name])}"] if name in COMPARED else []
+
+
 def checked_in(name: str, directory: Path) -> Path:
     """A copy of the package list of a good image; of one without a list there is none."""
     copy = directory / f"{name}.txt"
@@ -228,10 +256,10 @@ def test_the_good_image_conforms_and_nothing_is_skipped_by_mistake(
 def test_a_good_server_conforms_and_nothing_is_skipped_by_mistake(
     name: str, tmp_path: Path
 ) -> None:
-    arguments = [f"--image={reference.build(name)}"]
+    arguments = [f"--image={reference.build(name)}", *comparison(name)]
     expected = promised(name)
     if name != "jupyterlab-cpu":  # what the others share with it is judged there
-        own = SERVER | FRAMEWORK | {"imports", "tasks"}
+        own = SERVER | FRAMEWORK | {"imports", "tasks", "parity-files"}
         left = {test: checks for test, checks in SLOW_TESTS.items() if not checks & own}
         arguments += [f"--deselect={test}" for test in left]
         expected -= {check for checks in left.values() for check in checks}
@@ -244,7 +272,7 @@ def test_a_good_server_conforms_and_nothing_is_skipped_by_mistake(
 def test_a_defect_is_caught_by_its_checks_alone(name: str, tmp_path: Path) -> None:
     defect = DEFECTS[name]
     image = reference.build(defect.judged_in, defects=[name])
-    arguments = [f"--image={image}"]
+    arguments = [f"--image={image}", *comparison(defect.judged_in)]
     if not defect.caught_by & SLOW:
         arguments += ["-m", "not slow"]
     else:

@@ -45,9 +45,12 @@ from mlcheck.probes import (
     elf,
     env_archive,
     installed,
+    kernelspecs,
     layers,
     libraries,
     package_list,
+    parity,
+    r_packages,
     requested,
     shell_scripts,
     system,
@@ -63,6 +66,7 @@ ROOT = Path(__file__).parents[1]
 KEPT = (
     *(conda_files.contents, conda_files.presence, conda_files.records, conda_files.without_files),
     *(cuda.probe, deployed.unreadable, distributions.probe, elf.probe, elf.probe_files),
+    *(kernelspecs.from_files, parity.files, parity.tools, r_packages.probe),
     *(env_archive.probe, installed.from_files, layers.probe, libraries.probe, package_list.read),
     *(system.files, system.os_release, system.scripts),
     *(agreements.probe, requested.read, shell_scripts.programs, shell_scripts.read_files),
@@ -484,18 +488,21 @@ def test_an_answer_for_other_probes_is_made_only_for_them(tree: Path, store: Sto
 # Kept is what was found
 
 
-FIXTURES = ("fixtures.py", "fixtures_static.py", "fixtures_at_work.py", "fixtures_serving.py")
+FIXTURES: tuple[str, ...] = ("fixtures.py", "fixtures_static.py", "fixtures_at_work.py")
+FIXTURES = (*FIXTURES, "fixtures_parity.py", "fixtures_serving.py")
 
 
 def asked_probes() -> set[str]:
     """`elf.probe` of each `static(elf.probe, ...)`, wherever mlcheck asks."""
     found = set()
-    for name in (*FIXTURES, "probes/__init__.py"):
+    for name in (*FIXTURES, "probes/__init__.py", "probes/parity.py"):
         for node in ast.walk(ast.parse((ROOT / "mlcheck" / name).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and node.args:
                 called = ast.unparse(node.func)
                 if called.removesuffix(".later").removeprefix("ask.") == "static":
-                    found.add(ast.unparse(node.args[0]).replace("_probe.", "."))
+                    probe = ast.unparse(node.args[0]).replace("_probe.", ".")
+                    home = Path(name).stem  # of a probe that asks one of its own module
+                    found.add(probe if "." in probe else f"{home}.{probe}")
     return found
 
 
@@ -524,6 +531,8 @@ def values(shape: Any) -> st.SearchStrategy[Any]:
             )
         case builtins.int | builtins.bool | types.NoneType:
             return st.from_type(shape)
+        case builtins.object:  # JSON, in the metadata of a kernelspec
+            return st.none() | st.booleans() | values(str)
         case typing.Literal:
             return st.sampled_from(arguments)
         case typing.Union | types.UnionType:
@@ -602,6 +611,8 @@ def questions(image: OpenImage, ask: Any) -> dict[str, object]:
     found["cuda"] = ask(cuda.probe, image, "/opt/conda", "numpy", ["libcudart.so.12"], frozenset())
     records = ask.later(conda_files.records, rootfs, "/opt/conda")
     found["records"] = ask(conda_files.without_files, records, ["*/bin/*"])
+    found["kernelspecs from files"] = ask(kernelspecs.from_files, rootfs, image.environment)
+    found["all files"] = ask(parity.files, rootfs, "/opt/conda")
     found["all records"] = ask(conda_files.records, rootfs, "/opt/conda")
     return found
 

@@ -364,7 +364,7 @@ def test_what_an_image_prints_cannot_steer_the_terminal(suite: Suite) -> None:
     assert not {"\x1b", "\x07", "\u202e"} & set(done.stdout)
 
 
-@pytest.mark.parametrize("form", ["--image={}", "--image {}"])
+@pytest.mark.parametrize("form", ["--image={}", "--image {}", "--compare {0} --image={0}"])
 def test_an_image_cannot_configure_pytest(suite: Suite, form: str) -> None:
     """pytest would take the directory behind an option that it does not know yet for tests."""
     planted = suite.directory / "planted"

@@ -73,6 +73,8 @@ def own_python(fact: KernelRuns, profile: Profile) -> Verdict:
     """Each kernel's interpreter is the one in the prefix, in all surroundings."""
     if not profile.expect.kernels():
         return OWN_PYTHON.skipped("the profile promises no kernels")
+    if profile.expect.prefix is None:
+        return OWN_PYTHON.skipped("the profile names no prefix, whose Python it would be")
     started = starting(fact)
     if not started:
         return OWN_PYTHON.skipped(_NONE_STARTS)

@@ -136,6 +136,8 @@ def installs(fact: Started, profile: Profile) -> Verdict:
     expected = profile.expect.user
     if expected is None or profile.expect.prefix is None:
         return INSTALLS.skipped("the profile promises no user")
+    if profile.expect.server is None:
+        return INSTALLS.skipped("the profile promises no server, whose user it would be")
     if fact.trouble is not None or fact.busy:
         return INSTALLS.skipped("the image does not start (see server-starts)")
     if fact.read_only:

@@ -39,9 +39,10 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=opening.ENGINES, default=opening.AUTO)
 
 
-def add_image(parser: argparse.ArgumentParser) -> None:
-    """Add IMAGE and the options of opening one."""
-    parser.add_argument("image", metavar="IMAGE")
+def add_image(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add IMAGE, or several by these names, and the options of opening one."""
+    for name in names or ("image",):
+        parser.add_argument(name, metavar=name.upper())
     add_engine(parser)
     parser.add_argument(
         "--pull",
@@ -98,9 +99,9 @@ def resolved(
 
 
 @contextmanager
-def opened(arguments: argparse.Namespace) -> Iterator[OpenImage]:
+def opened(arguments: argparse.Namespace, name: str = "image") -> Iterator[OpenImage]:
     """The image of `add_image`."""
-    ref = _meant(arguments)
+    ref = _meant(arguments, getattr(arguments, name))
     opening.check_exists(ref)
     ((engine, _),) = opening.choose(ref, [arguments.engine])
     with opening.open_image(
@@ -109,15 +110,15 @@ def opened(arguments: argparse.Namespace) -> Iterator[OpenImage]:
         yield image
 
 
-def _meant(arguments: argparse.Namespace) -> ImageRef:
-    ref = opening.with_default_tag(ImageRef.parse(arguments.image))
+def _meant(arguments: argparse.Namespace, text: str) -> ImageRef:
+    ref = opening.with_default_tag(ImageRef.parse(text))
     if ref.kind != "registry":
         return ref  # what no profile can tell more of
     from mlcheck.published import ALL
 
-    if arguments.image == ALL:
+    if text == ALL:
         raise UsageError(f"{ALL} is more than one image.", "`mlcheck images` lists them.")
-    (meant,) = resolved(arguments, [arguments.image], arguments.pull)
+    (meant,) = resolved(arguments, [text], arguments.pull)
     if meant.why:
         progress(f"{meant.ref.text} is {meant.why}")
     return meant.ref

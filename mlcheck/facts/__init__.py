@@ -55,6 +55,7 @@ from mlcheck.facts.packages import (
     PackageList,
     PackageSource,
 )
+from mlcheck.facts.parity import FileContent, ImageFiles, Side, Tools
 from mlcheck.facts.root import PyRoot, RootConfig, RootProgram
 from mlcheck.facts.server import (
     Account,
@@ -105,6 +106,7 @@ __all__ = [
     "EnvSession",
     "Environment",
     "File",
+    "FileContent",
     "FileContents",
     "FileDifference",
     "FilePresence",
@@ -119,6 +121,7 @@ __all__ = [
     "HostGpus",
     "HostLibraries",
     "HostShell",
+    "ImageFiles",
     "ImageLayer",
     "ImportResult",
     "Imports",
@@ -165,10 +168,12 @@ __all__ = [
     "Secret",
     "Shell",
     "Shells",
+    "Side",
     "Speech",
     "Started",
     "TaskRun",
     "TaskRuns",
+    "Tools",
     "UnreadableFiles",
     "Waste",
     "WasteKind",

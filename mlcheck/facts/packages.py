@@ -32,7 +32,7 @@ class PackageList:
     problems: tuple[Problem, ...] = ()
 
 
-PackageSource = Literal["conda", "dist-info", "rpm", "dpkg", "micromamba"]
+PackageSource = Literal["conda", "dist-info", "rpm", "dpkg", "micromamba", "R"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,8 @@ class InstalledPackage:
         source: which database or record says so.
         record: path of that record in the image.
         arch: rpm's or dpkg's architecture, else "".
-        owner: for a dist-info, name of the conda record that lists it among its files, else "".
+        owner: for a dist-info and a package of R, name of the conda record that lists it among its
+            files, else "".
     """
 
     name: str

@@ -32,6 +32,7 @@ COMMAND_LIMIT_S = 60.0
 
 _HEADER_LIMIT = 1024 * 1024
 
+_PACKAGES = ("site-packages", "dist-packages")
 _RPM_DIRECTORIES = ("/var/lib/rpm", "/usr/lib/sysimage/rpm")
 _SQLITE = "rpmdb.sqlite"
 _RPM_FORMAT = "%{NAME}\\t%{VERSION}-%{RELEASE}\\t%{ARCH}\\n"
@@ -68,12 +69,12 @@ class _Found:
 
 
 def probe(
-    image: OpenImage, prefix: str = "/opt/conda", recorded: InstalledPackages | None = None
+    image: OpenImage, prefix: str | None = "/opt/conda", recorded: InstalledPackages | None = None
 ) -> InstalledPackages:
     """Read every package database of the image.
 
     Args:
-        prefix: conda's.
+        prefix: conda's, or of another place with Python packages; None: the system's alone.
         recorded: the answer of `from_files`, where it was already asked.
 
     Raises:
@@ -94,14 +95,22 @@ def probe(
     return found.fact()
 
 
-def from_files(rootfs: RootFS, prefix: str) -> InstalledPackages:
+def with_more(first: InstalledPackages, second: InstalledPackages) -> InstalledPackages:
+    """The packages of both."""
+    found = _Found()
+    found.add(first)
+    found.add(second)
+    return found.fact()
+
+
+def from_files(rootfs: RootFS, prefix: str | None) -> InstalledPackages:
     """What can be read without running anything: all but micromamba and older rpm databases.
 
     Raises:
         ProbeError: this machine forbids reading a record.
     """
     found = _Found()
-    owners = _conda(rootfs, prefix, found)
+    owners = {} if prefix is None else _conda(rootfs, prefix, found)
     _python(rootfs, prefix, owners, found)
     _rpm(rootfs, found)
     _dpkg(rootfs, found)
@@ -148,7 +157,7 @@ def _conda_record(rootfs: RootFS, path: str) -> tuple[InstalledPackage, list[str
     return InstalledPackage(name, version, "conda", path), files
 
 
-def _python(rootfs: RootFS, prefix: str, owners: dict[str, str], found: _Found) -> None:
+def _python(rootfs: RootFS, prefix: str | None, owners: dict[str, str], found: _Found) -> None:
     """`*.dist-info` and `*.egg-info` in site-packages (PyPA's core metadata)."""
     for directory in site_packages(rootfs, prefix):
         found.sources.add("dist-info")
@@ -158,7 +167,8 @@ def _python(rootfs: RootFS, prefix: str, owners: dict[str, str], found: _Found) 
             except Unreadable as unreadable:
                 found.problem(unreadable)
     if "dist-info" not in found.sources:
-        found.notes.append(f"There are no Python packages: no {prefix}/lib/python3*/site-packages.")
+        where = " or ".join(f"{root}/lib/python3*/site-packages" for root in _roots(prefix))
+        found.notes.append(f"There are no Python packages: no {where}.")
 
 
 def metadata_files(rootfs: RootFS, directory: str) -> Iterator[str]:
@@ -172,19 +182,28 @@ def metadata_files(rootfs: RootFS, directory: str) -> Iterator[str]:
             yield f"{path}/PKG-INFO" if _is_directory(rootfs, path) else path
 
 
-def site_packages(rootfs: RootFS, prefix: str) -> Iterator[str]:
-    """The directories of the prefix's Pythons for packages, each real one once."""
+def _roots(prefix: str | None) -> tuple[str, ...]:
+    """Below which directories Python packages lie."""
+    return ("/usr/local", "/usr") if prefix is None else (prefix,)
+
+
+def site_packages(rootfs: RootFS, prefix: str | None) -> Iterator[str]:
+    """The directories of the prefix's Pythons for packages, each real one once; without a prefix
+    those of the system, which Debian calls dist-packages."""
     seen: set[str] = set()
-    # A plain directory first: conda adds lib/python3.1 as a symlink to lib/python3.11.
-    names = [name for name in rootfs.listdir(f"{prefix}/lib") if name.startswith("python3")]
-    for name in sorted(names, key=lambda name: _is_symlink(rootfs, f"{prefix}/lib/{name}")):
-        directory = f"{prefix}/lib/{name}/site-packages"
-        resolved = rootfs.resolve(directory)
-        if resolved.final is None or resolved.final.type != "directory":
-            continue
-        if resolved.final_path not in seen:
-            seen.add(resolved.final_path)
-            yield directory
+    for root in _roots(prefix):
+        # A plain directory first: conda adds lib/python3.1 as a symlink to lib/python3.11.
+        names = [name for name in rootfs.listdir(f"{root}/lib") if name.startswith("python3")]
+        names.sort(key=lambda name: _is_symlink(rootfs, f"{root}/lib/{name}"))
+        for directory in (
+            f"{root}/lib/{name}/{packages}" for name in names for packages in _PACKAGES
+        ):
+            resolved = rootfs.resolve(directory)
+            if resolved.final is None or resolved.final.type != "directory":
+                continue
+            if resolved.final_path not in seen:
+                seen.add(resolved.final_path)
+                yield directory
 
 
 def metadata_header(rootfs: RootFS, path: str) -> email.message.Message:
@@ -265,7 +284,7 @@ def _dpkg(rootfs: RootFS, found: _Found) -> None:
             found.problem(unreadable)
             continue
         found.sources.add("dpkg")
-        for fields in _stanzas(content):
+        for fields in stanzas(content):
             # "install ok installed"; without Status, as in status.d, all that is there is.
             if fields.get("Status", "installed").split()[-1:] != ["installed"]:
                 continue
@@ -279,7 +298,7 @@ def _dpkg(rootfs: RootFS, found: _Found) -> None:
             found.packages.append(InstalledPackage(name, version, "dpkg", path, arch))
 
 
-def _stanzas(content: str) -> Iterator[dict[str, str]]:
+def stanzas(content: str) -> Iterator[dict[str, str]]:
     """The stanzas of deb822(5), without continuation lines."""
     fields: dict[str, str] = {}
     for line in io.StringIO(content):

@@ -7,11 +7,12 @@ kernel.json is that of "Making kernels for Jupyter" in jupyter_client's document
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from mlcheck.engines.base import OpenImage, RootFS, Unreadable
 from mlcheck.errors import NothingRuns
-from mlcheck.facts import Kernelspec, Kernelspecs, Problem
+from mlcheck.facts import Environment, Kernelspec, Kernelspecs, Problem
 from mlcheck.probes.reading import (
     command_result,
     how_it_ended,
@@ -37,7 +38,18 @@ def probe(image: OpenImage) -> Kernelspecs:
         EngineError: the engine could not run jupyter.
         ProbeError: this machine forbids reading a directory or file.
     """
-    rootfs, env = image.rootfs, image.environment.env
+    found = from_files(image.rootfs, image.environment)
+    listed, note = _listed(image)
+    return dataclasses.replace(found, listed=listed, note=note)
+
+
+def from_files(rootfs: RootFS, environment: Environment) -> Kernelspecs:
+    """What can be read without running anything: all but Jupyter's own list.
+
+    Raises:
+        ProbeError: this machine forbids reading a directory or file.
+    """
+    env = environment.env
     searched = _directories(rootfs, env)
     specs: list[Kernelspec] = []
     problems: list[Problem] = []
@@ -51,8 +63,7 @@ def probe(image: OpenImage) -> Kernelspecs:
                 specs.append(_kernelspec(rootfs, name, path, path_of(env)))
             except Unreadable as unreadable:
                 problems.append(Problem(unreadable.path, unreadable.what))
-    listed, note = _listed(image)
-    return Kernelspecs(tuple(specs), searched, listed, note, tuple(problems))
+    return Kernelspecs(tuple(specs), searched, None, problems=tuple(problems))
 
 
 def _directories(rootfs: RootFS, env: Mapping[str, str]) -> tuple[str, ...]:

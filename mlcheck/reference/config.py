@@ -40,6 +40,11 @@ _NVIDIA = {
     "NVIDIA_REQUIRE_CUDA": "cuda>=12.4",
 }
 
+_WITH_NVCC = {
+    "PATH": f"{_JOVYAN_ENV['PATH']}:/usr/local/cuda/bin",
+    "NVIDIA_VISIBLE_DEVICES": "all",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -104,6 +109,8 @@ _OF_IMAGE = {
     "ml-torch-gpu": _ml(ENV | _WITH_CUDA),
     "jovyan": jovyan("start-notebook.sh"),
     "jupyterlab-cpu": jovyan("start-custom.sh", _AAW),
+    "machine-learning-notebook-cpu": jovyan("start-notebook.sh"),
+    "machine-learning-notebook-gpu": jovyan("start-notebook.sh", _WITH_NVCC),
     "jupyterlab-tensorflow": jovyan("start-custom.sh", _AAW | _NVIDIA),
     "jupyterlab-pytorch": jovyan("start-custom.sh", _AAW | _NVIDIA),
     "rstudio": jovyan("start-custom.sh", _AAW | {"DEFAULT_JUPYTER_URL": "/rstudio"}, health=False),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mlcheck.reference import condameta, consistency, elf, python, rpmdb, system, tree
@@ -122,7 +122,7 @@ def add_tensorflow_cpu(root: Path, job: Job, real: bool) -> list[CondaPackage]:
 
 def add_tensorflow_gpu(root: Path, job: Job, _: bool) -> list[CondaPackage]:
     """A stand-in for TensorFlow with CUDA 11.8; there is no real one."""
-    cuda = _add_cuda(root, job, CUDA_11)
+    cuda = add_cuda(root, job, CUDA_11)
     needs = [soname for _, sonames in CUDA_11.values() for soname in sonames]
     _add_tensorflow(root, job, "2.14.0", "11.8", needs)
     _add_for_gpus(root)
@@ -139,7 +139,7 @@ def add_tensorflow_gpu(root: Path, job: Job, _: bool) -> list[CondaPackage]:
 
 def add_tensorflow_with(root: Path, job: Job, version: str, cuda: str) -> list[CondaPackage]:
     """A stand-in for TensorFlow with CUDA 12 and no more; returns its record."""
-    records = _add_cuda(root, job, {**CUDA_12, **_WITH_CUDA_12})
+    records = add_cuda(root, job, {**CUDA_12, **_WITH_CUDA_12})
     libraries = {**CUDA_12, **_WITH_CUDA_12}
     needs = [soname for _, sonames in libraries.values() for soname in sonames]
     _add_tensorflow(root, job, version, cuda, needs)
@@ -155,7 +155,7 @@ def add_torch_gpu(root: Path, job: Job, _: bool) -> list[CondaPackage]:
 
 def add_torch(root: Path, job: Job) -> list[CondaPackage]:
     """A stand-in for torch with CUDA 12.4 and no more; returns its record and its companions'."""
-    cuda = _add_cuda(root, job, CUDA_12)
+    cuda = add_cuda(root, job, CUDA_12)
     package = _add_framework(root, "torch", "2.5.1", "12.4")
     # cuDNN comes inside of torch's own package.
     _add_cuda_library(job, package / "lib", "libcudnn.so.9")
@@ -167,6 +167,32 @@ def add_torch(root: Path, job: Job) -> list[CondaPackage]:
     elf.set_rpath(job, library, "$ORIGIN:$ORIGIN/../../../..")
     python.add_distribution(root, "torch", "2.5.1", "torch")
     return [*cuda, *_stand_ins(root, _WITH_TORCH, ["torch"])]
+
+
+def add_two(
+    root: Path,
+    job: Job,
+    tensorflow: str,
+    torch: str,
+    others: Mapping[str, str],
+    cuda: str | None,
+    needs: Sequence[str],
+) -> None:
+    """Stand-ins for TensorFlow and torch in one image, installed by pip.
+
+    Args:
+        tensorflow, torch: their versions.
+        others: packages that come with torch, to their versions.
+        cuda: the CUDA that they were built for.
+        needs: sonames of its libraries that TensorFlow needs.
+    """
+    _add_tensorflow(root, job, tensorflow, cuda, [*needs])
+    package = _add_framework(root, "torch", torch, cuda)
+    for kind in ("cpu", *(("cuda",) if cuda else ())):
+        library = package / f"lib/libtorch_{kind}.so"
+        elf.library(job, library, library.name, f"reference_torch_{kind}", torch)
+    python.add_distribution(root, "torch", torch, "torch")
+    _stand_ins(root, others, [])
 
 
 def _add_framework(root: Path, name: str, version: str, cuda: str | None) -> Path:
@@ -195,7 +221,7 @@ def _need(job: Job, library: Path, sonames: list[str]) -> None:
         elf.patchelf(job, "--add-needed", soname, library)
 
 
-def _add_cuda(root: Path, job: Job, packages: CudaPackages) -> list[CondaPackage]:
+def add_cuda(root: Path, job: Job, packages: CudaPackages) -> list[CondaPackage]:
     lib = tree.at(root, f"{PREFIX}/lib")
     records = []
     for name, (version, sonames) in packages.items():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlcheck.reference import aaw, condameta, config, consistency, python, system, tree
+from mlcheck.reference import aaw, condameta, config, consistency, notebooks, python, system, tree
 from mlcheck.reference.cache import Job
 from mlcheck.reference.condameta import CondaPackage, build_string
 from mlcheck.reference.python import PREFIX, VERSION
@@ -88,6 +88,8 @@ IMAGES: Mapping[str, Stack] = {
     "rstudio": Stack("RStudio", "jupyterlab-cpu", aaw.add_rstudio),
     "sas": Stack("SAS", "jupyterlab-cpu", aaw.add_sas),
     "remote-desktop": Stack("the desktop", "jupyterlab-cpu", aaw.add_remote_desktop),
+    "machine-learning-notebook-cpu": Stack("for CPUs", "jovyan", notebooks.add_cpu),
+    "machine-learning-notebook-gpu": Stack("for GPUs", "jovyan", notebooks.add_gpu),
 }
 """Those that can be asked for."""
 

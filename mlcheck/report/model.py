@@ -114,5 +114,7 @@ class Report(_Model):
     seconds: float
     exit_code: int
     images: tuple[ImageModel, ...]
+    compared_with: str | None = None
+    """IMAGE@ENGINE of --compare."""
     results: tuple[ResultModel, ...]
     counts: dict[Outcome, int]

@@ -36,7 +36,9 @@ def test_python_packages_have_what_they_require(
     judge(integrity.requirements(distributions, conda_records))
 
 
-def test_conda_packages_have_what_they_depend_on(conda_records: CondaRecords, judge: Judge) -> None:
+def test_conda_packages_have_what_they_depend_on(
+    conda_prefix: str, conda_records: CondaRecords, judge: Judge
+) -> None:
     judge(integrity.depends(conda_records))
 
 

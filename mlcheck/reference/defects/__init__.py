@@ -17,6 +17,7 @@ from mlcheck.reference.defects import (
     newenv,
     on_host,
     packages,
+    parity,
     programs,
     root,
     serving,
@@ -39,6 +40,7 @@ DEFECTS: Mapping[str, Defect] = MappingProxyType(
                 | newenv.DEFECTS
                 | on_host.DEFECTS
                 | packages.DEFECTS
+                | parity.DEFECTS
                 | programs.DEFECTS
                 | root.DEFECTS
                 | serving.DEFECTS

@@ -1,0 +1,209 @@
+"""What two images are compared in: packages, kernels, tools, configuration, and every file."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import posixpath
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
+
+from packaging.utils import canonicalize_name
+
+from mlcheck.engines.base import OpenImage, RootFS, Unreadable
+from mlcheck.facts import Environment, File, FileContent, ImageFiles, Side, Tools
+from mlcheck.probes import conda_files, installed, kernelspecs, r_packages, system
+from mlcheck.probes.reading import path_of
+
+if TYPE_CHECKING:
+    from mlcheck.probes import Ask
+
+FILE_LIMIT = 4 * 1024**3
+"""Bytes of a file whose content is read; larger ones are compared by size."""
+
+TOTAL_LIMIT = 64 * 1024**3
+"""Bytes that are read of one image; of what comes later the size is compared."""
+
+_CHUNK = 1024 * 1024
+
+_OF_ENGINES = (
+    *("/proc", "/sys", "/dev", "/run", "/tmp"),  # noqa: S108 -- paths of an image
+    *("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab", "/.dockerenv"),
+    *("/.singularity.d", "/singularity", "/environment"),
+    *("/.exec", "/.run", "/.shell", "/.test"),
+)
+"""What an engine puts into every image that it opens or converts, or what exists only at work."""
+
+_NOTED = (
+    *("/var/lib/dpkg", "/var/lib/apt", "/var/lib/rpm", "/usr/lib/sysimage/rpm"),
+    *("/var/cache/apt", "/var/cache/dnf", "/var/cache/ldconfig", "/etc/ld.so.cache", "/var/log"),
+)
+"""Where package managers note what they did, and when: told by the packages."""
+
+_DPKG_LISTS = "/var/lib/dpkg/info"
+_DPKG_LIMIT = 32 * 1024 * 1024
+
+
+def probe(image: OpenImage, static: Ask, prefix: str | None, name: str) -> Side:
+    """All but the files.
+
+    Args:
+        prefix: conda's, or the root of a virtual environment; None: there is none.
+        name: what people call the image.
+
+    Raises:
+        ProbeError: this machine forbids reading a file.
+        EngineError: rpm or micromamba had to be asked and the engine failed.
+    """
+    recorded = static(installed.from_files, image.rootfs, prefix)
+    packages = installed.probe(image, prefix, recorded)
+    of_r = static(r_packages.probe, image.rootfs, prefix)
+    return Side(
+        name,
+        static(system.os_release, image.rootfs),
+        installed.with_more(packages, of_r),
+        static(kernelspecs.from_files, image.rootfs, image.environment),
+        static(tools, image.rootfs, image.environment),
+        image.environment,
+        # What a user unpacked without root, and what CVMFS serves, belongs to one owner.
+        owns=image.engine not in ("sandbox", "apptainer", "singularity"),
+    )
+
+
+def tools(rootfs: RootFS, environment: Environment) -> Tools:
+    """Every executable file on PATH, by the name that starts it.
+
+    Raises:
+        ProbeError: this machine forbids looking.
+    """
+    found: dict[str, str] = {}
+    for entry in path_of(environment.env).split(":"):
+        directory = entry.rstrip("/")
+        if not directory.startswith("/"):
+            continue  # depends on the working directory
+        for name in rootfs.listdir(directory):
+            if name in found:
+                continue
+            final = rootfs.resolve(f"{directory}/{name}").final
+            if final is not None and final.type == "file" and final.mode & 0o111:
+                found[name] = f"{directory}/{name}"
+    return Tools(found)
+
+
+def files(rootfs: RootFS, prefix: str | None) -> ImageFiles:
+    """Every file with its content, but byte code, which holds the time of its source, and what
+    engines and package managers note.
+
+    Raises:
+        ProbeError: this machine forbids reading a file.
+    """
+    noted = (*_OF_ENGINES, *_NOTED, *([f"{prefix}/conda-meta"] if prefix else []))
+
+    def wanted(file: File) -> bool:
+        path = file.path
+        return not path.endswith(".pyc") and not any(
+            path == top or path.startswith(f"{top}/") for top in noted
+        )
+
+    reading = _Reading()
+    digests: dict[str, str] = {}
+    links: dict[tuple[int, int], str] = {}
+    for file, digest in rootfs.each("/", lambda file, _: wanted(file), reading.digest):
+        if isinstance(digest, Unreadable):
+            continue
+        digests[file.path] = digest
+        if file.inode != (0, 0):
+            links[file.inode] = digest
+    packages = dict(_owners(rootfs, prefix))
+    return ImageFiles(
+        tuple(
+            FileContent(
+                path=file.path,
+                type=file.type,
+                mode=file.mode,
+                uid=file.uid,
+                gid=file.gid,
+                # Of a directory it is what the file system needs for it.
+                size=0 if file.type == "directory" else file.size,
+                target=file.target,
+                digest=(
+                    digests.get(file.path) or links.get(file.inode, "")
+                    if file.type == "file"
+                    else ""
+                ),
+                package="" if file.type == "directory" else packages.get(file.path, ""),
+            )
+            for file in rootfs.walk("/")
+            if wanted(file)
+        ),
+        reading.unread,
+    )
+
+
+class _Reading:
+    """Digests of files' contents, made by several threads within one limit."""
+
+    def __init__(self) -> None:
+        self._left = TOTAL_LIMIT
+        self._lock = threading.Lock()
+        self.unread = 0
+
+    def digest(self, file: File, content: BinaryIO) -> str:
+        with self._lock:
+            # A file that grows while it is read is cut at the size it had.
+            if file.size > FILE_LIMIT or file.size > self._left:
+                self.unread += 1
+                return ""
+            self._left -= file.size
+        digest, left = hashlib.blake2b(digest_size=16), file.size
+        while left > 0 and (chunk := content.read(min(_CHUNK, left))):
+            digest.update(chunk)
+            left -= len(chunk)
+        return digest.hexdigest()
+
+
+def _owners(rootfs: RootFS, prefix: str | None) -> Iterator[tuple[str, str]]:
+    """Each path that a package's record lists, with the package. Of two, the later one counts."""
+    yield from _of_dpkg(rootfs)
+    yield from _of_pip(rootfs, prefix)
+    if prefix is not None:
+        for file in conda_files.records(rootfs, prefix).files:
+            yield file.path, f"conda:{canonicalize_name(file.package)}"
+
+
+def _of_pip(rootfs: RootFS, prefix: str | None) -> Iterator[tuple[str, str]]:
+    """RECORD: https://packaging.python.org/en/latest/specifications/recording-installed-packages/"""
+    for directory in installed.site_packages(rootfs, prefix):
+        real = rootfs.resolve(directory).final_path
+        for path in installed.metadata_files(rootfs, directory):
+            if not path.endswith("/METADATA"):
+                continue
+            try:
+                name = str(installed.metadata_header(rootfs, path).get("Name", "")).strip()
+                record = rootfs.read(f"{path.removesuffix('METADATA')}RECORD", _DPKG_LIMIT)
+                rows = list(csv.reader(record.decode("utf-8", "surrogateescape").splitlines()))
+            except (Unreadable, csv.Error):
+                continue  # who installed a file is then not known
+            package = f"pip:{canonicalize_name(name)}"
+            for row in rows:
+                if row and row[0]:
+                    yield posixpath.normpath(posixpath.join(real, row[0])), package
+
+
+def _of_dpkg(rootfs: RootFS) -> Iterator[tuple[str, str]]:
+    real: dict[str, str] = {}
+    for name in rootfs.listdir(_DPKG_LISTS):
+        if not name.endswith(".list"):
+            continue
+        try:
+            content = rootfs.read(f"{_DPKG_LISTS}/{name}", _DPKG_LIMIT)
+        except Unreadable:
+            continue
+        package = f"dpkg:{canonicalize_name(name.removesuffix('.list').partition(':')[0])}"
+        for path in content.decode("utf-8", "surrogateescape").splitlines():
+            directory, _, last = path.rpartition("/")
+            # Debian's lists say /bin/ls where /bin leads to /usr/bin.
+            if directory not in real:
+                real[directory] = rootfs.resolve(directory or "/").final_path.rstrip("/")
+            yield f"{real[directory]}/{last}", package

@@ -1,0 +1,58 @@
+"""The packages of R in an image.
+
+A package is a directory of a library with a DESCRIPTION in Debian's control format: "Writing R
+Extensions", 1.1.1. The libraries are those of R's own build, of Debian's, and of conda's.
+"""
+
+from __future__ import annotations
+
+from mlcheck.engines.base import RootFS, Unreadable
+from mlcheck.facts import InstalledPackage, InstalledPackages, Problem
+from mlcheck.probes import conda_files
+from mlcheck.probes.installed import stanzas
+
+SIZE_LIMIT = 1024 * 1024
+"""Bytes of one DESCRIPTION; real ones have a few KB."""
+
+_LIBRARIES = (
+    "/usr/local/lib/R/site-library",
+    "/usr/local/lib/R/library",
+    "/usr/lib/R/site-library",
+    "/usr/lib/R/library",
+    "/usr/lib64/R/library",
+)
+
+
+def probe(rootfs: RootFS, prefix: str | None) -> InstalledPackages:
+    """Read the DESCRIPTION of every package.
+
+    Raises:
+        ProbeError: this machine forbids reading a file.
+    """
+    found: list[InstalledPackage] = []
+    problems: list[Problem] = []
+    owners: dict[str, str] = {}
+    libraries = [*_LIBRARIES]
+    if prefix is not None:
+        libraries.append(f"{prefix}/lib/R/library")
+        if rootfs.listdir(libraries[-1]):
+            recorded = conda_files.records(rootfs, prefix).files
+            owners = {f.path: f.package for f in recorded if f.path.endswith("/DESCRIPTION")}
+    for library in libraries:
+        for name in rootfs.listdir(library):
+            path = f"{library}/{name}/DESCRIPTION"
+            if rootfs.resolve(path).final is None:
+                continue
+            try:
+                content = rootfs.read(path, SIZE_LIMIT).decode("utf-8", "replace")
+            except Unreadable as unreadable:
+                problems.append(Problem(unreadable.path, unreadable.what))
+                continue
+            fields = next(stanzas(content), {})
+            package, version = fields.get("Package", ""), fields.get("Version", "")
+            if not package or not version:
+                problems.append(Problem(path, "has no Package and Version of a package of R"))
+                continue
+            owner = owners.get(path, "")
+            found.append(InstalledPackage(package, version, "R", path, owner=owner))
+    return InstalledPackages(tuple(found), frozenset({"R"} if found else ()), tuple(problems))
