@@ -8,7 +8,7 @@ from mlcheck import facts, kept
 from mlcheck.checks.deployed import SINGULARITY_FILES, SINGULARITY_LINKS
 from mlcheck.engines.base import OpenImage
 from mlcheck.probes import conda_files as conda_files_probe
-from mlcheck.probes import deployed, elf, libraries, package_list, system
+from mlcheck.probes import deployed, elf, libraries, package_list, size, system
 from mlcheck.probes import distributions as distributions_probe
 from mlcheck.profile import Profile
 
@@ -111,6 +111,13 @@ def promised_files(image: OpenImage, static: kept.Static, profile: Profile) -> f
     if expect.micromamba:
         paths += [p for p in (expect.micromamba.path, expect.micromamba.link) if p]
     return static(system.files, image.rootfs, paths)
+
+
+@pytest.fixture(scope="session")
+def unpacked_size(image: OpenImage, static: kept.Static, profile: Profile) -> int | None:
+    """Bytes of all files; None where the profile sets no budget."""
+    budget = profile.expect.size
+    return static(size.probe, image.rootfs).unpacked if budget and budget.unpacked else None
 
 
 @pytest.fixture(scope="session")

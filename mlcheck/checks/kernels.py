@@ -73,6 +73,8 @@ def own_python(fact: KernelRuns, profile: Profile) -> Verdict:
     """Each kernel's interpreter is the one in the prefix, in all surroundings."""
     if not profile.expect.kernels():
         return OWN_PYTHON.skipped("the profile promises no kernels")
+    if profile.expect.prefix is None:
+        return OWN_PYTHON.skipped("the profile names no prefix")
     started = starting(fact)
     if not started:
         return OWN_PYTHON.skipped(_NONE_STARTS)
@@ -119,8 +121,9 @@ def usersite(fact: KernelRuns, profile: Profile) -> Verdict:
 
 def clean_list(fact: KernelLists, server: JupyterServer | None, profile: Profile) -> Verdict:
     """Neither `jupyter kernelspec list` nor JupyterLab shows a kernel that is not the image's."""
-    if not profile.expect.kernels():
-        return CLEAN_LIST.skipped("the profile promises no kernels")
+    promised = profile.expect.kernelspecs
+    if promised is None or not promised.clean_list:
+        return CLEAN_LIST.skipped("the profile does not promise a clean list of kernels")
     source = profile.source("kernelspecs", "generation")
     show = ShowRun(("jupyter", "kernelspec", "list"))
     findings = []
@@ -173,7 +176,7 @@ def _promise(run: KernelRun) -> str:
 
 def _python(profile: Profile, run: KernelRun, code: str) -> ShowRun:
     """The kernel's Python with some code, in its surroundings as far as variables make them."""
-    argv = profile.expect.kernels()[run.kernel].argv
+    argv = profile.expect.kernels()[run.kernel].argv or ("python3",)
     start = argv[: argv.index("-m")] if "-m" in argv else argv
     variables = (f"{name}=/nowhere" for name in run.hazards if name.startswith("PYTHON"))
     return ShowRun(("env", *variables, *start, "-c", code))

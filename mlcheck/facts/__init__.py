@@ -10,7 +10,16 @@ from __future__ import annotations
 from mlcheck.facts.commands import Banner, CommandResult, Commands, EntrypointRuns, Shell, Shells
 from mlcheck.facts.deployed import Deployment, PublishedDigest, UnreadableFiles
 from mlcheck.facts.elf import ElfFile, ElfFiles, Libraries, LibraryNeed
-from mlcheck.facts.files import File, Files, FileType, Problem, ResolvedFile, Script, Scripts
+from mlcheck.facts.files import (
+    File,
+    Files,
+    FileType,
+    ImageSize,
+    Problem,
+    ResolvedFile,
+    Script,
+    Scripts,
+)
 from mlcheck.facts.gpu import (
     Computation,
     CudaDriver,
@@ -43,6 +52,7 @@ from mlcheck.facts.jupyter import (
     Kernelspecs,
     Speech,
 )
+from mlcheck.facts.kernel_cells import CellRun, KernelSession, KernelSessions
 from mlcheck.facts.newenv import ArchiveLink, EnvArchive, EnvAttempt, EnvPython, EnvSession, NewEnv
 from mlcheck.facts.on_host import HostCommands, HostLibraries, HostShell, InsideSetup, LoadedFiles
 from mlcheck.facts.packages import (
@@ -60,6 +70,7 @@ from mlcheck.facts.system import Environment, OsRelease, PythonInfo, PythonProbe
 __all__ = [
     "ArchiveLink",
     "Banner",
+    "CellRun",
     "CommandResult",
     "Commands",
     "Computation",
@@ -94,6 +105,7 @@ __all__ = [
     "HostGpus",
     "HostLibraries",
     "HostShell",
+    "ImageSize",
     "ImportResult",
     "Imports",
     "InsideSetup",
@@ -104,6 +116,8 @@ __all__ = [
     "KernelLists",
     "KernelRun",
     "KernelRuns",
+    "KernelSession",
+    "KernelSessions",
     "Kernelspec",
     "Kernelspecs",
     "Libraries",

@@ -25,6 +25,7 @@ _OF_IMAGE = {
 }
 ENTRYPOINT = ["/entrypoint.sh"]
 CMD = ["/bin/bash"]
+_ATLAS = {name: ENV[name] for name in ("PATH", "LANG", "LC_ALL")}
 
 
 def labels(version: str) -> dict[str, str]:
@@ -34,7 +35,14 @@ def labels(version: str) -> dict[str, str]:
 
 def env(image: str) -> dict[str, str]:
     """The variables of the reference image of that name."""
-    return ENV | _OF_IMAGE.get(image, {})
+    return _ATLAS if image == "atlas-jupyter" else ENV | _OF_IMAGE.get(image, {})
+
+
+def start(image: str) -> tuple[list[str], list[str]]:
+    """ENTRYPOINT and CMD of the reference image of that name."""
+    if image == "atlas-jupyter":  # made by apptainer, where a runscript is both
+        return ["/.singularity.d/runscript"], []
+    return ENTRYPOINT, CMD
 
 
 def write_singularity(root: Path, version: str, image: str = "ml-base") -> None:

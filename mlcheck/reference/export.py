@@ -103,14 +103,15 @@ def _configuration(directory: Path, layer: str) -> dict[str, object]:
     created = INSTALLED.isoformat().replace("+00:00", "Z")
     told = tree.at(directory, "/.singularity.d/env/10-docker2singularity.sh").read_text()
     variables = {name: first or second for name, first, second in _EXPORT.findall(told)}
+    entrypoint, cmd = config.start(directory.name.partition(":")[0])
     return {
         "architecture": "amd64",
         "os": "linux",
         "created": created,
         "config": {
             "Env": [f"{name}={value}" for name, value in variables.items()],
-            "Entrypoint": config.ENTRYPOINT,
-            "Cmd": config.CMD,
+            "Entrypoint": entrypoint,
+            "Cmd": cmd,
             "Labels": config.labels(directory.name.rpartition(":")[2]),
         },
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer}"]},
