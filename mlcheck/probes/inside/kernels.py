@@ -33,9 +33,10 @@ async def kernels(request: Json, top: str) -> Json:
 
     async def both(kernel: Json) -> list[Json]:
         name, hazards = kernel["name"], kernel["hazards"]
-        plain, host = await asyncio.gather(once(kernel, []), once(kernel, hazards))
+        around = [[], hazards] if hazards else [[]]
+        plain, *rest = await asyncio.gather(*[once(kernel, each) for each in around])
         runs = [plain]
-        if plain["error"] is None:
+        for host in rest if plain["error"] is None else []:
             runs.append(host)
             if host["error"] is not None or host["prefix"] != plain["prefix"]:
                 runs += await asyncio.gather(*[once(kernel, [one]) for one in hazards])

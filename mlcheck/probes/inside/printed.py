@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
 import time
 from urllib.parse import urlsplit
@@ -71,10 +73,15 @@ async def printed(request: Json, top: str) -> Json:
 
 
 async def ask(address: str, token: str, request: Json, found: Json) -> None:
-    """Ask with the token, without one and with another one."""
+    """Ask with the token, without one and with another one, when somebody listens there."""
     parts = urlsplit(address)
+    port = parts.port or 80
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+            break
+        await asyncio.sleep(0.05)
     base = re.sub("(lab|tree)/?$", "", parts.path) or "/"
-    client = Client(parts.port or 80, dict(request, base=base, secret=token))
+    client = Client(port, dict(request, base=base, secret=token))
     status = found["status"] = {}
     status["address"], _ = await client.http(f"{parts.path}?{parts.query}")
     for path in ("lab", "api/kernels"):

@@ -10,7 +10,7 @@ from ipykernel.kernelapp import IPKernelApp
 from ipykernel.kernelbase import Kernel
 
 _STATEMENT = re.compile(r'(?:"(?:\\.|[^"\\])*"|[^;"])+')
-_PART = re.compile(r'(?:"(?:\\.|[^"\\])*"|<(?!<)|[^<"])+')
+_SHIFT = re.compile(r'<<(?=(?:[^"]|"(?:\\.|[^"\\])*")*$)')
 _HISTOGRAM = re.compile(r"TH1F\s+(\w+)\s*\((.*)\)", re.DOTALL)
 _NUMBER = re.compile(r"(?:int|long|float|double|auto)\s+(\w+)\s*=(.*)", re.DOTALL)
 
@@ -19,10 +19,14 @@ class CppKernel(Kernel):
     implementation = "stand-in"
     implementation_version = ROOT.__version__
     banner = "Stand-in for ROOT's C++ kernel"
-    language_info = {"name": "c++", "mimetype": "text/x-c++src", "file_extension": ".C"}
 
     def __init__(self, **options):
         super().__init__(**options)
+        self.language_info = {
+            "name": "c++",
+            "mimetype": "text/x-c++src",
+            "file_extension": ".C",
+        }
         self._names = {"TH1F": ROOT.TH1F}
 
     def do_execute(self, code, silent, *_, **__):
@@ -45,7 +49,7 @@ class CppKernel(Kernel):
         printed = ""
         for statement in map(str.strip, _STATEMENT.findall(code)):
             if statement.startswith("std::cout"):
-                printed += "".join(map(self._text, _PART.findall(statement)[1:]))
+                printed += "".join(map(self._text, _SHIFT.split(statement)[1:]))
             elif found := _HISTOGRAM.fullmatch(statement):
                 self._names[found[1]] = self._value(f"TH1F({found[2]})")
             elif found := _NUMBER.fullmatch(statement):
@@ -55,7 +59,7 @@ class CppKernel(Kernel):
         return printed
 
     def _value(self, expression):
-        return eval(re.sub(r"(\d)LL\b", r"\1", expression.strip()), {}, self._names)
+        return eval(re.sub(r"(\d)LL\b", r"\1", expression.strip()), {}, self._names)  # noqa: S307
 
     def _text(self, expression):
         if expression.strip() == "std::endl":
