@@ -45,6 +45,7 @@ from mlcheck.probes import (
     installed,
     libraries,
     package_list,
+    size,
     system,
 )
 from selftests import archives
@@ -57,7 +58,7 @@ KEPT = (
     *(conda_files.contents, conda_files.presence, conda_files.records, conda_files.without_files),
     *(cuda.probe, deployed.unreadable, distributions.probe, elf.probe, elf.probe_files),
     *(env_archive.probe, installed.from_files, libraries.probe, package_list.read),
-    *(system.files, system.os_release, system.scripts),
+    *(size.probe, system.files, system.os_release, system.scripts),
 )
 """Every probe whose facts are kept; a test sees that none is missing."""
 
@@ -561,6 +562,7 @@ def questions(image: OpenImage, ask: Any) -> dict[str, object]:
     rootfs: RootFS = image.rootfs
     found["from files"] = ask(installed.from_files, rootfs, "/opt/conda")
     found["named"] = ask(elf.probe_files, rootfs, paths)
+    found["size"] = ask(size.probe, rootfs)
     found["unreadable"] = ask(deployed.unreadable, rootfs)
     found["cuda"] = ask(cuda.probe, image, "/opt/conda", "numpy", ["libcudart.so.12"], frozenset())
     records = ask.later(conda_files.records, rootfs, "/opt/conda")

@@ -20,10 +20,10 @@ def parse(text: str) -> Bind:
     Raises:
         UsageError: it is none, the directory is not there, or nothing may be bound on that target.
     """
-    source, colon, target = text.removesuffix(":ro").rpartition(":")
+    source, _, target = text.removesuffix(":ro").rpartition(":")
     if target == "rw":
         raise UsageError(f"--bind {text}: what is bound cannot be written.", _FORM)
-    if not colon or not target.startswith("/") or posixpath.normpath(target) != target:
+    if not source or not target.startswith("/") or posixpath.normpath(target) != target:
         raise UsageError(f"--bind {text}: no directory and target.", _FORM)
     if target == "/" or any(f"{target}/".startswith(f"{own}/") for own in _OWN):
         raise UsageError(f"--bind {text}: nothing can be bound on {target}.", _FORM)
