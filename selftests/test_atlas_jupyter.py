@@ -3,6 +3,7 @@ server do that no planted fault shows."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -123,3 +124,18 @@ def test_nothing_of_the_server_and_the_kernels_is_left(image: OpenImage) -> None
     assert image.run(["ls", "-A", "/tmp"]).stdout == b""
     processes = image.run(["bash", "-c", "cd /proc; echo [0-9]*"]).stdout.split()
     assert len(processes) <= 2
+
+
+def test_a_root_that_computes_wrongly_is_seen(tmp_path: Path) -> None:
+    """What is bound is the one that computes, in both languages."""
+    wrong = tmp_path / "mycvmfs"
+    shutil.copytree(ROOT_STAND_IN, wrong)
+    (module,) = wrong.rglob("ROOT.py")
+    module.write_text(module.read_text().replace("sum(self", "2 * sum(self"))
+    test = "tests/general/test_jupyter.py::test_cells_print_what_they_must"
+    options = [f"--image={reference.build(NAME)}", f"--bind={wrong}:/mycvmfs", test]
+    found = judge(checked_in("ml-base", tmp_path), tmp_path / "report.json", *options)
+    assert isinstance(found["results"], list)
+    (result,) = found["results"]
+    subjects = [finding["subject"] for finding in result["findings"]]
+    assert subjects == ["python2: pyroot", "root: root"]
