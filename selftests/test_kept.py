@@ -562,7 +562,6 @@ def questions(image: OpenImage, ask: Any) -> dict[str, object]:
     rootfs: RootFS = image.rootfs
     found["from files"] = ask(installed.from_files, rootfs, "/opt/conda")
     found["named"] = ask(elf.probe_files, rootfs, paths)
-    found["size"] = ask(size.probe, rootfs)
     found["unreadable"] = ask(deployed.unreadable, rootfs)
     found["cuda"] = ask(cuda.probe, image, "/opt/conda", "numpy", ["libcudart.so.12"], frozenset())
     records = ask.later(conda_files.records, rootfs, "/opt/conda")

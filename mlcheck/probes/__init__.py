@@ -29,6 +29,7 @@ from mlcheck.probes import (
     package_list,
     root_config,
     root_runs,
+    size,
     startup,
     system,
 )
@@ -125,6 +126,7 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
         "os-release": lambda image, ask: ask.static(system.os_release, image.rootfs),
         "environment": lambda image, _: image.environment,
         "files": lambda image, ask: ask.static(system.files, image.rootfs, ask.files),
+        "size": lambda image, ask: ask.static(size.probe, image.rootfs),
         "package-list": lambda image, ask: ask.static(
             package_list.read, image.rootfs, ask.package_list
         ),
