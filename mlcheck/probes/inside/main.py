@@ -1,8 +1,7 @@
 """What is run inside an image: one request, one answer.
 
 Its one argument is the request: `do` (the name of a function), `token` and what that function
-takes. The answer is one line on the standard output: the token and a JSON
-object.
+takes. The answer is one line on the standard output: the token and a JSON object.
 """
 
 from __future__ import annotations
