@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 AbsolutePath = Annotated[str, Field(pattern=r"^/")]
 Glob = Annotated[str, Field(min_length=1)]
-ByteSize = Annotated[str, Field(pattern=r"^\d+(\.\d+)? [MG]B$")]
+ByteSize = Annotated[str, Field(pattern=r"^\d{1,6}(\.\d+)? ?(B|kB|MB|GB)$")]
+"""A number with its unit, decimal: "8 GB", "0.5 MB"."""
 
 
 class Table(BaseModel):
@@ -196,8 +197,8 @@ class Kernelspecs(Table):
     generation: str
     """Which of the generations this image follows."""
     generations: dict[str, dict[str, Kernelspec]]
-    clean_list: bool = False
-    """Whether Jupyter's list shows none of a user's kernels, and none that a host adds."""
+    clean: bool = True
+    """Whether the list shows none of a user's and none that a host adds."""
     """By generation, by name of the kernel."""
 
 
@@ -213,7 +214,7 @@ class JupyterLab(Table):
 
 
 class Size(Table):
-    """How large the image may be, as a number with MB or GB (10^6 and 10^9 bytes)."""
+    """How large the image may be, with its unit ("1.2 GB" is 1.2 * 10^9 bytes)."""
 
     file: ByteSize | None = None
     """As a SIF file, which is compressed."""

@@ -293,9 +293,9 @@ def sif_size(mlcheck_target: Target, request: pytest.FixtureRequest) -> int | No
 def kernel_lists(image: OpenImage, jupyter_python: str, profile: Profile) -> facts.KernelLists:
     """The list of kernels with those of a user and of a host present."""
     promised = profile.expect.kernelspecs
-    if promised is None or not promised.clean_list:
-        return facts.KernelLists(())
     names = sorted(profile.expect.kernels())
+    if promised is None or not promised.clean or not names:
+        return facts.KernelLists(())
     return jupyter.kernel_lists(image, jupyter_python, names)
 
 

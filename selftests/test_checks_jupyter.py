@@ -33,7 +33,6 @@ DATA: dict[str, Any] = {
     "prefix": "/opt/conda",
     "kernelspecs": {
         "generation": "new",
-        "clean_list": True,
         "generations": {"new": {"iso": KERNEL, "user": {**KERNEL, "usersite": True}}},
     },
     "jupyterlab": {"kernel": "iso", "terminals": ["/bin/bash", "/bin/tcsh"]},

@@ -152,6 +152,15 @@ def test_size(unpacked: int, file: int | None, over: list[str]) -> None:
     assert verdict.outcome == ("failed" if over else "passed")
 
 
+@pytest.mark.parametrize(
+    ("text", "count"), [("7 B", 7), ("7kB", 7_000), ("0.5 MB", 500_000), ("1.2GB", 1_200_000_000)]
+)
+def test_units(text: str, count: int) -> None:
+    budget = Profile.of({"size": {"unpacked": text}})
+    outcomes = [size.size(found, None, budget).outcome for found in (count, count + 1)]
+    assert outcomes == ["passed", "failed"]
+
+
 def test_no_budget() -> None:
     assert size.size(10**12, 10**12, NOTHING).outcome == "skipped"
     only_file = Profile.of({"size": {"file": "1 GB"}})

@@ -121,9 +121,11 @@ def usersite(fact: KernelRuns, profile: Profile) -> Verdict:
 
 def clean_list(fact: KernelLists, server: JupyterServer | None, profile: Profile) -> Verdict:
     """Neither `jupyter kernelspec list` nor JupyterLab shows a kernel that is not the image's."""
-    promised = profile.expect.kernelspecs
-    if promised is None or not promised.clean_list:
-        return CLEAN_LIST.skipped("the profile does not promise a clean list of kernels")
+    if not profile.expect.kernels():
+        return CLEAN_LIST.skipped("the profile promises no kernels")
+    specs = profile.expect.kernelspecs
+    if specs is not None and not specs.clean:
+        return CLEAN_LIST.skipped("the profile lets the list show those of users and hosts")
     source = profile.source("kernelspecs", "generation")
     show = ShowRun(("jupyter", "kernelspec", "list"))
     findings = []

@@ -12,7 +12,7 @@ SIZE = Rule(
     "symbols), or raise the budget with a reason.",
 )
 
-_UNITS = {"MB": 10**6, "GB": 10**9}
+_UNITS = {"GB": 10**9, "MB": 10**6, "kB": 10**3, "B": 1}
 
 
 def size(unpacked: int | None, file: int | None, profile: Profile) -> Verdict:
@@ -44,5 +44,5 @@ def size(unpacked: int | None, file: int | None, profile: Profile) -> Verdict:
 
 
 def _bytes(text: str) -> float:
-    number, unit = text.split()
-    return float(number) * _UNITS[unit]
+    unit = next(unit for unit in _UNITS if text.endswith(unit))
+    return float(text.removesuffix(unit)) * _UNITS[unit]
