@@ -16,7 +16,7 @@ from mlcheck.report import text
 _COMMANDS = {
     **{
         name: f"mlcheck.commands.{name}"
-        for name in ("images", "info", "packages", "facts", "exec", "doctor", "cache")
+        for name in ("images", "info", "packages", "layers", "facts", "exec", "doctor", "cache")
     },
     "reference": "mlcheck.reference.cli",
 }

@@ -322,6 +322,20 @@ class Deployed(Table):
     """Files and directories that others need not read (with `*`)."""
 
 
+class Layers(Table):
+    """What the layers of the image may hold: of docker's and podman's images, and of archives."""
+
+    max_size: ByteSize | None = None
+    """Bytes of all files in all layers ("8 GB")."""
+    max_waste: ByteSize | None = None
+    """Bytes that may be stored in vain ("100 MB"): second copies of files of which a layer changes
+    only owner or mode; files that a later layer deletes or replaces; caches of package managers.
+    Each of these three may have as much."""
+    allowed: dict[Glob, Annotated[str, Field(min_length=1)]] = {}
+    """File (with `*`) = why it is no secret although it looks like one, or why this cache is
+    wanted."""
+
+
 class Waiver(Table):
     """A known deviation: reported as waived until its end date, failing again after it."""
 
@@ -366,6 +380,7 @@ class Expectations(Table):
     scripts: Scripts | None = None
     integrity: Integrity = Integrity()
     deployed: Deployed | None = None
+    layers: Layers = Layers()
     waivers: tuple[Waiver, ...] = ()
 
     def kernels(self) -> dict[str, Kernelspec]:

@@ -10,6 +10,7 @@ from mlcheck.engines.base import OpenImage
 from mlcheck.probes import conda_files as conda_files_probe
 from mlcheck.probes import deployed, elf, libraries, package_list, size, system
 from mlcheck.probes import distributions as distributions_probe
+from mlcheck.probes import layers as layers_probe
 from mlcheck.profile import Profile
 
 
@@ -133,3 +134,9 @@ def scripts(image: OpenImage, static: kept.Static, prefix: str) -> facts.Scripts
     """The scripts in the prefix's bin/."""
     path = image.environment.env.get("PATH", "")
     return static(system.scripts, image.rootfs, prefix, path)
+
+
+@pytest.fixture(scope="session")
+def layers(image: OpenImage, static: kept.Static) -> facts.Layers | None:
+    """What the layers of the image hold; None where the engine knows no layers."""
+    return None if image.layers is None else static(layers_probe.probe, image.layers)

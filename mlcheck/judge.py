@@ -10,9 +10,10 @@ import pytest
 
 from mlcheck.errors import EngineError
 from mlcheck.expectations import Waiver
+from mlcheck.facts import Layers
 from mlcheck.profile import Profile
 from mlcheck.report import text
-from mlcheck.report.model import FindingModel, WaiverModel
+from mlcheck.report.model import FindingModel, LayerModel, WaiverModel
 from mlcheck.run import Target
 from mlcheck.verdict import Finding, ShowFile, ShowRun, Verdict
 
@@ -93,6 +94,25 @@ def _waivers(profile: Profile, check: str, finding: Finding) -> dict[int, Waiver
         for index, waiver in enumerate(profile.expect.waivers)
         if waiver.check == check and fnmatch.fnmatchcase(finding.subject, waiver.match)
     }
+
+
+def layer_rows(layers: Layers) -> list[dict[str, Any]]:
+    """The layers as the report has them."""
+    rows = []
+    for layer in layers.layers:
+        copies = sum(one.size for one in layer.waste if one.kind in ("metadata", "same"))
+        row = LayerModel(
+            number=layer.number,
+            digest=layer.digest,
+            created_by=text.printable(layer.created_by),
+            size=layer.size,
+            files=layer.files,
+            repeated=copies,
+            hidden=layer.wasted - copies,
+            caches=sum(one.size for one in layer.leftovers),
+        )
+        rows.append(row.model_dump())
+    return rows
 
 
 def show_with(image: Any) -> Any:

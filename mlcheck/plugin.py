@@ -14,10 +14,11 @@ import pytest
 
 from mlcheck import kept, opening
 from mlcheck.errors import MlcheckError, NothingRuns, UsageError
-from mlcheck.judge import RESULT
+from mlcheck.facts import Layers
+from mlcheck.judge import RESULT, layer_rows
 from mlcheck.profile import FILE_NAME
 from mlcheck.report import summary, text
-from mlcheck.report.model import ResultModel
+from mlcheck.report.model import LayerModel, ResultModel
 from mlcheck.run import RUN, WHOLE_IMAGES, Run, Target
 
 if TYPE_CHECKING:
@@ -329,6 +330,8 @@ def pytest_runtest_makereport(
         used = getattr(item, "funcargs", {})
         sources = [used[name] for name in ("image", "static") if name in used]
         extra["image_notes"] = [note for source in sources for note in source.notes]
+        if isinstance(used.get("layers"), Layers):
+            extra["image_layers"] = layer_rows(used["layers"])
     report.mlcheck = extra  # type: ignore[attr-defined]  # travels with the report under xdist
     return report
 
@@ -342,7 +345,7 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
     return None
 
 
-_NOT_OF_RESULT = ("image", "image_notes", "error")
+_NOT_OF_RESULT = ("image", "image_notes", "image_layers", "error")
 
 
 class Recorder:
@@ -358,6 +361,9 @@ class Recorder:
         if report.when == "teardown" and not report.failed:
             return
         fields = {key: extra[key] for key in extra if key not in _NOT_OF_RESULT}
+        if "image_layers" in extra:
+            layers = tuple(LayerModel(**row) for row in extra["image_layers"])
+            self.run.layers[extra["image"]] = layers
         self.run.notes.setdefault(extra["image"], {}).update(dict.fromkeys(extra["image_notes"]))
         self.run.results.append(
             ResultModel(

@@ -24,7 +24,7 @@ from mlcheck.facts import PublishedDigest
 from mlcheck.image import ImageRef
 from mlcheck.profile import SUITE, Catalog, Profile
 from mlcheck.published import Published
-from mlcheck.report.model import ImageModel, Report, ResultModel
+from mlcheck.report.model import ImageModel, LayerModel, Report, ResultModel
 from mlcheck.resolving import Resolved, resolve
 
 _REGISTRY_LIMIT_S = 15.0
@@ -76,6 +76,7 @@ class Run:
         self._config_digests = self._digests_option("--config-digest")
         self.results: list[ResultModel] = []
         self.notes: dict[str, dict[str, None]] = {}
+        self.layers: dict[str, tuple[LayerModel, ...]] = {}
         self._given = given
         self._ready: dict[str, Prepared | EngineError] = {}
         self._images = contextlib.ExitStack()
@@ -310,6 +311,7 @@ class Run:
             digest=ready.digest if isinstance(ready, Prepared) else None,
             notes=tuple(self.notes.get(target.id, ())),
             unused_waivers=tuple(unused),
+            layers=self.layers.get(target.id, ()),
         )
 
 

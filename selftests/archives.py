@@ -50,13 +50,19 @@ def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def configuration(layers: Sequence[bytes], config: Mapping[str, Any] | None = None) -> bytes:
-    document = {
+def configuration(
+    layers: Sequence[bytes],
+    config: Mapping[str, Any] | None = None,
+    history: Sequence[Mapping[str, Any]] | None = None,
+) -> bytes:
+    document: dict[str, Any] = {
         "architecture": "amd64",
         "os": "linux",
         "config": dict(config or {}),
         "rootfs": {"type": "layers", "diff_ids": [digest(one) for one in layers]},
     }
+    if history is not None:
+        document["history"] = list(history)
     return json.dumps(document).encode()
 
 
@@ -66,11 +72,12 @@ def docker_archive(
     *,
     how: str = "",
     config: Mapping[str, Any] | None = None,
+    history: Sequence[Mapping[str, Any]] | None = None,
     tag: str | None = None,
     changed: Mapping[str, bytes] | None = None,
 ) -> Path:
     """An archive as of `docker save`; `changed` files stand for those of the same name."""
-    image = configuration(layers, config)
+    image = configuration(layers, config, history)
     name = f"{digest(image)[7:]}.json"
     names = [f"{digest(one)[7:]}-{n}/layer.tar" for n, one in enumerate(layers)]
     table = [{"Config": name, "RepoTags": [tag] if tag else None, "Layers": names}]

@@ -325,18 +325,24 @@ def test_every_static_fact_is_that_of_the_directory(saved: dict[str, str], part:
     with opening.open_image(ImageRef.parse(f"{part}/"), "sandbox") as image:
         expected = facts_of(ReadOnly(image))  # type: ignore[arg-type]
     told = expected.pop("environment")
+    assert expected.pop("layers") is None
+    sizes = set()
     assert {"elf", "conda-files", "installed", "libraries", "kernelspecs"} < expected.keys()
     assert isinstance(told, dict)
     for name, text in saved.items():
         with opened(text) as found:
             facts = facts_of(found)
         environment = facts.pop("environment")
+        layers = facts.pop("layers")
         assert isinstance(environment, dict)
+        assert isinstance(layers, dict)
+        sizes.add(sum(layer["size"] for layer in layers["layers"]))
         assert environment["env"] == told["env"], name
         assert environment["labels"] == told["labels"], name
         assert facts.keys() == expected.keys(), name
         for probe in facts:
             assert without_owner(facts[probe]) == without_owner(expected[probe]), (name, probe)
+    assert len(sizes) == 1
 
 
 def without_owner(fact: object) -> object:

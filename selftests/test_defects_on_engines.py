@@ -41,7 +41,7 @@ def defects_of(name: str, engine: str) -> list[Defect]:
     found = [
         defect
         for defect in DEFECTS.values()
-        if defect.judged_in == name and defect.caught_by - AT_WORK
+        if defect.judged_in == name and defect.caught_by - AT_WORK and not defect.layers
     ]
     return found if engine == "apptainer" else found[engine == "podman" :: 2]
 
@@ -131,8 +131,11 @@ def test_the_same_verdicts_and_every_defect_is_caught(
     good = judge(own_list, tmp_path / "good.json", good_image, *options, *left_out(name))
     in_a_directory = judged_in_a_directory(name)
     elsewhere: set[str] = set() if engine == "apptainer" else DEPLOYED
-    assert by_outcome(good)["passed"] == by_outcome(in_a_directory)["passed"] - elsewhere
-    assert by_outcome(good)["skipped"] == by_outcome(in_a_directory)["skipped"] | elsewhere
+    # Of layers, a profile without budgets lets secrets be judged alone.
+    here: set[str] = set() if engine == "apptainer" else {"layers-secrets"}
+    passed, skipped = (by_outcome(in_a_directory)[outcome] for outcome in ("passed", "skipped"))
+    assert by_outcome(good)["passed"] == passed - elsewhere | here
+    assert by_outcome(good)["skipped"] == (skipped | elsewhere) - here
     assert by_outcome(good).keys() == {"passed", "skipped"}
     assert isinstance(good["images"], list)
     expected_digest = None if engine == "apptainer" else images.digest(name, engine)

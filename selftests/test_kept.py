@@ -43,6 +43,7 @@ from mlcheck.probes import (
     elf,
     env_archive,
     installed,
+    layers,
     libraries,
     package_list,
     size,
@@ -57,7 +58,7 @@ ROOT = Path(__file__).parents[1]
 KEPT = (
     *(conda_files.contents, conda_files.presence, conda_files.records, conda_files.without_files),
     *(cuda.probe, deployed.unreadable, distributions.probe, elf.probe, elf.probe_files),
-    *(env_archive.probe, installed.from_files, libraries.probe, package_list.read),
+    *(env_archive.probe, installed.from_files, layers.probe, libraries.probe, package_list.read),
     *(size.probe, system.files, system.os_release, system.scripts),
 )
 """Every probe whose facts are kept; a test sees that none is missing."""

@@ -419,7 +419,7 @@ def test_defects_change_their_clone_and_not_the_good_image(reference_image: Path
     before = content(reference_image)
     unchanged = []
     for defect in reference.DEFECTS.values():
-        if "ml-pyroot" in defect.images:
+        if "ml-pyroot" in defect.images and not defect.layers:
             with lean_clone(reference_image) as clone:
                 good = identity(clone)
                 defect.apply(clone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlcheck.checks.layers import in_bytes
 from mlcheck.profile import Profile
 from mlcheck.verdict import Finding, Rule, Verdict
 
@@ -11,8 +12,6 @@ SIZE = Rule(
     "Leave out what the image need not have (caches of package managers, tests, debugging "
     "symbols), or raise the budget with a reason.",
 )
-
-_UNITS = {"GB": 10**9, "MB": 10**6, "kB": 10**3, "B": 1}
 
 
 def size(unpacked: int | None, file: int | None, profile: Profile) -> Verdict:
@@ -34,15 +33,10 @@ def size(unpacked: int | None, file: int | None, profile: Profile) -> Verdict:
             continue
         compared += 1
         notes.append(f"{key}: {found / 10**6:.0f} MB of {allowed}")
-        if found > _bytes(allowed):
+        if found > in_bytes(allowed):
             source = profile.source("size", key)
             words = f"{found / 10**6:.0f} MB"
             findings.append(Finding(key, words, f"at most {allowed}", source))
     if not compared:
         return SIZE.skipped("the profile sets a budget for a SIF file alone")
     return SIZE.judged(compared, findings, notes)
-
-
-def _bytes(text: str) -> float:
-    unit = next(unit for unit in _UNITS if text.endswith(unit))
-    return float(text.removesuffix(unit)) * _UNITS[unit]

@@ -113,6 +113,8 @@ class Apptainer:
 class OpenApptainer:
     """An open image; see `mlcheck.engines.base.OpenImage`."""
 
+    layers = None
+
     def __init__(self, engine: str, prepared: Prepared, start: Start) -> None:
         self.engine = engine
         self.ref = prepared.ref

@@ -123,7 +123,7 @@ def _understood(kind: str) -> Iterator[None]:
         raise ValueError(f"cannot be read: {error.strerror or error}") from None
     except (
         *(EOFError, KeyError, TypeError, IndexError, AttributeError),
-        *(RecursionError, tarfile.TarError, zlib.error),
+        *(RecursionError, tarfile.TarError, zlib.error, json.JSONDecodeError),
     ) as error:
         said = f"{error}".strip("'\"")[:200]
         raise ValueError(f"is damaged, or no image of kind {kind} ({said})") from None

@@ -29,6 +29,7 @@ from mlcheck.engines.base import (
     silent,
 )
 from mlcheck.engines.byte_sources import SourceFile
+from mlcheck.engines.layer_members import StoredLayers
 from mlcheck.engines.tar_headers import BrokenArchive
 from mlcheck.engines.tree import TreeRootFS
 from mlcheck.errors import EngineError, NothingRuns, UsageError
@@ -84,6 +85,12 @@ class OpenArchive:
         self.ref = prepared.ref
         self.digest = prepared.digest
         self.rootfs = ArchiveRootFS(self.ref.text, image.layers)
+        self.layers = StoredLayers(
+            [layer.source for layer in image.layers],
+            image.contents.config.history,
+            self.rootfs.indices,
+            self.ref.text,
+        )
         self._image = image
 
     @property
@@ -168,8 +175,16 @@ class ArchiveRootFS(TreeRootFS[LayerNode]):
     def __init__(self, image: str, layers: Sequence[Layer]) -> None:
         self._image = image
         self._layers = tuple(layers)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._root: LayerNode | None = None
+        self._indices: list[LayerIndex] | None = None
+
+    def indices(self) -> list[LayerIndex]:
+        """What is in each layer; read once."""
+        with self._lock:
+            if self._indices is None:
+                self._indices = [self._index(layer) for layer in self._layers]
+            return self._indices
 
     def _index(self, layer: Layer) -> LayerIndex:
         try:
@@ -231,7 +246,7 @@ class ArchiveRootFS(TreeRootFS[LayerNode]):
     def _top(self) -> LayerNode:
         with self._lock:
             if self._root is None:
-                self._root = merged([self._index(layer) for layer in self._layers])
+                self._root = merged(self.indices())
             return self._root
 
     def _entry(self, parent: LayerNode, name: str) -> LayerNode | None:

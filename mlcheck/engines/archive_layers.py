@@ -12,7 +12,7 @@ of its name in the same layer (it hides only what is below).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -37,6 +37,7 @@ STARTS_LIMIT = 64 * 1024 * 1024
 """Bytes kept of all files of a layer."""
 
 _WINDOW = 4096
+_PIECE = 256 * 1024
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _EMPTY = bytes(BLOCK)
@@ -84,21 +85,26 @@ class LayerIndex:
     entries: tuple[LayerEntry, ...]
 
 
-def index_layer(source: Source, digest: str) -> LayerIndex:
+Passing = Callable[[LayerEntry, Iterator[bytes]], None]
+"""Told of each regular file that is not empty, with its content as it passes by."""
+
+
+def index_layer(source: Source, digest: str, passing: Passing | None = None) -> LayerIndex:
     """Read a layer once, from its beginning to its end.
 
     Args:
         source: its tar archive, without compression.
+        passing: sees the contents; without it they are passed over.
 
     Raises:
         BrokenArchive: it is no intact tar archive, or has more than can be kept.
         EngineError: this machine cannot read it.
     """
     with without_collection():
-        return _index(_Reader(source), digest)
+        return _index(_Reader(source), digest, passing)
 
 
-def _index(reader: _Reader, digest: str) -> LayerIndex:
+def _index(reader: _Reader, digest: str, passing: Passing | None) -> LayerIndex:
     entries: list[LayerEntry] = []
     names = starts = 0
     while (member := next_member(reader.read)) is not None:
@@ -124,6 +130,8 @@ def _index(reader: _Reader, digest: str) -> LayerIndex:
                 start,
             )
         )
+        if passing is not None and member.type == "file" and member.size:
+            passing(entries[-1], reader.content(member.size))
         reader.skip(member.size + -member.size % BLOCK)
     return LayerIndex(digest, reader.end(), tuple(entries))
 
@@ -157,6 +165,16 @@ class _Reader:
             self._window = self._source.pread(self.at, max(count, _WINDOW))
             data = self._window[:count]
         return data
+
+    def content(self, size: int) -> Iterator[bytes]:
+        """That many bytes from here, in pieces, without going on."""
+        at, end = self.at, self.at + size
+        while at < end:
+            data = self._source.pread(at, min(end - at, _PIECE))
+            if not data:
+                raise BrokenArchive("broke off")
+            at += len(data)
+            yield data
 
     def skip(self, count: int) -> None:
         """Go on. Whether that is still within the source shows at the next header."""
@@ -203,7 +221,7 @@ def merged(layers: Sequence[LayerIndex]) -> LayerNode:
     root = _directory(implied=True)
     with without_collection():
         for number, layer in enumerate(layers):
-            top = _unpacked(layer, number, numbers)
+            top = unpacked(layer, number, numbers)
             _resolve_links(root, top, layer)
             _lay_over(root, top)
     return root
@@ -214,7 +232,7 @@ def _directory(*, implied: bool = False) -> LayerNode:
     return LayerNode("directory", 0o755, 0, 0, 0, None, (0, 0), children={}, implied=implied)
 
 
-def _unpacked(layer: LayerIndex, number: int, inodes: itertools.count[int]) -> LayerNode:
+def unpacked(layer: LayerIndex, number: int, inodes: itertools.count[int]) -> LayerNode:
     """What unpacking a layer into an empty directory would give."""
     root = _directory(implied=True)
     # Members come directory by directory: the last one is the next one's, mostly.

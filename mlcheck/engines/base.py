@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, Protocol, TypeVar
+from typing import BinaryIO, Literal, NamedTuple, Protocol, TypeVar
 
 from mlcheck.errors import EngineError
-from mlcheck.facts import Environment, File, ResolvedFile
+from mlcheck.facts import Environment, File, FileType, ResolvedFile
 from mlcheck.image import ImageRef
 
 T = TypeVar("T")
@@ -111,6 +111,64 @@ class Unreadable(Exception):  # noqa: N818 - a finding about the image, not an e
         self.what = what
 
 
+class LayerMember(NamedTuple):
+    """Something that a layer adds, or hides of the layers below it.
+
+    Args:
+        path: absolute in the image.
+        type: "whiteout": hides what lower layers have at `path`; "opaque": all that they have in
+            the directory there.
+        size: bytes of a regular file, else 0.
+        inode: the layer's own number, equal for hard links of one file.
+    """
+
+    path: str
+    type: FileType | Literal["whiteout", "opaque"]
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    size: int = 0
+    inode: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of an image.
+
+    Args:
+        digest: of its tar archive, as the image's configuration claims it.
+        created_by: the line of the image's history that made it; "": the history does not tell.
+        members: what hides comes before what is added.
+        sha256: of the content of a regular file.
+        start: the first bytes of a file of a name that was asked for.
+    """
+
+    digest: str
+    created_by: str
+    members: Sequence[LayerMember]
+    sha256: Callable[[LayerMember], bytes]
+    start: Callable[[LayerMember], bytes]
+
+
+LAYER_START = 16 * 1024
+"""Bytes that `Layer.start` gives: a private key stands within them, behind its certificate too."""
+
+
+class ImageLayers(Protocol):
+    """The layers of an open image."""
+
+    def read(self, wanted: Callable[[str], bool]) -> Sequence[Layer]:
+        """All of them, the lowest first.
+
+        Args:
+            wanted: told a path: whether the beginning of such a file will be asked for.
+
+        Raises:
+            EngineError: the engine failed, or a layer is damaged.
+            ProbeError: this machine cannot read them.
+        """
+
+
 class OpenImage(Protocol):
     """An image that an engine opened; it can be read and, where the engine can, run.
 
@@ -121,6 +179,7 @@ class OpenImage(Protocol):
         environment: its configuration.
         digest: what pins the content of this image in reports, or None.
         notes: what a reader of a report should know of how commands were run here.
+        layers: of which its files are made; None: this engine sees one file system alone.
     """
 
     @property
@@ -135,6 +194,8 @@ class OpenImage(Protocol):
     def digest(self) -> str | None: ...
     @property
     def notes(self) -> tuple[str, ...]: ...
+    @property
+    def layers(self) -> ImageLayers | None: ...
 
     def run(
         self,

@@ -22,6 +22,7 @@ from mlcheck.engines.base import (
     DEFAULT_LIMIT_S,
     DEFAULT_OUTPUT_LIMIT,
     Completed,
+    ImageLayers,
     Prepared,
     Progress,
     PullPolicy,
@@ -40,10 +41,12 @@ from mlcheck.engines.oci_container import (
 )
 from mlcheck.engines.oci_direct import run_directly
 from mlcheck.engines.oci_files import WAYS, Way, local_files, streamed_files
+from mlcheck.engines.oci_layers import OciLayers
 from mlcheck.engines.proxies import proxies
 from mlcheck.errors import EngineError
 from mlcheck.facts import Environment
 from mlcheck.image import ImageRef
+from mlcheck.rootfs import DirectoryRootFS
 
 _TOOLS = ("/usr/bin/", "/bin/")
 
@@ -206,6 +209,23 @@ class OpenOci:
         raise EngineError(
             f"{self.ref.text}: its files cannot be read as {self._ways} on this machine."
         )
+
+    @functools.cached_property
+    def layers(self) -> ImageLayers:
+        """The image's layers, from the engine's own store where this machine and user can read it.
+
+        That a directory which the engine names is this machine's is known where the container's
+        files are.
+        """
+
+        def connected() -> Client:
+            with self.lock:
+                return self.client()
+
+        def local() -> bool:
+            return isinstance(self.rootfs, DirectoryRootFS)
+
+        return OciLayers(connected, self._image, self.ref.text, local)
 
     def run(
         self,

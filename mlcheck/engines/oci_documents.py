@@ -18,6 +18,9 @@ from typing import Any
 DOCUMENT_LIMIT = 4 * 1024 * 1024
 """Bytes of one document: what a registry must accept of a manifest, by the distribution spec."""
 
+HISTORY_LIMIT = 4096
+"""Characters kept of a history entry."""
+
 INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -44,6 +47,7 @@ class ImageConfig:
         exposed: the ports that it names, such as "8888/tcp".
         layers: how many it is made of.
         diff_ids: the digests of their tar archives, as it claims them.
+        history: what made each of them; None where the history does not fit the layers.
     """
 
     created: str | None = None
@@ -58,6 +62,7 @@ class ImageConfig:
     exposed: tuple[str, ...] | None = None
     layers: int | None = None
     diff_ids: tuple[str, ...] | None = None
+    history: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +171,23 @@ def config_of(document: Mapping[str, Any]) -> ImageConfig:
         exposed=_texts(sorted(ports)) if isinstance(ports, dict) else (),
         layers=len(layers) if isinstance(layers, list) else None,
         diff_ids=_texts(layers),
+        history=history_of(document.get("history"), len(layers))
+        if isinstance(layers, list)
+        else None,
     )
+
+
+def history_of(entries: Any, layers: int) -> tuple[str, ...] | None:
+    """What made each layer, by a list of history entries, of which some made none.
+
+    https://github.com/opencontainers/image-spec/blob/main/config.md#properties
+    """
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        return None
+    made = [entry for entry in entries if not entry.get("empty_layer")]
+    if len(made) != layers:
+        return None
+    return tuple((_text(entry.get("created_by")) or "")[:HISTORY_LIMIT] for entry in made)
 
 
 def _object(content: bytes) -> dict[str, Any]:

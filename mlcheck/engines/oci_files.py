@@ -33,7 +33,7 @@ _Ranges = tuple[tuple[int, int, int], ...]
 """First ID inside, first ID outside, how many: user_namespaces(7)."""
 
 
-_PLAIN = {"Accept-Encoding": "identity"}
+PLAIN = {"Accept-Encoding": "identity"}
 """Without this, docker compresses archives, which takes seven times as long on one machine."""
 
 
@@ -68,23 +68,24 @@ def streamed_files(client: Client, name: str) -> StreamedRootFS:
             try:
                 url = client._url("/containers/{0}/archive", name)
                 query = {"path": path.encode("utf-8", "surrogateescape")}
-                response = client._get(url, params=query, headers=_PLAIN, stream=True)
+                response = client._get(url, params=query, headers=PLAIN, stream=True)
                 client._raise_for_status(response)
             except docker.errors.NotFound:
                 return None
-        return _chunks(client, response, path)
+        return chunks(client, response, path)
 
     def export() -> Iterable[bytes]:
         with engine_errors(client.dialect, "export its container"):
             url = client._url("/containers/{0}/export", name)
-            response = client._get(url, headers=_PLAIN, stream=True)
+            response = client._get(url, headers=PLAIN, stream=True)
             client._raise_for_status(response)
-        return _chunks(client, response, "its files")
+        return chunks(client, response, "its files")
 
     return StreamedRootFS(get_archive, export if client.dialect.exports else None)
 
 
-def _chunks(client: Client, response: Any, what: str) -> Iterator[bytes]:
+def chunks(client: Client, response: Any, what: str) -> Iterator[bytes]:
+    """The body of an answer, a piece at a time. Raises EngineError."""
     try:
         with engine_errors(client.dialect, f"read {what}"):
             yield from response.iter_content(256 * 1024)

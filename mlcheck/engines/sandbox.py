@@ -103,6 +103,7 @@ class OpenDirectory:
     engine = Sandbox.name
     digest = None
     notes = ()
+    layers = None
 
     def __init__(self, ref: ImageRef, directory: Path, start: Start) -> None:
         self.ref = ref

@@ -53,6 +53,7 @@ from mlcheck.facts.jupyter import (
     Speech,
 )
 from mlcheck.facts.kernel_cells import CellRun, KernelSession, KernelSessions
+from mlcheck.facts.layers import ImageLayer, Layers, Leftover, Secret, Waste, WasteKind
 from mlcheck.facts.newenv import ArchiveLink, EnvArchive, EnvAttempt, EnvPython, EnvSession, NewEnv
 from mlcheck.facts.on_host import HostCommands, HostLibraries, HostShell, InsideSetup, LoadedFiles
 from mlcheck.facts.packages import (
@@ -105,6 +106,7 @@ __all__ = [
     "HostGpus",
     "HostLibraries",
     "HostShell",
+    "ImageLayer",
     "ImageSize",
     "ImportResult",
     "Imports",
@@ -120,6 +122,8 @@ __all__ = [
     "KernelSessions",
     "Kernelspec",
     "Kernelspecs",
+    "Layers",
+    "Leftover",
     "Libraries",
     "LibraryNeed",
     "ListedPackage",
@@ -139,8 +143,11 @@ __all__ = [
     "RootProgram",
     "Script",
     "Scripts",
+    "Secret",
     "Shell",
     "Shells",
     "Speech",
     "UnreadableFiles",
+    "Waste",
+    "WasteKind",
 ]

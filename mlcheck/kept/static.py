@@ -168,6 +168,8 @@ class Static:
             return {"image": []}
         if value is self._image.rootfs:
             return {"rootfs": []}
+        if value is not None and value is self._image.layers:
+            return {"layers": []}
         if isinstance(value, _Later):
             return {"fact": value.question}
         if id(value) in self._known:

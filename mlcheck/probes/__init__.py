@@ -13,7 +13,15 @@ from types import MappingProxyType
 from typing import ParamSpec, Protocol, TypeVar
 
 from mlcheck.engines.base import OpenImage
-from mlcheck.facts import File, FileContents, FilePresence, InstalledPackages, Libraries, Scripts
+from mlcheck.facts import (
+    File,
+    FileContents,
+    FilePresence,
+    InstalledPackages,
+    Layers,
+    Libraries,
+    Scripts,
+)
 from mlcheck.probes import (
     conda_files,
     distributions,
@@ -24,6 +32,7 @@ from mlcheck.probes import (
     imports,
     installed,
     kernelspecs,
+    layers,
     libraries,
     newenv,
     package_list,
@@ -121,6 +130,10 @@ def _scripts(image: OpenImage, ask: Questions) -> Scripts:
     return ask.static(system.scripts, image.rootfs, ask.prefix, path)
 
 
+def _layers(image: OpenImage, ask: Questions) -> Layers | None:
+    return None if image.layers is None else ask.static(layers.probe, image.layers)
+
+
 PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyType(
     {
         "os-release": lambda image, ask: ask.static(system.os_release, image.rootfs),
@@ -138,6 +151,7 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
         "elf": lambda image, ask: ask.static(elf.probe, image.rootfs, ask.prefix),
         "libraries": _libraries,
         "scripts": _scripts,
+        "layers": _layers,
         "kernelspecs": lambda image, _: kernelspecs.probe(image),
         "root-config": lambda image, _: root_config.probe(image),
         "python": lambda image, _: system.python(image),

@@ -116,6 +116,13 @@ def build(
             f"Ask for {name}:{default_tag()}, or run mlcheck with the Python of that tag.",
         )
     planted = [find(defect, name) for defect in sorted(set(defects))]
+    for defect in planted:
+        if defect.layers is not None:
+            raise UsageError(
+                f"The defect {defect.name} shows only in an image that has layers.",
+                f"Write one: mlcheck reference build {name} --defect {defect.name} "
+                f"--format docker-archive --output {name}.tar, and give docker-archive:{name}.tar.",
+            )
     _require_linux()
     real = full or (framework and name == "ml-tensorflow-cpu")
     steps = _Steps(progress, name, tag, full, real, planted)

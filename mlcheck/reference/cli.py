@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlcheck.errors import UsageError
 from mlcheck.reference import DEFECTS, NAMES, build, default_tag, export
+from mlcheck.reference.defects import find
 
 
 def add_arguments(
@@ -56,20 +57,25 @@ def _build(arguments: argparse.Namespace) -> int:
             f"--format {arguments.format} writes a file, and no --output says where.",
             f"Add for example --output {name}.tar",
         )
+    layered = [
+        defect
+        for defect in (find(given, name) for given in sorted(set(arguments.defect)))
+        if defect.layers is not None and arguments.format == "docker-archive"
+    ]
     path = build(
         name,
         tag=tag or None,
-        defects=arguments.defect,
+        defects=set(arguments.defect) - {defect.name for defect in layered},
         full=arguments.full,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if arguments.output is not None:
-        write = {
-            "dir": export.export_directory,
-            "tar": export.export_tar,
-            "docker-archive": export.export_docker_archive,
-        }[arguments.format]
-        write(path, arguments.output)
+        if arguments.format == "dir":
+            export.export_directory(path, arguments.output)
+        elif arguments.format == "tar":
+            export.export_tar(path, arguments.output)
+        else:
+            export.export_docker_archive(path, arguments.output, layered)
         path = arguments.output
     print(path)
     return 0

@@ -6,6 +6,7 @@ All three are written under a temporary name beside the target and renamed when 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -15,13 +16,14 @@ import shutil
 import stat
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from mlcheck.errors import EngineError, UsageError
 from mlcheck.reference import config, tree
 from mlcheck.reference.condameta import INSTALLED
+from mlcheck.reference.defects.base import AddedLayer, Defect
 
 _BUFFER = 1024 * 1024
 _MTIME = int(INSTALLED.timestamp())
@@ -41,32 +43,60 @@ def export_tar(directory: Path, file: Path) -> None:
         _add_all(archive, directory)
 
 
-def export_docker_archive(directory: Path, file: Path) -> None:
-    """Write an image with its configuration, as `docker save` does: one layer, named after the
-    directory (`NAME:TAG`). docker, podman and apptainer load it.
+def export_docker_archive(directory: Path, file: Path, layered: Sequence[Defect] = ()) -> None:
+    """Write an image with its configuration, as `docker save` does, named after the directory
+    (`NAME:TAG`). docker, podman and apptainer load it.
+
+    It has one layer, and over that those of the defects that are planted in layers.
 
     Raises:
         EngineError: it could not be written; nothing is left.
     """
+    added = [layer for defect in layered if defect.layers for layer in defect.layers(directory)]
     with _replacing(file) as out:
-        out.write(bytes(tarfile.BLOCKSIZE))  # place of the layer's header, which tells its size
-        layer = _Hashing(out)
-        with tarfile.open(fileobj=layer, mode="w|", bufsize=_BUFFER) as archive:
-            _add_all(archive, directory)
-        digest = layer.digest.hexdigest()
-        image = json.dumps(_configuration(directory, digest), sort_keys=True).encode()
+        digests = [_write_layer(out, lambda archive: _add_all(archive, directory))]
+        digests += [_write_layer(out, functools.partial(_add_layer, layer)) for layer in added]
+        history = ["mlcheck reference build", *(layer.created_by for layer in added)]
+        image = json.dumps(_configuration(directory, digests, history), sort_keys=True).encode()
         image_name = f"{hashlib.sha256(image).hexdigest()}.json"
-        manifest = [
-            {"Config": image_name, "RepoTags": [directory.name], "Layers": [f"{digest}.tar"]}
-        ]
+        layers = [f"{digest}.tar" for digest in digests]
+        manifest = [{"Config": image_name, "RepoTags": [directory.name], "Layers": layers}]
         with tarfile.TarFile(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as outer:
             for name, content in (
                 (image_name, image),
                 ("manifest.json", json.dumps(manifest).encode()),
             ):
                 outer.addfile(_entry(name, len(content)), io.BytesIO(content))
-        out.seek(0)
-        out.write(_entry(f"{digest}.tar", layer.size).tobuf(tarfile.USTAR_FORMAT))
+
+
+def _write_layer(out: BinaryIO, fill: Callable[[tarfile.TarFile], None]) -> str:
+    """Write a layer where the file stands; returns its digest, by which it is called."""
+    start = out.tell()
+    out.write(bytes(tarfile.BLOCKSIZE))  # place of the layer's header, which tells its size
+    layer = _Hashing(out)
+    with tarfile.open(fileobj=layer, mode="w|", bufsize=_BUFFER) as archive:
+        fill(archive)
+    out.write(bytes(-layer.size % tarfile.BLOCKSIZE))
+    digest = layer.digest.hexdigest()
+    end = out.tell()
+    out.seek(start)
+    out.write(_entry(f"{digest}.tar", layer.size).tobuf(tarfile.USTAR_FORMAT))
+    out.seek(end)
+    return digest
+
+
+def _add_layer(layer: AddedLayer, archive: tarfile.TarFile) -> None:
+    for file in layer.files:
+        with contextlib.ExitStack() as stack:
+            content: BinaryIO
+            if isinstance(file.content, bytes):
+                content, size = io.BytesIO(file.content), len(file.content)
+            else:
+                content = stack.enter_context(file.content.open("rb"))
+                size = os.fstat(content.fileno()).st_size
+            entry = _entry(file.path[1:], size)
+            entry.mode, entry.uname, entry.gname = file.mode, "root", "root"
+            archive.addfile(entry, content)
 
 
 def export_directory(directory: Path, target: Path) -> None:
@@ -98,7 +128,9 @@ def _copy(source: str, destination: str) -> None:
         shutil.copy2(source, destination)
 
 
-def _configuration(directory: Path, layer: str) -> dict[str, object]:
+def _configuration(
+    directory: Path, layers: Sequence[str], history: Sequence[str]
+) -> dict[str, object]:
     """The image's configuration; its variables are those that the image itself tells apptainer."""
     created = INSTALLED.isoformat().replace("+00:00", "Z")
     told = tree.at(directory, "/.singularity.d/env/10-docker2singularity.sh").read_text()
@@ -114,8 +146,8 @@ def _configuration(directory: Path, layer: str) -> dict[str, object]:
             "Cmd": cmd,
             "Labels": config.labels(directory.name.rpartition(":")[2]),
         },
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer}"]},
-        "history": [{"created": created, "created_by": "mlcheck reference build"}],
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer}" for layer in layers]},
+        "history": [{"created": created, "created_by": line} for line in history],
     }
 
 

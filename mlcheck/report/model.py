@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 Outcome = Literal["passed", "failed", "error", "skipped", "waived"]
 
@@ -65,6 +65,24 @@ class ResultModel(_Model):
     seconds: float
 
 
+class LayerModel(_Model):
+    """One layer of an image, sizes in bytes."""
+
+    number: int
+    """From 1, the lowest first."""
+    digest: str
+    created_by: str
+    """The line of the image's history; empty: it does not tell."""
+    size: int
+    files: int
+    repeated: int = 0
+    """Of these bytes: second copies of what a layer below has."""
+    hidden: int = 0
+    """Of these bytes: what a later layer deletes or replaces."""
+    caches: int = 0
+    """Of these bytes: what package managers keep."""
+
+
 class ImageModel(_Model):
     """One image on one engine."""
 
@@ -82,6 +100,8 @@ class ImageModel(_Model):
     """What was out of the ordinary in how its commands were run, and since when facts are kept."""
     unused_waivers: tuple[str, ...] = ()
     """Waivers that fit no finding of this run: FILE:LINE and the check."""
+    layers: tuple[LayerModel, ...] = ()
+    """Empty: the engine knows no layers, or no test asked for them."""
 
 
 class Report(_Model):

@@ -14,6 +14,7 @@ from mlcheck.reference.defects import (
     integrity,
     jupyter,
     jupyter_running,
+    layered,
     newenv,
     on_host,
     packages,
@@ -35,6 +36,7 @@ DEFECTS: Mapping[str, Defect] = MappingProxyType(
                 | integrity.DEFECTS
                 | jupyter.DEFECTS
                 | jupyter_running.DEFECTS
+                | layered.DEFECTS
                 | newenv.DEFECTS
                 | on_host.DEFECTS
                 | packages.DEFECTS

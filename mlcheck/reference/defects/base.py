@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import cache_from_source
 from pathlib import Path
@@ -16,6 +16,33 @@ from mlcheck.reference.python import SITE, record_rows
 
 ML_BASE = "ml-base"
 ML_PYROOT = "ml-pyroot"
+
+
+@dataclass(frozen=True, slots=True)
+class AddedFile:
+    """A file of a layer; root owns it.
+
+    Args:
+        content: bytes, or a file of this machine.
+    """
+
+    path: str
+    content: bytes | Path
+    mode: int = 0o644
+
+    @classmethod
+    def deleted(cls, path: str) -> AddedFile:
+        """What hides a file of a layer below."""
+        parent, _, name = path.rpartition("/")
+        return cls(f"{parent}/.wh.{name}", b"")
+
+
+@dataclass(frozen=True, slots=True)
+class AddedLayer:
+    """A layer over others, and the line of the image's history for it."""
+
+    created_by: str
+    files: tuple[AddedFile, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +57,8 @@ class Defect:
             with a checked-in package list is among them as it would be with the good image's.
         apply: plants it in the image at a directory, which may share its other files with good
             images by hard links.
+        layers: of a defect that shows only there: what it lays over the good image in a directory,
+            which stays as it is.
     """
 
     name: str
@@ -37,6 +66,7 @@ class Defect:
     plants: str
     caught_by: frozenset[str]
     apply: Callable[[Path], None]
+    layers: Callable[[Path], Sequence[AddedLayer]] | None = None
 
     @property
     def judged_in(self) -> str:
@@ -45,6 +75,7 @@ class Defect:
 
 
 Plant = Callable[[Path], None]
+PlantLayers = Callable[[Path], Sequence[AddedLayer]]
 
 
 class Catalogue(dict[str, Defect]):
@@ -60,6 +91,22 @@ class Catalogue(dict[str, Defect]):
             return plant
 
         return add
+
+    def layers(
+        self, name: str, plants: str, *caught_by: str
+    ) -> Callable[[PlantLayers], PlantLayers]:
+        """Add the decorated function as one that shows only in layers."""
+
+        def add(plant: PlantLayers) -> PlantLayers:
+            images = frozenset((ML_BASE, ML_PYROOT))
+            self[name] = Defect(name, images, plants, frozenset(caught_by), _nothing, plant)
+            return plant
+
+        return add
+
+
+def _nothing(_: Path) -> None:
+    """What is planted in the directory."""
 
 
 def edit_list(image: Path, edit: Callable[[list[str]], Iterable[str]]) -> None:

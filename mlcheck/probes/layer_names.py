@@ -1,0 +1,131 @@
+"""Names of files that have no place in a layer: secrets, and what package managers keep.
+
+Where a name alone tells too little (a `.pem` file is mostly a certificate), the beginning of the
+file decides.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import dataclass
+
+_KEY = rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|PuTTY-User-Key-File-"
+_LOGIN_IN_URL = rb"://[^\s/@:$]+:[^\s/@$]+@"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of secret.
+
+    Args:
+        what: for people.
+        names: the ends of paths, whole names, with `*` within a name.
+        holds: a regular expression that the beginning of such a file must fit; None: any does.
+    """
+
+    what: str
+    names: tuple[str, ...]
+    holds: bytes | None = None
+
+
+KINDS = (
+    Kind(
+        "private key",
+        (
+            *("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "id_ecdsa_sk", "id_ed25519_sk"),
+            # Also a host's: whoever has the image could pretend to be any container of it.
+            *("ssh_host_*_key", "*.pem", "*.key", "*.ppk", "*_key", "*.asc", "*.gpg"),
+        ),
+        _KEY,
+    ),
+    Kind("key store", ("*.p12", "*.pfx", "secring.gpg", "private-keys-v1.d/*.key")),
+    Kind("credentials of the grid", ("x509up_u*", ".globus/userkey.pem")),
+    Kind("logins", (".netrc", "_netrc", ".pgpass", ".my.cnf"), rb"(?i)\bpass|:.*:.*:"),
+    Kind("credentials of git", (".git-credentials", ".config/git/credentials")),
+    Kind("credentials of AWS", (".aws/credentials", ".aws/sso/cache/*.json", ".boto", ".s3cfg")),
+    Kind(
+        "credentials of Google Cloud",
+        (
+            *(".config/gcloud/credentials.db", ".config/gcloud/access_tokens.db"),
+            *("application_default_credentials.json", "legacy_credentials/*/adc.json"),
+        ),
+    ),
+    Kind(
+        "credentials of Azure",
+        (
+            *(".azure/accessTokens.json", ".azure/msal_token_cache.json"),
+            *(".azure/msal_token_cache.bin", ".azure/service_principal_entries.json"),
+        ),
+    ),
+    Kind(
+        "credentials of a registry",
+        (".docker/config.json", ".dockercfg", "containers/auth.json"),
+        rb'"(?:auth|identitytoken|registrytoken)"\s*:\s*"[^"]',
+    ),
+    Kind("credentials of Kubernetes", (".kube/config",)),
+    Kind("serviceaccount token", ("secrets/kubernetes.io/serviceaccount/token",)),
+    Kind(
+        "credentials of a package index",
+        (".pypirc", ".cargo/credentials", ".cargo/credentials.toml", ".gem/credentials"),
+        rb"(?i)password|token|api_?key",
+    ),
+    Kind("login of a package index", ("pip.conf", ".condarc", "uv.toml"), _LOGIN_IN_URL),
+    Kind("token of npm", (".npmrc", "npmrc"), rb"(?i)_(?:authToken|auth|password)\s*=\s*[^\s$]"),
+    Kind(
+        "token of a service",
+        (
+            *(".huggingface/token", ".cache/huggingface/token", ".kaggle/kaggle.json"),
+            *(".vault-token", ".terraform.d/credentials.tfrc.json", "gh/hosts.yml"),
+            *(".config/hub", ".config/rclone/rclone.conf"),
+        ),
+    ),
+)
+
+CACHES = {
+    "apt": r"/var/lib/apt/lists/|/var/cache/apt/",
+    "dnf": r"/var/cache/(?:lib)?dnf\d?/",
+    "yum": r"/var/cache/yum/",
+    "zypper": r"/var/cache/zypp/",
+    "apk": r"/var/cache/apk/|/etc/apk/cache/",
+    "conda": r".*/(?:\.?(?:mini|ana)?conda|\.?(?:micro)?mamba|(?:mini|mamba)forge)\d?/pkgs/",
+    "pip": r".*/\.cache/pip(?:env)?/",
+    "uv": r".*/\.cache/uv/",
+    "npm": r".*/\.npm/_cacache/",
+    "yarn": r".*/\.cache/yarn/",
+    "R": r"/tmp/(?:Rtmp[^/]*/)?downloaded_packages/",  # noqa: S108 - in the image
+}
+"""Where package managers keep what they have fetched: beginnings of paths."""
+
+
+def _names(*names: str) -> re.Pattern[str]:
+    return re.compile("|".join(fnmatch.translate(name) for name in names), re.DOTALL)
+
+
+_LAST = _names(*{name.rpartition("/")[2] for kind in KINDS for name in kind.names})
+_WHOLE = [
+    (kind, _names(*(f"*/{name}" for name in kind.names)), re.compile(kind.holds or b""))
+    for kind in KINDS
+]
+_CACHE = re.compile("|".join(f"(?P<{name}>{start})" for name, start in CACHES.items()), re.DOTALL)
+
+
+def may_be_secret(path: str) -> bool:
+    """Whether a file of this path is a secret if its content says so."""
+    return _LAST.match(path, path.rfind("/") + 1) is not None and any(
+        whole.match(path) for _, whole, _ in _WHOLE
+    )
+
+
+def secret(path: str, start: bytes) -> str | None:
+    """What kind of secret a file is; None: it is none."""
+    for kind, whole, holds in _WHOLE:
+        if whole.match(path) and holds.search(start):
+            return kind.what
+    return None
+
+
+def cache(path: str) -> str | None:
+    """Whose cache a file belongs to."""
+    found = _CACHE.match(path)
+    return found.lastgroup if found else None
