@@ -12,8 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 AbsolutePath = Annotated[str, Field(pattern=r"^/")]
 Glob = Annotated[str, Field(min_length=1)]
-
-
 ByteSize = Annotated[str, Field(pattern=r"^\d{1,6}(\.\d+)? ?(B|kB|MB|GB)$")]
 """A number with its unit, decimal: "8 GB", "0.5 MB"."""
 
@@ -157,11 +155,31 @@ class Configuration(Table):
     """EXPOSE, such as "8888/tcp"; empty: none."""
 
 
+class Cell(Table):
+    """Code for a kernel."""
+
+    code: str
+    prints: str
+    """All that it prints, without white space around it."""
+
+
+class KernelSetup(Table):
+    """A shell script of the user's that a kernel sources before it starts, if it is there."""
+
+    file: Annotated[str, Field(pattern=r"^~/")]
+    """Where it is, in the user's home."""
+    variables: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], str] = {}
+    """Shell variable that it can test = the version that stands there ("2.7"), in more or fewer
+    parts."""
+
+
 class Kernelspec(Table):
     """One promised kernel."""
 
-    argv: tuple[str, ...]
-    display_name: str
+    argv: tuple[str, ...] | None = None
+    """Left out: not checked."""
+    display_name: str | None = None
+    """Left out: not checked."""
     language: str = "python"
     metadata: dict[str, bool | int | str] = {}
     """Entries that its metadata must have."""
@@ -171,10 +189,15 @@ class Kernelspec(Table):
     """Variables of a host's in which anything may stand."""
     usersite: bool | None = None
     """Whether it sees the packages in the user's `~/.local`. Left out: nothing is promised."""
+    mounts: tuple[AbsolutePath, ...] = ()
+    """Directories from outside without which it need not start; with --bind they are there."""
+    setup: KernelSetup | None = None
+    cells: dict[str, Cell] = {}
+    """By name: code that it must run."""
 
 
 class Kernelspecs(Table):
-    """The Jupyter kernels: exactly these, none from the host or the user."""
+    """The Jupyter kernels of the image: exactly these."""
 
     generation: str
     """Which of the generations this image follows."""
@@ -243,6 +266,22 @@ class Notebook(Table):
 
     code: str
     """The cell, which must print the product of `{a}` and `{b}`; numbers are put in there."""
+
+
+class Size(Table):
+    """How large the image may be, with its unit ("1.2 GB" is 1.2 * 10^9 bytes)."""
+
+    file: ByteSize | None = None
+    """As a SIF file, which is compressed."""
+    unpacked: ByteSize | None = None
+    """All its files, each counted once however many names it has."""
+
+
+class RunServer(Table):
+    """A server that the image starts when it is run without a command."""
+
+    url: str
+    """A regular expression for the address that it prints for the user, with a group `token`."""
 
 
 class Rpath(Table):
@@ -420,6 +459,8 @@ class Expectations(Table):
     agreements: dict[str, dict[AbsolutePath, str]] = {}
     """What several files tell (a version) = by file (with `*`), a regular expression whose group 1
     is what it tells there; all must tell the same."""
+    run_server: RunServer | None = None
+    size: Size | None = None
     rpath: Rpath | None = None
     libraries: Libraries = Libraries()
     framework: Framework | None = None

@@ -7,7 +7,7 @@ makes the tests that need the fact end as ERROR, not as FAILED.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,10 @@ from testinfra.host import Host
 
 from mlcheck import facts, gpu, kept, opening
 from mlcheck.checks.root_runs import needed_level
+from mlcheck.engines import binds
 from mlcheck.engines.base import OpenImage
 from mlcheck.errors import UsageError
+from mlcheck.expectations import Kernelspec
 from mlcheck.host import connect
 from mlcheck.judge import Judge, show_with
 from mlcheck.probes import (
@@ -27,9 +29,11 @@ from mlcheck.probes import (
     imports,
     installed,
     jupyter,
+    kernel_cells,
     kernelspecs,
     package_list,
     root_config,
+    run_server,
     startup,
     system,
 )
@@ -225,30 +229,84 @@ def jupyter_kernels(image: OpenImage) -> facts.Kernelspecs:
     return kernelspecs.probe(image)
 
 
+@pytest.fixture(scope="session")
+def kernels_to_start(
+    image: OpenImage,
+    profile: Profile,
+    jupyter_kernels: facts.Kernelspecs,
+    mlcheck_target: Target,
+    request: pytest.FixtureRequest,
+) -> Mapping[str, Kernelspec]:
+    """The promised kernels that are there, and have there what they need from outside."""
+    promised = profile.expect.kernels()
+    there = {spec.name for spec in jupyter_kernels.specs}
+    bound: set[str] = set()
+    if any(kernel.mounts for kernel in promised.values()):
+        asked = request.config.stash[RUN].start(mlcheck_target).binds
+        bound = {bind.target for bind in binds.usable(image.rootfs, asked)}
+    return {
+        name: kernel
+        for name, kernel in sorted(promised.items())
+        if name in there and set(kernel.mounts) <= bound
+    }
+
+
 @running_fact()
 def kernel_runs(
-    image: OpenImage, python3: str, profile: Profile, jupyter_kernels: facts.Kernelspecs
+    image: OpenImage, python3: str, kernels_to_start: Mapping[str, Kernelspec]
 ) -> facts.KernelRuns:
-    """The promised kernels that are there, started in all surroundings that they must bear."""
-    promised = profile.expect.kernels()
+    """The promised kernels, started in all surroundings that they must bear."""
     asked = []
-    for name in sorted({spec.name for spec in jupyter_kernels.specs} & set(promised)):
-        kernel = promised[name]
-        if kernel.language.lower() != "python":  # `notebooks` are for all languages
+    for name, kernel in kernels_to_start.items():
+        if kernel.language.lower() not in jupyter.ASKED_IN:  # `notebooks` are for all languages
             continue
         path = ("PATH",) if kernel.ignores_programs else ()
         home = () if kernel.usersite is None else ("~/.local",)
         hazards = (*path, *kernel.ignores_variables, *home)
-        asked.append(jupyter.Surroundings(name, hazards, kernel.ignores_programs))
+        programs = kernel.ignores_programs
+        asked.append(jupyter.Surroundings(name, hazards, programs, kernel.language))
     return jupyter.kernels(image, python3, asked)
+
+
+@running_fact()
+def kernel_sessions(
+    image: OpenImage, python3: str, kernels_to_start: Mapping[str, Kernelspec]
+) -> facts.KernelSessions:
+    """The promised kernels that source a setup file or have code to run, with both."""
+    asked = [
+        kernel_cells.Session(
+            name,
+            kernel.setup.file.removeprefix("~/") if kernel.setup else None,
+            tuple(kernel.setup.variables) if kernel.setup else (),
+            {title: cell.code for title, cell in kernel.cells.items()},
+        )
+        for name, kernel in kernels_to_start.items()
+        if kernel.setup or kernel.cells
+    ]
+    return kernel_cells.probe(image, python3, asked)
+
+
+@running_fact()
+def server_run(image: OpenImage, python3: str, profile: Profile) -> facts.JupyterServer | None:
+    """The server that the image starts by itself; None where none is promised."""
+    promised = profile.expect.run_server
+    return run_server.probe(image, python3, promised.url) if promised else None
+
+
+@pytest.fixture(scope="session")
+def sif_size(mlcheck_target: Target, request: pytest.FixtureRequest) -> int | None:
+    """Bytes of the image's SIF file; None where it is none."""
+    if mlcheck_target.ref.kind != "sif":
+        return None
+    return Path(request.config.stash[RUN].prepared(mlcheck_target).location).stat().st_size
 
 
 @running_fact()
 def kernel_lists(image: OpenImage, python3: str, profile: Profile) -> facts.KernelLists:
     """The list of kernels with those of a user and of a host present."""
+    promised = profile.expect.kernelspecs
     names = sorted(profile.expect.kernels())
-    specs = profile.expect.kernelspecs
-    if not names or (specs is not None and not specs.clean):
+    if promised is None or not promised.clean or not names:
         return facts.KernelLists(())
     return jupyter.kernel_lists(image, python3, names)
 

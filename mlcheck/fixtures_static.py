@@ -8,7 +8,7 @@ from mlcheck import facts, kept
 from mlcheck.checks.deployed import SINGULARITY_FILES, SINGULARITY_LINKS
 from mlcheck.engines.base import OpenImage
 from mlcheck.probes import conda_files as conda_files_probe
-from mlcheck.probes import deployed, elf, libraries, package_list, system
+from mlcheck.probes import deployed, elf, libraries, package_list, size, system
 from mlcheck.probes import distributions as distributions_probe
 from mlcheck.probes import layers as layers_probe
 from mlcheck.probes.reading import on_path, path_of
@@ -126,6 +126,13 @@ def entrypoint_program(
     found = on_path(image.rootfs, expected.argv[0], path_of(image.environment.env))
     path = found or expected.argv[0]
     return static(system.files, image.rootfs, [path]).files[path]
+
+
+@pytest.fixture(scope="session")
+def unpacked_size(image: OpenImage, static: kept.Static, profile: Profile) -> int | None:
+    """Bytes of all files; None where the profile sets no budget."""
+    budget = profile.expect.size
+    return static(size.probe, image.rootfs).unpacked if budget and budget.unpacked else None
 
 
 @pytest.fixture(scope="session")

@@ -114,6 +114,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "CVMFS has of it; repeat for several images",
     )
     group.addoption(
+        "--bind",
+        action="append",
+        default=[],
+        metavar="DIR:TARGET",
+        help="a directory of this machine that commands in the images see at TARGET, read-only, "
+        "where an image has a directory for it; repeatable (default: none)",
+    )
+    group.addoption(
         "--network",
         action="store_true",
         help="let commands in the images use the network (default: none)",

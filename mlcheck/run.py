@@ -18,6 +18,7 @@ import pytest
 
 import mlcheck
 from mlcheck import gpu, kept, opening
+from mlcheck.engines import binds
 from mlcheck.engines.base import Prepared, Progress, Start
 from mlcheck.errors import EngineError, MlcheckError, UsageError
 from mlcheck.facts import PublishedDigest
@@ -76,6 +77,7 @@ class Run:
         self.catalog = Catalog([Path(p) for p in config.getoption("--profiles")] + [SUITE])
         self.package_list = self._file_option("--package-list")
         self.base_list = self._file_option("--base-list")
+        self.binds = binds.parse_all(config.getoption("--bind"))
         self._config_digests = self._digests_option("--config-digest")
         self.results: list[ResultModel] = []
         self.notes: dict[str, dict[str, None]] = {}
@@ -220,7 +222,7 @@ class Run:
     def start(self, target: Target) -> Start:
         """How the image of a target is started."""
         gpus = not self.gpu_refused(target)
-        return Start(network=self.config.getoption("--network"), gpu=gpus)
+        return Start(self.config.getoption("--network"), gpus, self.binds)
 
     def gpu_refused(self, target: Target) -> str:
         """Why no GPU is asked for; "" when one is."""

@@ -17,6 +17,7 @@ import pytest
 from mlcheck import checks, reference
 from mlcheck.checks import gpu, parity
 from mlcheck.reference import DEFECTS
+from mlcheck.reference.atlas import ROOT_STAND_IN
 from mlcheck.verdict import Rule
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +25,7 @@ FRAMEWORK = {"framework-build", "framework-computes", "framework-script"}
 JUPYTER = {"jupyter-wrappers", "kernels-start", "kernels-own-python", "kernels-usersite"}
 JUPYTER |= {"kernels-clean-list", "jupyterlab-starts", "jupyterlab-token", "jupyterlab-kernels"}
 JUPYTER |= {"jupyterlab-terminals"}
+STARTED = {"kernel-cells", "kernel-setup", "run-url", "run-token"}
 NEW_ENV = {"newenv-created", "newenv-pyvenv", "newenv-path", "newenv-reuse", "newenv-usage"}
 NEW_ENV |= {"newenv-executed"}
 ON_HOST = {"on-host-programs", "on-host-libraries"}
@@ -38,6 +40,8 @@ SLOW_TESTS = {
     "tests/general/test_integrity.py::test_files_that_are_replaced": {"conda-files-replaced"},
     "tests/general/test_jupyter.py::test_kernel": JUPYTER - {"jupyter-wrappers"},
     "tests/general/test_jupyter.py::test_jupyterlab": JUPYTER - {"jupyter-wrappers"},
+    "tests/general/test_jupyter.py::test_cells": JUPYTER | {"kernel-cells", "kernel-setup"},
+    "tests/general/test_jupyter.py::test_run": {"run-url", "run-token"},
     "tests/general/test_jupyter.py::test_jupyter_wrappers": {"jupyter-wrappers"},
     "tests/general/test_new_environments.py::test_environment": NEW_ENV,
     "tests/general/test_new_environments.py::test_own_packages": NEW_ENV,
@@ -56,7 +60,7 @@ SLOW_TESTS = {
 }
 """Slow tests (beginnings of their names) that are left out for a defect which reaches none of the
 checks behind them."""
-AT_WORK = JUPYTER | NEW_ENV | ON_HOST | ROOT_RUNS | FRAMEWORK
+AT_WORK = JUPYTER | STARTED | NEW_ENV | ON_HOST | ROOT_RUNS | FRAMEWORK
 AT_WORK |= {*SERVER, "requested-packages", "tasks", "notebooks"}
 """Checks of what runs in the image for seconds."""
 SLOW = {check for checks in SLOW_TESTS.values() for check in checks}
@@ -66,7 +70,7 @@ NOTHING_TO_JUDGE = {"entrypoint-activation", "entrypoint-command", "kernelspecs-
 NOTHING_TO_JUDGE |= {"newenv-pyvenv", "newenv-path", "newenv-reuse", "root-program"}
 NOTHING_TO_JUDGE |= {"kernels-own-python", "kernels-usersite"}
 NOTHING_TO_JUDGE |= {"jupyterlab-token", "jupyterlab-kernels", "jupyterlab-terminals"}
-NOTHING_TO_JUDGE |= {"server-health"}
+NOTHING_TO_JUDGE |= {"kernel-setup", "run-token", "server-health"}
 """Checks to which another check's finding may leave nothing: a broken kernel.json has no argv."""
 RUNGS = {rule.check for rule in gpu.RUNGS}
 """Checks that need a GPU."""
@@ -99,8 +103,6 @@ ONLY_IN = {
     **dict.fromkeys(("cuda-libraries", "gpu-hint", *RUNGS), _GPU),
 }
 """Checks whose tests are in the folder of some images."""
-
-
 _NOTEBOOK = frozenset(
     {
         *("commands", "conda-depends", "conda-files-present", "conda-files-unchanged"),
@@ -113,6 +115,13 @@ _NOTEBOOK = frozenset(
     }
 )
 FEW = {
+    "atlas-jupyter": frozenset(
+        {
+            *("commands", "files", "image-size", "kernelspecs-argv", "kernelspecs-promised"),
+            *("kernelspecs-valid", "kernels-start", "jupyterlab-kernels", "jupyterlab-starts"),
+            *("jupyterlab-terminals", "jupyterlab-token", *STARTED),
+        }
+    ),
     "machine-learning-notebook-cpu": _NOTEBOOK,
     "machine-learning-notebook-gpu": _NOTEBOOK | PARITY,
 }
@@ -154,7 +163,7 @@ def not_promised(name: str) -> set[str]:
     """The checks that a good reference image rightly skips."""
     if name in SERVERS:
         return set(rules()) - promised(name)
-    skipped = {"deployed-digest", *LAYERS, *SERVING}
+    skipped = {"deployed-digest", "image-size", *LAYERS, *SERVING, *STARTED}
     if name == "ml-base":
         skipped |= {"packages-of-base"}
     if name != "ml-pyroot":  # no ROOT: no RPATH entry, no libGL
@@ -181,6 +190,11 @@ def _lists(checked_in: Path) -> list[str]:
     if not checked_in.is_file():
         return []
     return [f"--package-list={checked_in}", f"--base-list={good_list('ml-base')}"]
+
+
+def bound(name: str) -> list[str]:
+    """What an image needs from outside, as options."""
+    return [f"--bind={ROOT_STAND_IN}:/mycvmfs"] if name == "atlas-jupyter" else []
 
 
 def judge(checked_in: Path, report: Path, *arguments: str) -> dict[str, object]:
@@ -256,9 +270,9 @@ def test_the_good_image_conforms_and_nothing_is_skipped_by_mistake(
 def test_a_good_server_conforms_and_nothing_is_skipped_by_mistake(
     name: str, tmp_path: Path
 ) -> None:
-    arguments = [f"--image={reference.build(name)}", *comparison(name)]
+    arguments = [f"--image={reference.build(name)}", *comparison(name), *bound(name)]
     expected = promised(name)
-    if name != "jupyterlab-cpu":  # what the others share with it is judged there
+    if name not in ("jupyterlab-cpu", "atlas-jupyter"):  # what they share is judged there
         own = SERVER | FRAMEWORK | {"imports", "tasks", "parity-files"}
         left = {test: checks for test, checks in SLOW_TESTS.items() if not checks & own}
         arguments += [f"--deselect={test}" for test in left]
@@ -272,7 +286,7 @@ def test_a_good_server_conforms_and_nothing_is_skipped_by_mistake(
 def test_a_defect_is_caught_by_its_checks_alone(name: str, tmp_path: Path) -> None:
     defect = DEFECTS[name]
     image = reference.build(defect.judged_in, defects=[name])
-    arguments = [f"--image={image}", *comparison(defect.judged_in)]
+    arguments = [f"--image={image}", *comparison(defect.judged_in), *bound(defect.judged_in)]
     if not defect.caught_by & SLOW:
         arguments += ["-m", "not slow"]
     else:

@@ -53,6 +53,7 @@ from mlcheck.probes import (
     r_packages,
     requested,
     shell_scripts,
+    size,
     system,
     users,
 )
@@ -68,7 +69,7 @@ KEPT = (
     *(cuda.probe, deployed.unreadable, distributions.probe, elf.probe, elf.probe_files),
     *(kernelspecs.from_files, parity.files, parity.tools, r_packages.probe),
     *(env_archive.probe, installed.from_files, layers.probe, libraries.probe, package_list.read),
-    *(system.files, system.os_release, system.scripts),
+    *(size.probe, system.files, system.os_release, system.scripts),
     *(agreements.probe, requested.read, shell_scripts.programs, shell_scripts.read_files),
     *(users.accounts, users.writability),
 )

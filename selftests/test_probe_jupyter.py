@@ -14,11 +14,12 @@ import pytest
 
 from mlcheck import reference
 from mlcheck.engines.base import OpenImage
-from mlcheck.probes import jupyter
-from selftests.images import copy_programs, opened, script
+from mlcheck.probes import jupyter, kernel_cells, run_server
+from selftests.images import copy_programs, opened, script, write
 from selftests.reference_fixtures import reference_image  # noqa: F401
 
 PYTHON = "/opt/conda/bin/python3"
+SESSION = kernel_cells.Session("python3", ".setup", ("V",), {"one": "1"})
 ASKED = [jupyter.Surroundings("python3", ("PATH",), ("python3",))]
 
 
@@ -54,6 +55,8 @@ def sed_root(root: Path) -> Path:
         '{"status": {"lab": "x"}, "terminals": {"/bin/sh": 5}, "listed": {"a": 1}, "error": null}',
         '{"lists": [{"how": 1, "kernels": {"a": null}}, {"error": 5}]}',
         '{"trouble": {"a": 1}}',
+        '{"runs": [{"kernel": "python3", "error": 5, "setup": 1, "cells": {"one": null}}]}',
+        '{"runs": [{"kernel": "python3", "setup": {"V": []}, "cells": {"one": {"printed": 1}}}]}',
     ],
 )
 def test_an_answer_that_makes_no_sense_is_no_good_one(sed_root: Path, answer: str) -> None:
@@ -62,6 +65,11 @@ def test_an_answer_that_makes_no_sense_is_no_good_one(sed_root: Path, answer: st
         runs = jupyter.kernels(image, PYTHON, ASKED)
         lists = jupyter.kernel_lists(image, PYTHON, ["python3"])
         server = jupyter.server(image, PYTHON, "jupyter-lab", "python3", ["/bin/sh"])
+        (session,) = kernel_cells.probe(image, PYTHON, [SESSION]).sessions
+        write(sed_root, ".singularity.d/runscript", "#!/bin/sh\n", 0o755)
+        own = run_server.probe(image, PYTHON, "(?P<token>x)")
+    assert session.error or not [run for run in session.cells.values() if run.error is None]
+    assert own.error or own.status.get("lab") is None
     assert runs.trouble or not [run for run in runs.runs if run.error is None]
     assert lists.trouble or not [one for one in lists.lists if one.error is None]
     assert server.error or server.kernel_error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 
 from mlcheck.checks.kernels import starting
 from mlcheck.checks.system import answered, how_it_ended
@@ -58,11 +59,11 @@ def starts(fact: JupyterServer, profile: Profile) -> Verdict:
     findings = []
     lab, outside = fact.status.get("lab"), fact.status.get("outside")
     if lab != 200 or not fact.base_in_page:
-        found = _status(lab) if lab != 200 else "a page that does not name the base URL"
+        found = in_words(lab) if lab != 200 else "a page that does not name the base URL"
         expected = "HTTP 200 and a page for this base URL"
         findings.append(Finding("lab under the base URL", found, expected, source, show))
     if outside != 404:
-        findings.append(Finding("/lab outside it", _status(outside), "HTTP 404", source, show))
+        findings.append(Finding("/lab outside it", in_words(outside), "HTTP 404", source, show))
     if fact.error is not None:
         findings.append(Finding(command, fact.error, "answers", source, show))
     return STARTS.judged(3, findings, [f"answered after {fact.seconds:.1f} s"])
@@ -76,19 +77,25 @@ def token(fact: JupyterServer, profile: Profile) -> Verdict:
         return TOKEN.skipped(_NO_LAB)
     source = profile.source("jupyterlab")
     show = ShowRun((fact.argv[0], "--show-config"))
-    findings = []
-    compared = 0
+    asked = list(doors(fact))
+    findings = [
+        Finding(question, found, expected, source, show)
+        for question, found, expected in asked
+        if found is not None
+    ]
+    return TOKEN.judged(len(asked), findings)
+
+
+def doors(fact: JupyterServer) -> Iterator[tuple[str, str | None, str]]:
+    """Every question that was asked without the right token: what was answered in place of a
+    refusal (None: it was refused), and what a refusal is."""
     for question, status in fact.status.items():
         path, _, who = question.partition(" ")
-        if not who:
-            continue
-        compared += 1
-        # A page sends a person to its login.
-        refusals = (401, 403) if path.startswith("api/") else (302, 401, 403)
-        if status not in refusals:
-            expected = f"HTTP {' or '.join(map(str, refusals))}"
-            findings.append(Finding(question, _status(status), expected, source, show))
-    return TOKEN.judged(compared, findings)
+        if who:
+            # A page sends a person to its login.
+            refusals = (401, 403) if path.startswith("api/") else (302, 401, 403)
+            found = None if status in refusals else in_words(status)
+            yield question, found, f"HTTP {' or '.join(map(str, refusals))}"
 
 
 def kernels(fact: JupyterServer, runs: KernelRuns, profile: Profile) -> Verdict:
@@ -153,5 +160,6 @@ def _answers(fact: JupyterServer) -> bool:
     return fact.status.get("lab") == 200
 
 
-def _status(status: int | None) -> str:
+def in_words(status: int | None) -> str:
+    """An HTTP status."""
     return "no answer" if status is None else f"HTTP {status}"

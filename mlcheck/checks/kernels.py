@@ -178,7 +178,7 @@ def _promise(run: KernelRun) -> str:
 
 def _python(profile: Profile, run: KernelRun, code: str) -> ShowRun:
     """The kernel's Python with some code, in its surroundings as far as variables make them."""
-    argv = profile.expect.kernels()[run.kernel].argv
+    argv = profile.expect.kernels()[run.kernel].argv or ("python3",)
     start = argv[: argv.index("-m")] if "-m" in argv else argv
     variables = (f"{name}=/nowhere" for name in run.hazards if name.startswith("PYTHON"))
     return ShowRun(("env", *variables, *start, "-c", code))

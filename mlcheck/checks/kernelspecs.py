@@ -90,11 +90,15 @@ def _deviations(spec: Kernelspec, expected: Promised, profile: Profile) -> list[
     show = ShowFile("cat", spec.path)
     findings = []
     for key, found, wanted in (
-        ("argv", " ".join(spec.argv), " ".join(expected.argv)),
+        (
+            "argv",
+            " ".join(spec.argv),
+            " ".join(expected.argv) if expected.argv is not None else None,
+        ),
         ("display_name", spec.display_name, expected.display_name),
         ("language", spec.language, expected.language),
     ):
-        if found != wanted:
+        if wanted is not None and found != wanted:
             text = f"{key}: {found}"
             findings.append(Finding(spec.name, text, wanted, profile.source(*where, key), show))
     for key, value in expected.metadata.items():
@@ -103,7 +107,7 @@ def _deviations(spec: Kernelspec, expected: Promised, profile: Profile) -> list[
             text = f"metadata.{key}: {actual!r}"
             source = profile.source(*where, "metadata", key)
             findings.append(Finding(spec.name, text, repr(value), source, show))
-    if spec.argv0 is None and spec.argv[0] == expected.argv[0]:
+    if spec.argv0 is None and (expected.argv is None or spec.argv[0] == expected.argv[0]):
         text = f"{spec.argv[0]} is not on the image's PATH"
         findings.append(Finding(spec.name, text, "a program", profile.source(*where), show))
     return findings

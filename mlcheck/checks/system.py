@@ -58,7 +58,7 @@ def os_release(fact: OsRelease, profile: Profile) -> Verdict:
             source = profile.source("os", "id")
             findings.append(Finding("ID", found_id or "not set", expected.id, source, show))
         version = fact.fields.get("VERSION_ID", "")
-        if not _leads(expected.version, version):
+        if not leads(expected.version, version):
             source = profile.source("os", "version")
             wanted = f"{expected.version} or {expected.version}.x"
             findings.append(Finding("VERSION_ID", version or "not set", wanted, source, show))
@@ -78,7 +78,7 @@ def python_version(fact: PythonProbe, profile: Profile) -> Verdict:
             Finding("python3", how_it_ended(fact.result), expected.version, source, show)
         )
     else:
-        if not _leads(expected.version, fact.info.version):
+        if not leads(expected.version, fact.info.version):
             wanted = f"{expected.version}.x"
             findings.append(Finding("version", fact.info.version, wanted, source, show))
         prefix = profile.expect.prefix
@@ -184,7 +184,7 @@ def how_it_ended(result: CommandResult) -> str:
     return f"exit code {result.exit_code}{said}"
 
 
-def _leads(expected: str, found: str) -> bool:
+def leads(expected: str, found: str) -> bool:
     """Whether the parts of a version begin with the expected ones: 3.1 does not lead 3.11."""
     parts = expected.split(".")
     return found.split(".")[: len(parts)] == parts

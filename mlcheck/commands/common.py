@@ -99,13 +99,15 @@ def resolved(
 
 
 @contextmanager
-def opened(arguments: argparse.Namespace, name: str = "image") -> Iterator[OpenImage]:
+def opened(
+    arguments: argparse.Namespace, name: str = "image", start: Start = Start()
+) -> Iterator[OpenImage]:
     """The image of `add_image`."""
     ref = _meant(arguments, getattr(arguments, name))
     opening.check_exists(ref)
     ((engine, _),) = opening.choose(ref, [arguments.engine])
     with opening.open_image(
-        ref, engine, pull=arguments.pull, start=Start(), progress=progress
+        ref, engine, pull=arguments.pull, start=start, progress=progress
     ) as image:
         yield image
 

@@ -6,6 +6,8 @@ import argparse
 import sys
 
 from mlcheck.commands import common
+from mlcheck.engines import binds
+from mlcheck.engines.base import Start
 
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -17,13 +19,21 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "command's own; 124 when it did not end within its limit.",
     )
     common.add_image(execute)
+    execute.add_argument(
+        "--bind",
+        action="append",
+        default=[],
+        metavar="DIR:TARGET",
+        help="a directory of this machine that the command sees at TARGET, read-only; repeatable",
+    )
     execute.add_argument("--limit", type=float, default=600.0, metavar="SECONDS")
     execute.add_argument("argv", nargs="+", metavar="ARG")
     execute.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    with common.opened(arguments) as image:
+    start = Start(binds=binds.parse_all(arguments.bind))
+    with common.opened(arguments, start) as image:
         stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
         done = image.run(arguments.argv, limit_s=arguments.limit, stdin=stdin)
     sys.stdout.buffer.write(done.stdout)

@@ -32,7 +32,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from mlcheck.engines import apptainer_images
+from mlcheck.engines import apptainer_images, binds
 from mlcheck.engines.apptainer_container import NO_NV, Container, last_words
 from mlcheck.engines.apptainer_direct import run_directly
 from mlcheck.engines.apptainer_program import PASSED, Program, find_program
@@ -122,7 +122,7 @@ class OpenApptainer:
         self.location = Path(prepared.location)
         self._start = start
         self._resources = ExitStack()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._container: tuple[Container, Channels] | None = None
         self._without_shell = False
         self._closed = False
@@ -223,6 +223,7 @@ class OpenApptainer:
         options = [] if isinstance(found, str) else [*found.userns]
         options += ["--containall", "--no-home", "--no-mount", "bind-paths"]
         options += ["--nv"] if self._start.gpu else []
+        options += binds.words("--bind", self._start.binds, ":ro")
         return shlex.join([self.engine, "exec", *options, self._shown, *argv])
 
     def show_file(self, tool: str, path: str) -> str:
@@ -290,6 +291,8 @@ class OpenApptainer:
         options += ["--no-mount", hidden]
         options += [] if self._start.network else ["--net", "--network", "none"]
         options += ["--nv"] if self._start.gpu else []
+        if self._start.binds:
+            options += binds.words("--bind", binds.usable(self.rootfs, self._start.binds), ":ro")
         return found, options
 
     def _outside(self, program: Program) -> dict[str, str]:

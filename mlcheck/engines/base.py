@@ -303,16 +303,32 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Bind:
+    """A directory of this machine that commands in the image see, read-only.
+
+    Args:
+        source: its absolute path here.
+        target: an absolute path in the image.
+    """
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """How an image is started.
 
     Args:
         network: whether commands reach the network of the host.
         gpu: whether the host's NVIDIA GPUs are asked for.
+        binds: no target is on or below another one. Those on what is no directory of the image
+            are left out; `rootfs` never shows what is bound.
     """
 
     network: bool = False
     gpu: bool = False
+    binds: tuple[Bind, ...] = ()
 
 
 class Engine(Protocol):

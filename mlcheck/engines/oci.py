@@ -8,6 +8,7 @@ The image's entrypoint, command, working directory and health check are not used
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import shlex
 import threading
@@ -16,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlcheck.engines import oci_images
+from mlcheck.engines import binds, oci_images
 from mlcheck.engines.base import (
     DEFAULT_LIMIT_S,
     DEFAULT_OUTPUT_LIMIT,
@@ -204,10 +205,10 @@ class OpenOci:
     def rootfs(self) -> RootFS:
         """The image's files, in the first of the ways that this machine allows."""
         with self.lock:
-            channels = self._channels()
+            container = self._as_it_is()
             for way in self._ways:
-                if channels is not None and self._running is not None and way != "streamed":
-                    if (found := local_files(self._running[0], way, self._inspected)) is not None:
+                if container is not None and way != "streamed":
+                    if (found := local_files(container, way, self._inspected)) is not None:
                         return found
                 elif way == "streamed":
                     return self._streamed()
@@ -263,7 +264,7 @@ class OpenOci:
         with self.lock:
             client = self.client()
         return run_directly(
-            client, self._image, argv, variables, cwd, stdin, limit_s, output_limit, self._start
+            client, self._image, argv, variables, cwd, stdin, limit_s, output_limit, self._bound
         )
 
     def start(
@@ -287,7 +288,7 @@ class OpenOci:
         with self.lock:
             client = self.client()
         return run_directly(
-            *(client, self._image, whole, {}, cwd, b"", limit_s, output_limit, self._start),
+            *(client, self._image, whole, {}, cwd, b"", limit_s, output_limit, self._bound),
             read_only=False,
             user=user,
         )
@@ -295,7 +296,8 @@ class OpenOci:
     def show_run(self, argv: Sequence[str]) -> str:
         """The shell command by which a person runs `argv` in this image by hand."""
         gpu = self._dialect.gpu_option if self._start.gpu else ()
-        options = ["run", "--rm", *gpu, "--entrypoint", argv[0]]
+        bound = binds.words("--volume", self._start.binds, ":ro")
+        options = ["run", "--rm", *gpu, *bound, "--entrypoint", argv[0]]
         return shlex.join([self.engine, *options, self._shown, *argv[1:]])
 
     def show_file(self, tool: str, path: str) -> str:
@@ -343,12 +345,34 @@ class OpenOci:
             if self._running is None and self._has_shell:
                 own = frozenset(self._own_variables())
                 try:
-                    container = Container(self.client(), self._image, self._start, own)
+                    container = Container(self.client(), self._image, self._bound, own)
                 except NoShell:
                     self._give_up_shell()
                     return None
                 self._running = container, Channels(container.connect, container.kill)
             return self._running[1] if self._running else None
+
+    @functools.cached_property
+    def _bound(self) -> Start:
+        """How commands are started: with the directories that can be bound."""
+        if not self._start.binds:
+            return self._start
+        bound = binds.usable(self.rootfs, self._start.binds)
+        return dataclasses.replace(self._start, binds=bound)
+
+    def _as_it_is(self) -> Container | None:
+        """A running container in which nothing is bound over the image's files; None: there is
+        no usable shell in the image."""
+        if not self._start.binds:
+            self._channels()
+            return self._running[0] if self._running else None
+        own = frozenset(self._own_variables())
+        try:
+            container = Container(self.client(), self._image, Start(), own)
+        except NoShell:
+            return None
+        self._resources.callback(container.close)
+        return container
 
     def _alive(self) -> bool:
         with self.lock:

@@ -213,6 +213,10 @@ class Created:
             shm_size=_SHM_SIZE,
             log_config=docker.types.LogConfig(type="none"),
             security_opt=["no-new-privileges"],
+            mounts=[
+                docker.types.Mount(bind.target, bind.source, type="bind", read_only=True)
+                for bind in start.binds
+            ],
         )
         if start.gpu:
             host_config["DeviceRequests"] = [dict(dialect.gpu)]

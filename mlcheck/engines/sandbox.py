@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlcheck.engines import binds
 from mlcheck.engines.base import (
     DEFAULT_LIMIT_S,
     DEFAULT_OUTPUT_LIMIT,
@@ -160,7 +161,8 @@ class OpenDirectory:
 
     def show_run(self, argv: Sequence[str]) -> str:
         """The shell command by which a person runs `argv` in this image by hand."""
-        return shlex.join(["mlcheck", "exec", self.ref.text, "--", *argv])
+        bound = binds.words("--bind", self._start.binds)
+        return shlex.join(["mlcheck", "exec", *bound, self.ref.text, "--", *argv])
 
     def show_file(self, tool: str, path: str) -> str:
         """The shell command by which a person looks at the image's file `path` with `tool`.
@@ -195,7 +197,13 @@ class OpenDirectory:
                         f"Nothing in {self.directory} can run: its file system is mounted noexec.",
                         "Copy the image to another file system.",
                     )
-                self._process = SandboxProcess(found, self.directory, network=self._start.network)
+                bound = binds.usable(self.rootfs, self._start.binds)
+                self._process = SandboxProcess(
+                    found,
+                    self.directory,
+                    network=self._start.network,
+                    binds=[(bind.source, bind.target) for bind in bound],
+                )
             return self._process
 
 

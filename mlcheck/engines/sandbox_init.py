@@ -108,8 +108,10 @@ def _lock_down_binds() -> None:
             _remount(target, kept | _RDONLY | _NOSUID | _NODEV)
 
 
-def _bind_image(image: str) -> None:
-    """Put the top-level entries of the image into the new root."""
+def _bind_image(image: str, binds: list[tuple[str, str]]) -> None:
+    """Put the top-level entries of the image into the new root, and directories of this machine
+    on directories of the image."""
+    sources = [(os.open(source, os.O_PATH | os.O_DIRECTORY), target) for source, target in binds]
     root = os.open(image, os.O_RDONLY | os.O_DIRECTORY)
     # From here on the path of the image may be hidden: it can lie below /tmp.
     _mount("tmpfs", _NEW_ROOT, "tmpfs", _NOSUID | _NODEV, "size=1m,mode=755")
@@ -130,7 +132,23 @@ def _bind_image(image: str) -> None:
             _bind(fd, target)
         os.close(fd)
     os.close(root)
+    for fd, path in sources:
+        at = _directory_inside(path)
+        _bind(fd, f"/proc/self/fd/{at}")
+        os.close(at)
+        os.close(fd)
     _lock_down_binds()
+
+
+def _directory_inside(path: str) -> int:
+    """A directory of the new root, opened without following any link: one of the image's could
+    lead out of it."""
+    at = os.open(_NEW_ROOT, os.O_PATH | os.O_DIRECTORY)
+    for name in path.strip("/").split("/"):
+        below = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+        os.close(at)
+        at = below
+    return at
 
 
 def _bind_each(binds: list[tuple[str, str]]) -> None:
@@ -243,7 +261,7 @@ def _drop_privileges() -> None:
     _prctl(_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def _set_up(root: str, network: bool) -> None:
+def _set_up(root: str, binds: str, network: bool) -> None:
     os.umask(0o022)
     _prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     for number in signal.valid_signals():
@@ -257,7 +275,7 @@ def _set_up(root: str, network: bool) -> None:
     if root.startswith("["):
         _bind_each(json.loads(root))
     else:
-        _bind_image(root)
+        _bind_image(root, json.loads(binds))
     _make_dev()
     _make_proc()
     tmp = f"{_NEW_ROOT}/tmp"  # noqa: S108
@@ -271,14 +289,14 @@ def _set_up(root: str, network: bool) -> None:
 
 
 def main() -> None:
-    root, network, *pidfd = sys.argv[1:]
+    root, binds, network, *pidfd = sys.argv[1:]
     control = socket.socket(fileno=os.dup(0))
     caller = None
     if pidfd:
         caller = os.dup(int(pidfd[0]))
         os.close(int(pidfd[0]))
     try:
-        _set_up(root, network == "network")
+        _set_up(root, binds, network == "network")
         null = os.open("/dev/null", os.O_RDWR)
         os.dup2(null, 0)
         os.dup2(null, 1)

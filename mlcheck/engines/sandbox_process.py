@@ -65,12 +65,16 @@ class SandboxProcess:
         root: the directory that becomes the root, or binds (source on this machine, target) of
             which one is composed.
         network: whether commands share the host's network.
+        binds: directories of this machine to put on directories of the root, reached through no
+            link.
 
     Raises:
         EngineError: it could not be started; with the reason that was printed.
     """
 
-    def __init__(self, launcher: Launcher, root: Path | Binds, *, network: bool) -> None:
+    def __init__(
+        self, launcher: Launcher, root: Path | Binds, *, network: bool, binds: Binds = ()
+    ) -> None:
         self._root = root if isinstance(root, Path) else "a host"
         self._numbers = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
@@ -84,7 +88,7 @@ class SandboxProcess:
         with theirs, _own_pid_file() as pid_files:
             try:
                 self._process = subprocess.Popen(
-                    _command(launcher, root, network, pid_files),
+                    _command(launcher, root, binds, network, pid_files),
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=self._errors,
@@ -308,7 +312,7 @@ def _portable(text: str) -> str:
 
 
 def _command(
-    launcher: Launcher, root: Path | Binds, network: bool, pid_files: Sequence[int]
+    launcher: Launcher, root: Path | Binds, binds: Binds, network: bool, pid_files: Sequence[int]
 ) -> list[str]:
     layout = str(root.absolute()) if isinstance(root, Path) else json.dumps(root)
     no_network = {"unshare": "--net", "bwrap": "--unshare-net"}[launcher[0]]
@@ -318,6 +322,6 @@ def _command(
         *launcher[1:],
         *([] if network else [no_network]),
         *(sys.executable, "-I", "-S", "-X", "utf8", "-c", _INIT, str(code), layout),
-        "network" if network else "no-network",
+        *(json.dumps(binds), "network" if network else "no-network"),
         *map(str, pid_files),
     ]

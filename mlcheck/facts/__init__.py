@@ -10,7 +10,16 @@ from __future__ import annotations
 from mlcheck.facts.commands import Banner, CommandResult, Commands, EntrypointRuns, Shell, Shells
 from mlcheck.facts.deployed import Deployment, PublishedDigest, UnreadableFiles
 from mlcheck.facts.elf import ElfFile, ElfFiles, Libraries, LibraryNeed
-from mlcheck.facts.files import File, Files, FileType, Problem, ResolvedFile, Script, Scripts
+from mlcheck.facts.files import (
+    File,
+    Files,
+    FileType,
+    ImageSize,
+    Problem,
+    ResolvedFile,
+    Script,
+    Scripts,
+)
 from mlcheck.facts.gpu import (
     Computation,
     CudaDriver,
@@ -43,6 +52,7 @@ from mlcheck.facts.jupyter import (
     Kernelspecs,
     Speech,
 )
+from mlcheck.facts.kernel_cells import CellRun, KernelSession, KernelSessions
 from mlcheck.facts.layers import ImageLayer, Layers, Leftover, Secret, Waste, WasteKind
 from mlcheck.facts.newenv import ArchiveLink, EnvArchive, EnvAttempt, EnvPython, EnvSession, NewEnv
 from mlcheck.facts.on_host import HostCommands, HostLibraries, HostShell, InsideSetup, LoadedFiles
@@ -85,6 +95,7 @@ __all__ = [
     "Agreements",
     "ArchiveLink",
     "Banner",
+    "CellRun",
     "ClosedDirectory",
     "CommandResult",
     "Commands",
@@ -123,6 +134,7 @@ __all__ = [
     "HostShell",
     "ImageFiles",
     "ImageLayer",
+    "ImageSize",
     "ImportResult",
     "Imports",
     "InsideSetup",
@@ -133,6 +145,8 @@ __all__ = [
     "KernelLists",
     "KernelRun",
     "KernelRuns",
+    "KernelSession",
+    "KernelSessions",
     "Kernelspec",
     "Kernelspecs",
     "Layers",

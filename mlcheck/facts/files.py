@@ -47,6 +47,17 @@ class File(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class ImageSize:
+    """How large an image is.
+
+    Args:
+        unpacked: bytes of all its files.
+    """
+
+    unpacked: int
+
+
+@dataclass(frozen=True, slots=True)
 class ResolvedFile:
     """A promised path and what is there.
 

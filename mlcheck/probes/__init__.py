@@ -40,6 +40,7 @@ from mlcheck.probes import (
     r_packages,
     root_config,
     root_runs,
+    size,
     startup,
     system,
 )
@@ -140,6 +141,7 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
         "os-release": lambda image, ask: ask.static(system.os_release, image.rootfs),
         "environment": lambda image, _: image.environment,
         "files": lambda image, ask: ask.static(system.files, image.rootfs, ask.files),
+        "size": lambda image, ask: ask.static(size.probe, image.rootfs),
         "package-list": lambda image, ask: ask.static(
             package_list.read, image.rootfs, ask.package_list
         ),

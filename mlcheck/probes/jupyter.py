@@ -39,7 +39,10 @@ SPEECH_LIMIT_S = 60.0
 
 OUTPUT_LIMIT = 4 * 1024 * 1024
 
-_MODULES = ("common", "kernels", "server", "start", "main")
+ASKED_IN = ("python", "c++")
+"""The languages of kernels, in lower case, in which a question can be put to them."""
+
+_MODULES = ("common", "kernels", "cells", "server", "printed", "start", "main")
 """The modules that are run inside, in the order of their imports."""
 
 _START = """\
@@ -62,6 +65,7 @@ class Surroundings:
 
     Args:
         kernel: its name.
+        language: in which it is asked, one of ASKED_IN.
         hazards: of those that `KernelRun` explains.
         programs: names of the programs of the host's that come first in PATH.
     """
@@ -69,6 +73,7 @@ class Surroundings:
     kernel: str
     hazards: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
+    language: str = "python"
 
 
 def kernels(image: OpenImage, python: str, asked: Sequence[Surroundings]) -> KernelRuns:
@@ -85,15 +90,21 @@ def kernels(image: OpenImage, python: str, asked: Sequence[Surroundings]) -> Ker
     request = {
         "do": "kernels",
         "kernels": [
-            {"name": one.kernel, "hazards": one.hazards, "programs": one.programs} for one in asked
+            {
+                "name": one.kernel,
+                "language": one.language,
+                "hazards": one.hazards,
+                "programs": one.programs,
+            }
+            for one in asked
         ],
         "limit_s": KERNEL_LIMIT_S,
         **_numbers(),
     }
     # A kernel that hazards harm is started three times in turn.
-    answer, trouble = _ask(image, python, request, 3 * KERNEL_LIMIT_S + 30)
+    answer, trouble = ask(image, python, request, 3 * KERNEL_LIMIT_S + 30)
     names = {one.kernel for one in asked}
-    runs = [_kernel_run(run) for run in _list(answer, "runs")]
+    runs = [_kernel_run(run) for run in entries(answer, "runs")]
     return KernelRuns(tuple(run for run in runs if run.kernel in names), trouble)
 
 
@@ -107,10 +118,10 @@ def kernel_lists(image: OpenImage, python: str, names: Sequence[str]) -> KernelL
         EngineError: the engine could not run it.
     """
     request = {"do": "lists", "names": list(names), "limit_s": KERNEL_LIMIT_S}
-    answer, trouble = _ask(image, python, request, KERNEL_LIMIT_S + 30)
+    answer, trouble = ask(image, python, request, KERNEL_LIMIT_S + 30)
     found = [
-        _kernel_list(_text(item, "how"), item.get("kernels"), _error(item))
-        for item in _list(answer, "lists")
+        _kernel_list(text_of(item, "how"), item.get("kernels"), error_of(item))
+        for item in entries(answer, "lists")
     ]
     return KernelLists(tuple(found), trouble)
 
@@ -138,20 +149,17 @@ def server(
         "limit_s": SERVER_LIMIT_S,
         **_numbers(),
     }
-    answer, trouble = _ask(image, python, request, 2 * SERVER_LIMIT_S + 30)
+    answer, trouble = ask(image, python, request, 2 * SERVER_LIMIT_S + 30)
     argv = tuple(word for word in _plain_list(answer, "argv") if isinstance(word, str))
     if trouble is not None:
         return JupyterServer(argv or (program,), trouble)
-    status, terminals = answer.get("status"), answer.get("terminals")
+    terminals = answer.get("terminals")
     listed = answer.get("listed")
     return JupyterServer(
         argv=argv or (program,),
-        error=_error(answer),
-        seconds=_seconds(answer),
-        status={
-            str(key): value if isinstance(value, int) else None
-            for key, value in (status.items() if isinstance(status, dict) else ())
-        },
+        error=error_of(answer),
+        seconds=seconds_of(answer),
+        status=status_of(answer),
         base_in_page=answer.get("base_in_page") is True,
         listed=_kernel_list("JupyterLab", listed, None) if listed is not None else None,
         kernel=kernel,
@@ -216,10 +224,14 @@ def _numbers() -> dict[str, int]:
     return {"a": 10**6 + secrets.randbelow(10**6), "b": 10**6 + secrets.randbelow(10**6)}
 
 
-def _ask(
+def ask(
     image: OpenImage, python: str, request: Mapping[str, object], limit_s: float
 ) -> tuple[dict[str, object], str | None]:
-    """The program's answer, and in words why there is none."""
+    """What the program in `inside/` answers, and in words why it does not.
+
+    Args:
+        request: `do` and what the function of that name takes.
+    """
     token = secrets.token_hex(TOKEN_BYTES)
     result = command_result(
         image.run(
@@ -257,12 +269,12 @@ def answer_of(
 
 def _kernel_run(run: Mapping[str, object]) -> KernelRun:
     return KernelRun(
-        kernel=_text(run, "kernel"),
+        kernel=text_of(run, "kernel"),
         hazards=tuple(str(hazard) for hazard in _plain_list(run, "hazards")),
-        error=_error(run),
-        seconds=_seconds(run),
-        executable=_text(run, "executable"),
-        prefix=_text(run, "prefix"),
+        error=error_of(run),
+        seconds=seconds_of(run),
+        executable=text_of(run, "executable"),
+        prefix=text_of(run, "prefix"),
         sees_usersite=run.get("usersite") is not None,
         sees_pythonpath=run.get("pythonpath") is not None,
     )
@@ -279,21 +291,33 @@ def _kernel_list(how: str, kernels: object, error: str | None) -> KernelList:
     return KernelList(how, foreign, len(kernels), error)
 
 
+def status_of(answer: Mapping[str, object]) -> dict[str, int | None]:
+    """Question to HTTP status."""
+    status = answer.get("status")
+    return {
+        str(key): value if isinstance(value, int) else None
+        for key, value in (status.items() if isinstance(status, dict) else ())
+    }
+
+
 def _plain_list(answer: Mapping[str, object], key: str) -> list[object]:
     value = answer.get(key)
     return value if isinstance(value, list) else []
 
 
-def _list(answer: Mapping[str, object], key: str) -> list[dict[str, object]]:
+def entries(answer: Mapping[str, object], key: str) -> list[dict[str, object]]:
+    """The objects of a list in an answer."""
     return [item for item in _plain_list(answer, key) if isinstance(item, dict)]
 
 
-def _text(answer: Mapping[str, object], key: str) -> str:
+def text_of(answer: Mapping[str, object], key: str) -> str:
+    """A text in an answer, shortened; "" where there is none."""
     value = answer.get(key)
     return value[:_WORDS] if isinstance(value, str) else ""
 
 
-def _error(answer: Mapping[str, object]) -> str | None:
+def error_of(answer: Mapping[str, object]) -> str | None:
+    """An error in an answer, in words; None: none."""
     return _what(answer.get("error", "it gave no answer"))
 
 
@@ -304,6 +328,7 @@ def _what(error: object) -> str | None:
     return error[:_WORDS] if isinstance(error, str) else shortened(repr(error))
 
 
-def _seconds(answer: Mapping[str, object]) -> float:
+def seconds_of(answer: Mapping[str, object]) -> float:
+    """A time in an answer."""
     value = answer.get("seconds")
     return float(value) if isinstance(value, (int, float)) else 0.0

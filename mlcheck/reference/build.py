@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mlcheck.errors import EngineError, UsageError
 from mlcheck.reference import (
+    atlas,
     cache,
     condameta,
     config,
@@ -53,7 +54,12 @@ DERIVED: dict[str, tuple[str, Add]] = {
 }
 """What is ml-base with more: its title, and what adds it."""
 
-NAMES = ("ml-base", *DERIVED, *stacks.IMAGES)
+ALONE: dict[str, tuple[str, Callable[[Path, Job], None]]] = {
+    "atlas-jupyter": ("JupyterLab for ATLAS", atlas.add),
+}
+"""What shares nothing with ml-base but the Python packages: its title, and what makes it."""
+
+NAMES = ("ml-base", *DERIVED, *ALONE, *stacks.IMAGES)
 MICROMAMBA = "2.1.0"
 _HERE = Path(__file__).parent
 # What changes nothing in a good image does not make the cached ones stale.
@@ -149,6 +155,8 @@ class _Steps:
         if name in stacks.ALL:
             return cache.layer(_hash(self.key, name), label, self._stack(name), self.progress)
         make = self._derived if name in DERIVED else self._base
+        if name in ALONE:
+            make = self._alone
         own = [name, self.real] if name in DERIVED else [name]
         return cache.layer(_hash(self.key, *own), label, make, self.progress)
 
@@ -242,11 +250,22 @@ class _Steps:
 
         return make
 
+    def _alone(self, directory: Path, job: Job) -> None:
+        elf.require_tools()
+        cache.clone(self._packages(), directory)
+        title, add = ALONE[self.name]
+        with self._step(job, 4, title) as step:
+            add(directory, job)
+            config.write_singularity(directory, self.tag, self.name)
+            system.write_loader_cache(directory, job)
+            tree.tidy_modes(directory)
+            step("system, programs and kernels")
+
     @contextlib.contextmanager
     def _step(self, job: Job, number: int, title: str) -> Iterator[Callable[[str], None]]:
         """Tells what a step did and how long it took, when it calls what it is given."""
         start = time.monotonic()
-        of = 6 if self.name in DERIVED else 5
+        of = 6 if self.name in DERIVED else 4 if self.name in ALONE else 5
         if self.name in stacks.ALL:
             of = 4 + len(stacks.lineage(self.name))
 

@@ -44,6 +44,7 @@ _WITH_NVCC = {
     "PATH": f"{_JOVYAN_ENV['PATH']}:/usr/local/cuda/bin",
     "NVIDIA_VISIBLE_DEVICES": "all",
 }
+_ATLAS = {name: ENV[name] for name in ("PATH", "LANG", "LC_ALL")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,8 @@ def _ml(env: Mapping[str, str]) -> Config:
 
 
 _OF_IMAGE = {
+    # Made by apptainer, where a runscript is both.
+    "atlas-jupyter": Config(_ATLAS, ("/.singularity.d/runscript",), ()),
     "ml-tensorflow-cpu": _ml(ENV | _WITH_CUDA),
     "ml-tensorflow-gpu": _ml(ENV | _WITH_CUDA),
     "ml-torch-gpu": _ml(ENV | _WITH_CUDA),

@@ -195,6 +195,11 @@ def add_two(
     _stand_ins(root, others, [])
 
 
+def add_plain_tensorflow(root: Path, job: Job, version: str) -> None:
+    """A stand-in for TensorFlow without CUDA, in an image that has no records of conda's."""
+    _add_tensorflow(root, job, version, None, [])
+
+
 def _add_framework(root: Path, name: str, version: str, cuda: str | None) -> Path:
     """The Python files of a stand-in; returns its package's directory."""
     package = tree.at(root, f"{SITE}/{name}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlcheck.checks import files
+from mlcheck.checks import files, size
 from mlcheck.facts import Deployment, Files, Scripts
 from mlcheck.judge import Judge
 from mlcheck.profile import Profile
@@ -16,3 +16,9 @@ def test_files_are_there(
 
 def test_scripts_have_their_interpreter(scripts: Scripts, profile: Profile, judge: Judge) -> None:
     judge(files.shebangs(scripts, profile))
+
+
+def test_size_is_within_its_budget(
+    unpacked_size: int | None, sif_size: int | None, profile: Profile, judge: Judge
+) -> None:
+    judge(size.size(unpacked_size, sif_size, profile))

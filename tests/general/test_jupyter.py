@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 from mlcheck.checks import jupyterlab as lab
-from mlcheck.checks import kernels
-from mlcheck.facts import JupyterServer, KernelLists, KernelRuns, Shells, Speech
+from mlcheck.checks import kernel_cells, kernels, run_server
+from mlcheck.facts import (
+    JupyterServer,
+    KernelLists,
+    KernelRuns,
+    KernelSessions,
+    Shells,
+    Speech,
+)
 from mlcheck.judge import Judge
 from mlcheck.profile import Profile
 
@@ -59,3 +66,27 @@ def test_jupyterlab_opens_terminals(
 
 def test_jupyter_wrappers_speak(speech: Speech, profile: Profile, judge: Judge) -> None:
     judge(lab.wrappers(speech, profile))
+
+
+def test_cells_print_what_they_must(
+    kernel_sessions: KernelSessions, kernel_runs: KernelRuns, profile: Profile, judge: Judge
+) -> None:
+    judge(kernel_cells.cells(kernel_sessions, kernel_runs, profile))
+
+
+def test_cells_know_the_setup_file(
+    kernel_sessions: KernelSessions, kernel_runs: KernelRuns, profile: Profile, judge: Judge
+) -> None:
+    judge(kernel_cells.setup(kernel_sessions, kernel_runs, profile))
+
+
+def test_run_prints_the_address_of_a_server(
+    server_run: JupyterServer | None, profile: Profile, judge: Judge
+) -> None:
+    judge(run_server.url(server_run, profile))
+
+
+def test_run_server_wants_its_token(
+    server_run: JupyterServer | None, profile: Profile, judge: Judge
+) -> None:
+    judge(run_server.token(server_run, profile))

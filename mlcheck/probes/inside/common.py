@@ -16,15 +16,24 @@ from typing import Any, Dict, Sequence
 Json = Dict[str, Any]
 """A request, an answer, or a part of one."""
 
-KERNEL_SAYS = """\
-import importlib.util as _u, json as _j, os as _o, sys as _s
+# pkgutil has found modules since Python 2, until 3.13.
+_PYTHON_SAYS = """\
+import json as _j, os as _o, sys as _s
+try:
+    from importlib.util import find_spec as _find
+except ImportError:
+    from pkgutil import find_loader as _find
 def _there(name):
-    spec = _u.find_spec(name)
-    return spec.origin if spec else None
-print(TOKEN + _j.dumps({
+    spec = _find(name)
+    return getattr(spec, "origin", name) if spec else None
+print("TOKEN" + _j.dumps({
     "answer": A * B, "executable": _s.executable, "prefix": _s.prefix,
     "usersite": _there("mlcheck_marker_user"), "pythonpath": _there("mlcheck_marker_path"),
 }))
+"""
+_CPP_SAYS = """\
+#include <iostream>
+std::cout << "TOKEN{\\"answer\\": " << ALL * BLL << "}" << std::endl;
 """
 
 
@@ -51,10 +60,12 @@ def in_words(error: BaseException) -> str:
     return type(error).__name__ + (": " + said[0] if said else "")
 
 
-def question(request: Json) -> str:
+def question(request: Json, language: str = "python") -> str:
     """Code for a kernel; `understood` reads what it prints."""
-    product = f"{request['a']:d} * {request['b']:d}"
-    return KERNEL_SAYS.replace("TOKEN", repr(request["token"])).replace("A * B", product)
+    code = _CPP_SAYS if language.lower() == "c++" else _PYTHON_SAYS
+    code = code.replace("TOKEN", request["token"])
+    left, right = (f"{request[key]:d}" for key in "ab")
+    return code.replace("ALL * BLL", f"{left}LL * {right}LL").replace("A * B", f"{left} * {right}")
 
 
 def understood(said: str, request: Json) -> Json:

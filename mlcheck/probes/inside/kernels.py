@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import IO, Any, Mapping, Sequence
+from typing import IO, Any, Awaitable, Callable, Mapping, Sequence
 
 from mlcheck.probes.inside.common import (
     Json,
@@ -26,15 +26,17 @@ from mlcheck.probes.inside.common import (
 async def kernels(request: Json, top: str) -> Json:
     """Start each kernel in a plain container, and with all its hazards around it.
 
-    Takes: kernels (list of name, hazards, programs), a, b (numbers to multiply), limit_s.
+    Takes: kernels (list of name, language, hazards, programs), a, b (numbers to multiply),
+    limit_s.
     Where all hazards together harm a kernel, each is tried alone.
     """
 
     async def both(kernel: Json) -> list[Json]:
         name, hazards = kernel["name"], kernel["hazards"]
-        plain, host = await asyncio.gather(once(kernel, []), once(kernel, hazards))
+        around = [[], hazards] if hazards else [[]]
+        plain, *rest = await asyncio.gather(*[once(kernel, each) for each in around])
         runs = [plain]
-        if plain["error"] is None:
+        for host in rest if plain["error"] is None else []:
             runs.append(host)
             if host["error"] is not None or host["prefix"] != plain["prefix"]:
                 runs += await asyncio.gather(*[once(kernel, [one]) for one in hazards])
@@ -43,13 +45,26 @@ async def kernels(request: Json, top: str) -> Json:
     async def once(kernel: Json, hazards: list[str]) -> Json:
         place = tempfile.mkdtemp(dir=top)
         env = surroundings(place, hazards, kernel["programs"])
-        return dict(await run_kernel(kernel["name"], env, place, request), hazards=hazards)
+        code = question(request, kernel["language"])
+
+        async def ask(client: Any) -> Json:
+            return understood(await said(client, code), request)
+
+        run = await run_kernel(kernel["name"], env, place, request["limit_s"], ask)
+        return dict(run, hazards=hazards)
 
     found = await asyncio.gather(*[both(kernel) for kernel in request["kernels"]])
     return {"runs": [run for runs in found for run in runs]}
 
 
-async def run_kernel(name: str, env: Mapping[str, str], place: str, request: Json) -> Json:
+Ask = Callable[[Any], Awaitable[Json]]
+"""Asks a kernel, through its client."""
+
+
+async def run_kernel(
+    name: str, env: Mapping[str, str], place: str, limit_s: float, ask: Ask
+) -> Json:
+    """Start a kernel, ask it and end it."""
     from jupyter_client.manager import AsyncKernelManager
 
     began = time.monotonic()
@@ -62,10 +77,10 @@ async def run_kernel(name: str, env: Mapping[str, str], place: str, request: Jso
     answer: Json = {"error": None}
     with open(log, "wb") as stream:
         try:
-            work = start_and_ask(manager, env, place, stream, request)
-            answer.update(await asyncio.wait_for(work, request["limit_s"]))
+            work = start_and_ask(manager, env, place, stream, ask)
+            answer.update(await asyncio.wait_for(work, limit_s))
         except asyncio.TimeoutError:
-            answer["error"] = f"did not answer in {request['limit_s']:.0f} s"
+            answer["error"] = f"did not answer in {limit_s:.0f} s"
         except Exception as error:
             answer["error"] = in_words(error)
         with contextlib.suppress(Exception):
@@ -76,28 +91,37 @@ async def run_kernel(name: str, env: Mapping[str, str], place: str, request: Jso
 
 
 async def start_and_ask(
-    manager: Any, env: Mapping[str, str], place: str, stream: IO[bytes], request: Json
+    manager: Any, env: Mapping[str, str], place: str, stream: IO[bytes], ask: Ask
 ) -> Json:
     await manager.start_kernel(env=env, cwd=place, stdout=stream, stderr=stream)
     client = manager.client()
     client.start_channels()
-    said: list[str] = []
+    try:
+        # The caller ends it sooner.
+        await client.wait_for_ready(timeout=3600)
+        return await ask(client)
+    finally:
+        client.stop_channels()
+
+
+async def said(client: Any, code: str) -> str:
+    """What a kernel prints on its standard output while it runs some code."""
+    parts: list[str] = []
+    errors: list[str] = []
 
     def listen(message: Json) -> None:
         kind, content = message["msg_type"], message["content"]
-        if kind == "stream":
-            said.append(content["text"])
+        if kind == "stream" and content["name"] == "stdout":
+            parts.append(content["text"])
         elif kind == "error":
-            raise RuntimeError(f"{content['ename']}: {content['evalue']}")
+            errors.append(f"{content['ename']}: {content['evalue']}")
 
-    try:
-        await client.wait_for_ready(timeout=request["limit_s"])
-        await client.execute_interactive(
-            question(request), store_history=False, allow_stdin=False, output_hook=listen
-        )
-    finally:
-        client.stop_channels()
-    return understood("".join(said), request)
+    await client.execute_interactive(
+        code, store_history=False, allow_stdin=False, output_hook=listen
+    )
+    if errors:
+        raise RuntimeError(errors[0])
+    return "".join(parts)
 
 
 def user_home(top: str) -> str:

@@ -1,8 +1,7 @@
 """What is run inside an image: one request, one answer.
 
-Its one argument is the request: `do` ("kernels", "lists", "server" or "start"), `token` and what
-the function of that name takes. The answer is one line on the standard output: the token and a
-JSON object.
+Its one argument is the request: `do` (the name of a function), `token` and what that function
+takes. The answer is one line on the standard output: the token and a JSON object.
 """
 
 from __future__ import annotations
@@ -16,10 +15,14 @@ import shutil
 import sys
 import tempfile
 
+from mlcheck.probes.inside.cells import cells
 from mlcheck.probes.inside.common import Json, end_children, in_words
 from mlcheck.probes.inside.kernels import kernels, lists
+from mlcheck.probes.inside.printed import printed
 from mlcheck.probes.inside.server import server
 from mlcheck.probes.inside.start import start
+
+_WORK = {fn.__name__: fn for fn in (cells, kernels, lists, printed, server, start)}
 
 
 def main() -> None:
@@ -34,8 +37,7 @@ def main() -> None:
     os.environ.update(HOME=f"{top}/own", TMPDIR=top, JUPYTER_RUNTIME_DIR=f"{top}/runtime")
     answer: Json
     try:
-        work = {"kernels": kernels, "lists": lists, "server": server, "start": start}[request["do"]]
-        answer = asyncio.run(work(request, top))
+        answer = asyncio.run(_WORK[request["do"]](request, top))
     except Exception as error:
         answer = {"trouble": in_words(error)}
     end_children()

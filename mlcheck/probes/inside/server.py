@@ -152,7 +152,12 @@ class Client:
 
         headers = {"Authorization": "token " + self.request["secret"]}
         url = f"ws://{self.where}{self.base}{path}"
-        return await websocket_connect(HTTPRequest(url, headers=headers, connect_timeout=20))
+        # The server answers when the kernel has started; tornado's own limit is 20 s.
+        limit_s = self.request["limit_s"] / 2
+        request = HTTPRequest(
+            url, headers=headers, connect_timeout=limit_s, request_timeout=limit_s
+        )
+        return await websocket_connect(request)
 
 
 async def api_kernel(client: Client) -> str | None:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from mlcheck.errors import UsageError
 from mlcheck.reference.defects import (
+    atlas,
     elves,
     files,
     gpus,
@@ -30,7 +31,8 @@ DEFECTS: Mapping[str, Defect] = MappingProxyType(
     dict(
         sorted(
             (
-                elves.DEFECTS
+                atlas.DEFECTS
+                | elves.DEFECTS
                 | files.DEFECTS
                 | gpus.DEFECTS
                 | integrity.DEFECTS

@@ -1,0 +1,42 @@
+"""How large the image is."""
+
+from __future__ import annotations
+
+from mlcheck.checks.layers import in_bytes
+from mlcheck.profile import Profile
+from mlcheck.verdict import Finding, Rule, Verdict
+
+SIZE = Rule(
+    "image-size",
+    "The image is no larger than its profile allows.",
+    "Leave out what the image need not have (caches of package managers, tests, debugging "
+    "symbols), or raise the budget with a reason.",
+)
+
+
+def size(unpacked: int | None, file: int | None, profile: Profile) -> Verdict:
+    """The budgets of `size`.
+
+    Args:
+        unpacked: bytes of all its files; None: not asked for.
+        file: bytes of the SIF file; None: it is none.
+    """
+    budget = profile.expect.size
+    if budget is None:
+        return SIZE.skipped("the profile sets no budget")
+    findings, notes, compared = [], [], 0
+    for key, allowed, found in (
+        ("unpacked", budget.unpacked, unpacked),
+        ("file", budget.file, file),
+    ):
+        if allowed is None or found is None:
+            continue
+        compared += 1
+        notes.append(f"{key}: {found / 10**6:.0f} MB of {allowed}")
+        if found > in_bytes(allowed):
+            source = profile.source("size", key)
+            words = f"{found / 10**6:.0f} MB"
+            findings.append(Finding(key, words, f"at most {allowed}", source))
+    if not compared:
+        return SIZE.skipped("the profile sets a budget for a SIF file alone")
+    return SIZE.judged(compared, findings, notes)

@@ -1,0 +1,1 @@
+"""Stand-in for ROOT's package for notebooks."""  # noqa: N999
