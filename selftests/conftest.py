@@ -45,6 +45,11 @@ def _nothing_kept() -> Iterator[None]:
         yield
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: begun last, one of them would keep one worker busy alone."""
+    items.sort(key=lambda item: not item.nodeid.startswith("selftests/test_defects_on_engines"))
+
+
 @functools.cache
 def _unusable(engine: str) -> str | None:
     return opening.engine(engine).unusable()
