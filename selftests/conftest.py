@@ -54,6 +54,16 @@ def _without_hypothesis() -> Iterator[None]:
         yield
 
 
+LONGEST = ("defects_on_engines", "serving_on_engines", "atlas_jupyter", "compare")
+"""The files whose tests take minutes each."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: begun last, one of them would keep one worker busy alone."""
+    files = {f"test_{name}.py" for name in LONGEST}
+    items.sort(key=lambda item: item.path.name not in files)
+
+
 @functools.cache
 def _unusable(engine: str) -> str | None:
     return opening.engine(engine).unusable()

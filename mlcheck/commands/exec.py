@@ -33,7 +33,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _run(arguments: argparse.Namespace) -> int:
     start = Start(binds=binds.parse_all(arguments.bind))
-    with common.opened(arguments, start) as image:
+    with common.opened(arguments, start=start) as image:
         stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
         done = image.run(arguments.argv, limit_s=arguments.limit, stdin=stdin)
     sys.stdout.buffer.write(done.stdout)
