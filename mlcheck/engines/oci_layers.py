@@ -37,6 +37,7 @@ from mlcheck.engines.oci_documents import (
 )
 from mlcheck.engines.oci_files import PLAIN, chunks
 from mlcheck.engines.oci_pull import SILENCE_LIMIT_S
+from mlcheck.engines.oci_stored import directories
 from mlcheck.engines.tar_headers import BLOCK, BrokenArchive
 from mlcheck.engines.tar_stream import TarStream
 from mlcheck.errors import EngineError, ProbeError
@@ -89,14 +90,11 @@ class OciLayers:
 def stored(image: Mapping[str, Any]) -> list[Layer] | None:
     """The layers from the directories of which the engine's description of an image tells; None
     where they cannot be read."""
-    driver = image.get("GraphDriver") or {}
-    data = driver.get("Data") or {}
     digests = (image.get("RootFS") or {}).get("Layers") or ()
-    lower = str(data.get("LowerDir") or "")
-    # From the top to the bottom. The store's own names have no colon.
-    paths = [str(data.get("UpperDir") or ""), *filter(None, lower.split(":"))][::-1]
+    lower, upper = directories(image)
+    paths = [*upper, *lower][::-1]
     if (
-        driver.get("Name") not in _DRIVERS
+        (image.get("GraphDriver") or {}).get("Name") not in _DRIVERS
         or len(paths) != len(digests)
         or os.geteuid() != 0  # whoever is not root sees neither trusted attributes nor all files
         or not all(path.startswith("/") for path in paths)

@@ -16,6 +16,15 @@ from mlcheck.errors import ProbeError
 from mlcheck.rootfs import DirectoryRootFS, StoredLayer
 
 
+def directories(of: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Where the store has an image's layers, or what is below a container: LowerDir, the uppermost
+    first, and UpperDir."""
+    data = (of.get("GraphDriver") or {}).get("Data") or {}
+    found = (str(data.get(name) or "") for name in ("LowerDir", "UpperDir"))
+    lower, upper = (text.split(":") if text else [] for text in found)
+    return lower, upper
+
+
 def stored_layers(
     image: Mapping[str, Any], container: Mapping[str, Any], *, names_tell: bool
 ) -> tuple[StoredLayer, ...]:
@@ -27,31 +36,23 @@ def stored_layers(
             after those that the engine has found itself.
     """
     digests = [str(digest) for digest in (image.get("RootFS") or {}).get("Layers") or ()]
-    lower, upper = _directories(image)
+    lower, upper = directories(image)
     from_top = [*upper, *lower]
-    below_container = _directories(container)[0]
+    below_container = directories(container)[0]
     # Docker puts a layer of its own over them (/etc/hosts, /dev).
     if len(digests) != len(from_top) or below_container[-len(from_top) :] != from_top:
         return ()
-    directories = from_top[::-1]
-    if names_tell and [Path(path).parent.name for path in directories] != _names(digests):
+    paths = from_top[::-1]
+    if names_tell and [Path(path).parent.name for path in paths] != _names(digests):
         return ()
     try:
         # With several file systems, overlayfs shows numbers of its own.
-        found = [DirectoryRootFS(Path(path)) for path in directories]
+        found = [DirectoryRootFS(Path(path)) for path in paths]
         if len({os.fstat(rootfs.fileno()).st_dev for rootfs in found}) != 1:
             return ()
     except (OSError, ProbeError):
         return ()
     return tuple(StoredLayer(*one) for one in zip(digests, found, strict=True))
-
-
-def _directories(of: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """LowerDir, the uppermost first, and UpperDir."""
-    data = (of.get("GraphDriver") or {}).get("Data") or {}
-    found = (str(data.get(name) or "") for name in ("LowerDir", "UpperDir"))
-    lower, upper = (text.split(":") if text else [] for text in found)
-    return lower, upper
 
 
 def _names(digests: Sequence[str]) -> list[str]:
