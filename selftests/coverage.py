@@ -1,4 +1,4 @@
-"""docs/coverage.md: the contract of the ML-Containers images, and what covers it.
+"""docs/coverage.md: what the families of images promise, and what covers it.
 
 `python -m selftests.coverage` writes it from contract.toml and the catalogue of defects;
 test_coverage.py holds it true.
@@ -18,11 +18,14 @@ PAGE = ROOT / "docs" / "coverage.md"
 _HEAD = """\
 # What is covered
 
-Every property that the ML-Containers images promise, the checks that cover it, and the planted
-fault by which each check is proven: `mlcheck reference defects` lists the faults, `make demo
-DEFECT=NAME` plants one. What a planted fault cannot show is shown by a self-test, named here. No
-image of upstream's could be had while this was written, nor a GPU, nor CVMFS: the last column says
-what that leaves untried. Written by `python -m selftests.coverage`.
+Every property that the images promise, the checks that cover it, and the planted fault by which
+each check is proven: `mlcheck reference defects` lists the faults, `make demo DEFECT=NAME` plants
+one. What a planted fault cannot show is shown by a self-test, named here. No image of upstream's
+could be had while this was written, nor a GPU, nor CVMFS: the last column says what that leaves
+untried. Written by `python -m selftests.coverage`.
+
+The ML-Containers come first; the other families, and what is said of every image's layers, have
+tables of their own below.
 """
 
 

@@ -45,7 +45,9 @@ def test_the_same_verdicts_on_every_engine(
     found = judge(own_list, tmp_path / "report.json", f"--image={image}", *options)
     outcomes = by_outcome(found)
     assert outcomes.keys() == {"passed", "skipped"}, outcomes
-    assert outcomes["passed"] == FEW[NAME]
+    # Of layers, a profile without budgets lets secrets be judged alone.
+    here = set() if engine == "apptainer" else {"layers-secrets"}
+    assert outcomes["passed"] == FEW[NAME] | here
 
 
 @pytest.mark.engine("apptainer")

@@ -77,6 +77,10 @@ def constant(value: object) -> _Eager:
     return _Eager(value, _place())
 
 
+def reduce_sum(tensor: Tensor) -> _Eager:
+    return _Eager(tensor.data.sum(), _place())
+
+
 def matmul(a: Tensor, b: Tensor) -> _Eager:
     return _Eager(a.data @ b.data, _place())
 
