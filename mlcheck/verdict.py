@@ -86,6 +86,11 @@ class Verdict:
         return "skipped" if self.not_applicable is not None else "passed"
 
 
+SILENCE = "the profile "
+"""How the reason for a skip begins that is nothing to wonder about: the image promises no such
+thing. Others are shown one by one at the end of a run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A check's name, rule and remedy, written once, from which its verdicts are made."""
@@ -104,7 +109,11 @@ class Rule:
         return Verdict(self.check, self.rule, self.remedy, found, tuple(notes), checked)
 
     def skipped(self, reason: str) -> Verdict:
-        """A verdict for an image to which the rule does not apply."""
+        """A verdict for an image to which the rule does not apply.
+
+        Args:
+            reason: begins with SILENCE if the profile has no such expectation.
+        """
         return Verdict(self.check, self.rule, self.remedy, not_applicable=reason)
 
     def not_judged(self, trouble: str, remedy: str) -> Verdict:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from mlcheck.report.model import ImageModel, Outcome, Report, ResultModel
+from mlcheck.verdict import SILENCE
 
 
 def write(terminal: pytest.TerminalReporter, report: Report) -> None:
@@ -59,8 +60,15 @@ def _write_image(
     for waiver_line in image.unused_waivers:
         terminal.write("  note    ", yellow=True)
         terminal.write(f"{waiver_line}: this waiver fits no finding any more, take it out\n")
+    silent = 0
     for message, tests in _grouped(results, "skipped"):
-        terminal.write(f"  skipped {message}   [{tests}]\n")
+        if message.startswith(SILENCE):
+            silent += sum(result.message == message for result in results)
+        else:
+            terminal.write(f"  skipped {message}   [{tests}]\n")
+    if silent:
+        checks = "one check" if silent == 1 else f"{silent} checks"
+        terminal.write(f"  skipped {checks} of what the profile does not promise   [-rs: why]\n")
 
 
 _ORDER: tuple[Outcome, ...] = ("failed", "error", "passed", "waived", "skipped")
