@@ -41,7 +41,7 @@ ONE_OF = (
     {name for name in DEFECTS if name.startswith(("entrypoint-", "banner-"))},
     {name for name in DEFECTS if name.startswith("kernel-")},
     {name for name in DEFECTS if name.startswith("rpath")},
-    {name for name in DEFECTS if name.startswith("conda-file-")},
+    {name for name in DEFECTS if name.startswith(("conda-file-", "private-"))},
     {name for name in DEFECTS if name.startswith(("depends-", "requirement-"))} | _SNEAKY,
     {name for name in DEFECTS if name.startswith("newenv-archive-")} | _LINKED,
 )
