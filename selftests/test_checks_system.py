@@ -290,6 +290,16 @@ def test_a_kernel_that_deviates(change: dict[str, Any]) -> None:
     assert kernelspecs.promised(kernels(changed), KERNELS).outcome == "passed"
 
 
+@pytest.mark.parametrize(("argv0", "subject"), [("python", []), ("python2", ["python3"])])
+def test_a_python_that_is_jupyters_own(argv0: str, subject: list[str]) -> None:
+    """In a Debian with JupyterLab no program is called `python`, and Jupyter needs none."""
+    profile = Profile.of(
+        {"kernelspecs": {"generation": "g", "generations": {"g": {"python3": {}}}}}
+    )
+    spec = replace(SPEC, argv=(argv0, *SPEC.argv[1:]), argv0=None)
+    assert subjects(kernelspecs.argv(kernels(spec), profile)) == subject
+
+
 def test_a_malformed_kernel_fails_one_check_only() -> None:
     problem = Problem(f"{SPEC.path}:3", "is no JSON")
     broken = replace(kernels(), problems=(problem,))

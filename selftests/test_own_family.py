@@ -41,7 +41,7 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.rmtree(root / "usr/local")
     (root / "opt/conda").rename(root / "usr/local")
     kernel = "/usr/local/share/jupyter/kernels/python3/kernel.json"
-    tree.replace(root, kernel, "/opt/conda/bin/python", "python3")
+    tree.replace(root, kernel, "/opt/conda/bin/python", "python")  # as ipykernel writes it
     tree.write(root, "/usr/lib/os-release", 'ID=debian\nVERSION_ID="12"\n')
     tree.write(root, "/var/lib/dpkg/status", STATUS)
     return root

@@ -56,7 +56,7 @@ def setup(fact: KernelSessions, runs: KernelRuns, profile: Profile) -> Verdict:
     """The setup file's effect in each kernel that must source it."""
     promised = profile.expect.kernels()
     if all(kernel.setup is None for kernel in promised.values()):
-        return SETUP.skipped("no kernel of the profile sources a setup file")
+        return SETUP.skipped("the profile has no kernel that sources a setup file")
     findings: list[Finding] = []
     compared = 0
     for session in _started(fact, runs):

@@ -85,6 +85,12 @@ def argv(fact: Kernelspecs, profile: Profile) -> Verdict:
     return ARGV.judged(compared, findings)
 
 
+_OWN_PYTHON = ("python", "python3")
+"""Jupyter starts the Python that it runs on itself in place of these (`format_kernel_cmd` in
+https://github.com/jupyter/jupyter_client/blob/main/jupyter_client/manager.py). A Debian with
+JupyterLab has no `python`, which the kernel.json of ipykernel names."""
+
+
 def _deviations(spec: Kernelspec, expected: Promised, profile: Profile) -> list[Finding]:
     where = ("kernelspecs", "generations", _generation(profile), spec.name)
     show = ShowFile("cat", spec.path)
@@ -107,7 +113,8 @@ def _deviations(spec: Kernelspec, expected: Promised, profile: Profile) -> list[
             text = f"metadata.{key}: {actual!r}"
             source = profile.source(*where, "metadata", key)
             findings.append(Finding(spec.name, text, repr(value), source, show))
-    if spec.argv0 is None and (expected.argv is None or spec.argv[0] == expected.argv[0]):
+    as_promised = expected.argv is None or spec.argv[0] == expected.argv[0]
+    if spec.argv0 is None and as_promised and spec.argv[0] not in _OWN_PYTHON:
         text = f"{spec.argv[0]} is not on the image's PATH"
         findings.append(Finding(spec.name, text, "a program", profile.source(*where), show))
     return findings

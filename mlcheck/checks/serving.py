@@ -164,6 +164,8 @@ def starts(fact: Started, config: Environment, profile: Profile) -> Verdict:
 
 def any_user(fact: Started | None, profile: Profile) -> Verdict:
     """The same under a number that no account has."""
+    if profile.expect.server is None:
+        return ANY_USER.skipped("the profile promises no server")
     if fact is None:
         return ANY_USER.skipped(
             "this engine starts every image as the user who runs it: docker and podman choose one"
