@@ -241,6 +241,7 @@ class Standin:
     digest: str | None
     environment: Environment = Environment({}, None, None, "", "", None, None, "")  # noqa: RUF009
     notes: tuple[str, ...] = ()
+    layers: None = None
 
 
 def key(text: str, engine: str, digest: str | None, rootfs: object = None) -> str | None:
