@@ -155,7 +155,7 @@ def test_an_engine_that_cannot_start_is_an_error_and_no_failure(suite: Suite) ->
     ("image", "words"),
     [
         ("./no-such-directory:v1", "there is no directory"),
-        ("/dev", "mini, ml-base"),
+        ("/dev", "mini, minimal-notebook"),
         ("BAD NAME", "is no image reference"),
         ("oci-archive:/nowhere/mini:v9", "there is no /nowhere/mini:v9"),
         ("./mini.sif", "there is no ./mini.sif"),
