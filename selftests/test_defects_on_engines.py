@@ -44,6 +44,7 @@ ONE_OF = (
     {name for name in DEFECTS if name.startswith(("conda-file-", "private-"))},
     {name for name in DEFECTS if name.startswith(("depends-", "requirement-"))} | _SNEAKY,
     {name for name in DEFECTS if name.startswith("newenv-archive-")} | _LINKED,
+    {"banner-not-printed", "singularity-d-mode"},  # apptainer starts the image without its script
 )
 """Defects of which no two are planted together: they change the same file, or one leaves nothing
 for the other."""

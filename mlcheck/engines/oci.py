@@ -198,8 +198,13 @@ class OpenOci:
             exposed=tuple(sorted(config.get("ExposedPorts") or ())),
             labels=dict(config.get("Labels") or {}),
             source=f"{self.engine} image inspect {self._shown}",
-            healthcheck=tuple((config.get("Healthcheck") or {}).get("Test") or ()),
+            healthcheck=tuple(self._healthcheck.get("Test") or ()),
         )
+
+    @property
+    def _healthcheck(self) -> Mapping[str, Any]:
+        # podman tells it beside the configuration.
+        return self._config.get("Healthcheck") or self._inspected.get("Healthcheck") or {}
 
     @functools.cached_property
     def rootfs(self) -> RootFS:

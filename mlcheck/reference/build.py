@@ -64,7 +64,7 @@ MICROMAMBA = "2.1.0"
 _HERE = Path(__file__).parent
 # What changes nothing in a good image does not make the cached ones stale.
 _NOT_IN_KEY = ("defects", "cli.py", "export.py", "__init__.py")
-_PACKAGE_SOURCES = ("python.py", "system.py", "elf.py", "rootfs/kernels")
+_PACKAGE_SOURCES = ("python.py", "system.py", "elf.py", "tree.py", "rootfs/kernels")
 
 _LISTED_SYSTEM_PACKAGES = ("which", "file", "git", "bzip2")
 
@@ -258,7 +258,7 @@ class _Steps:
             add(directory, job)
             config.write_singularity(directory, self.tag, self.name)
             system.write_loader_cache(directory, job)
-            tree.tidy_modes(directory)
+            tree.tidy_modes(directory, self._packages())
             step("system, programs and kernels")
 
     @contextlib.contextmanager
