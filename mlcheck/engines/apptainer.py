@@ -283,6 +283,8 @@ class OpenApptainer:
             what, _, remedy = found.partition("\n")
             raise EngineError(what, remedy)
         options = [*found.userns, "--containall", "--no-home", "--no-eval"]
+        # A name that the image's own /etc/hosts knows: servers write their addresses with it.
+        options += ["--hostname", "localhost"]
         hidden = "bind-paths"
         if os.geteuid() == 0:
             # Root of this machine is root in its files, whatever namespace it is in.

@@ -203,8 +203,12 @@ class OpenOci:
 
     @property
     def _healthcheck(self) -> Mapping[str, Any]:
-        # podman tells it beside the configuration.
-        return self._config.get("Healthcheck") or self._inspected.get("Healthcheck") or {}
+        if not self._dialect.images_api:
+            return self._config.get("Healthcheck") or {}
+        # podman's answer to docker's API leaves it out.
+        with self.lock:
+            found = oci_images.inspect(self.client(), self._image)
+        return (found or {}).get("Healthcheck") or {}
 
     @functools.cached_property
     def rootfs(self) -> RootFS:
