@@ -146,8 +146,8 @@ def test_paths_that_the_administrator_binds_stay_out(root: Path) -> None:
     ).stdout.split()
     with opened(root) as image:
         names = sh(image, "ls /etc").split()
-    # apptainer's own, which no option turns off
-    assert set(names) == {"os-release", "resolv.conf"}
+    # apptainer's own, which no option turns off; hostname comes with --hostname
+    assert set(names) == {"hostname", "os-release", "resolv.conf"}
     assert {"hosts", "localtime"} & set(configured)
 
 
