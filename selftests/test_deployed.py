@@ -23,7 +23,7 @@ from mlcheck.reference import tree
 from mlcheck.reference.cache import clone
 from mlcheck.registry import describe
 from selftests import registry
-from selftests.test_defects import SLOW, not_promised, ROOT, by_outcome, checked_in, judge
+from selftests.test_defects import ROOT, SLOW, by_outcome, checked_in, judge, not_promised
 
 TAG = "alma9-python311"
 DIGEST = "ab" + "0123456789abcdef" * 3 + "0123456789abcd"
