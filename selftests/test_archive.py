@@ -574,9 +574,11 @@ def test_by_hand(saved: dict[str, str]) -> None:
         with opened(saved[name]) as image:
             shown = image.show_file("cat", path)
             content = image.rootfs.read(path, 64 * MIB)
-        assert (
-            subprocess.run(["sh", "-c", shown], capture_output=True, check=True).stdout == content
-        )
+        try:
+            done = subprocess.run(["sh", "-c", shown], capture_output=True, check=True)
+        finally:  # what the command leaves to the person who typed it
+            Path(f"/tmp{path}").unlink(missing_ok=True)
+        assert done.stdout == content
 
 
 def test_chosen_when_nothing_else_works(monkeypatch: pytest.MonkeyPatch) -> None:
