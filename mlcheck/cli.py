@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import errno
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -31,6 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 2 for a user's mistake (4 of `diff`, for which 1 says that
     images differ, as of pytest) and 3 for an engine's trouble."""
     argv = sys.argv[1:] if argv is None else argv
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:  # somebody closed it (>&-): nothing is there to write to
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            setattr(sys, name, open(number, "w"))  # noqa: PTH123, SIM115
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        print("mlcheck: the working directory was removed. Go to another one: cd", file=sys.stderr)
+        return 2
     arguments = _parser(argv).parse_args(argv)
     try:
         code = int(arguments.run(arguments))
@@ -43,17 +55,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mlcheck: {text.printable(str(error))}", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
+        print("mlcheck: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader (head, less) has gone; Python must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        # The machine's doing: a full disk, a directory that was removed. What was asked for is
+        # not done; where in mlcheck that was noticed helps nobody.
+        where = f"{error.filename}: " if error.filename else ""
+        if error.errno == errno.ENOSPC and not where:
+            where = "the output: "
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"mlcheck: {text.printable(where)}{error.strerror or error}.", file=sys.stderr)
+        return 3
 
 
 class _Parser(argparse.ArgumentParser):
     """One that ends with the command's own exit code for a mistake."""
 
     def error(self, message: str) -> NoReturn:
+        wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        known = re.findall(r"[\w.-]+", wrong[2]) if wrong else []
+        if wrong and (close := difflib.get_close_matches(wrong[1], known, 1)):
+            message += f". Did you mean {close[0]!r}?"
+        if message.startswith("unrecognized arguments:") and "exec" in sys.argv[1:2]:
+            message += ". What belongs to the command comes behind --, as in: -- ls -l"
         self.print_usage(sys.stderr)
         self.exit(self.get_default("mistake") or 2, f"{self.prog}: error: {message}\n")
 

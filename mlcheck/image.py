@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,7 +57,12 @@ class ImageRef:
         Raises:
             UsageError: it has none of the known forms; the message lists them.
         """
+        if any(unicodedata.category(char) in ("Cc", "Cs") for char in text):
+            # It would stand in names of tests, in reports and in the logs of CI.
+            raise _malformed(text, "it has a line break, a control character or no UTF-8 in it")
         scheme, colon, rest = text.partition(":")
+        if colon and rest.startswith("//") and scheme not in _SCHEMES:
+            raise _malformed(text, f"leave {scheme}:// out, as in {_without_scheme(rest)}")
         if colon and scheme in _SCHEMES:
             if not rest:
                 raise _malformed(text, f"nothing follows {scheme}:")
@@ -99,6 +105,12 @@ def _name_and_tag(text: str, last: str) -> tuple[str, str | None]:
     if colon and not _TAG.fullmatch(tag):
         raise _malformed(text, f"{tag!r} is no tag (letters, digits, . _ -, at most 128)")
     return name, tag or None
+
+
+def _without_scheme(rest: str) -> str:
+    """What somebody means who writes `docker://NAME`, or copies an address from a browser."""
+    name = rest.removeprefix("//")
+    return re.sub(r"^(?:hub\.docker\.com/(?:r|_|layers)/)", "", name) or "NAME:TAG"
 
 
 def _malformed(text: str, why: str) -> UsageError:

@@ -294,6 +294,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedul
     return ImageScheduling(config, log, [target.id for target in config.stash[RUN].targets])
 
 
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    """Say what to do where -k or -m left nothing to check."""
+    chosen = [f"-{o} {config.getoption(n)!r}" for o, n in (("k", "keyword"), ("m", "markexpr"))]
+    chosen = [option for option in chosen if not option.endswith("''")]
+    run = config.stash[RUN]
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and chosen and not run.results:
+        terminalreporter.write_line(
+            f"mlcheck: nothing was checked: no test fits {' '.join(chosen)}. "
+            "pytest --collect-only -q lists their names.",
+            red=True,
+        )
+
+
 def _runs_suite(config: pytest.Config) -> bool:
     """Whether this run collects tests of images at all, and not only other tests."""
     suites = [directory.resolve() for directory in config.stash[RUN].catalog.directories]

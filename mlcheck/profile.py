@@ -183,8 +183,14 @@ class Document:
     def read(cls, name: str, file: Path) -> Document:
         try:
             text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{file}: cannot be read: {error}.") from None
+        except OSError as error:
+            raise UsageError(f"{_shown(file)}: cannot be read: {error.strerror}.") from None
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise UsageError(
+                f"{_shown(file)}:{number}: this is not TOML: it is not encoded as UTF-8.",
+                "Save the file as UTF-8.",
+            ) from None
         try:
             data = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -366,8 +372,18 @@ def _explain(
     elif error["type"] == "missing":
         what = f"this key is missing. Allowed here: {', '.join(_allowed(path[:-1]))}."
     else:
-        what = f"{error['msg']}. Found: {error['input']!r}."
+        what = f"{_in_words_of_toml(error['msg'])}. Found: {error['input']!r}."
     return f"{_shown(file)}:{line}: {key}: {what}"
+
+
+_WORDS = {"tuple": "list", "dictionary": "table", "date or datetime": "date such as 2027-06-30"}
+"""Python's words for what TOML calls otherwise."""
+
+
+def _in_words_of_toml(message: str) -> str:
+    for theirs, ours in _WORDS.items():
+        message = message.replace(f"a valid {theirs}", f"a valid {ours}")
+    return message
 
 
 def _allowed(path: KeyPath) -> list[str]:

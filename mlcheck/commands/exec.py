@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 
 from mlcheck.commands import common
@@ -26,9 +27,19 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         metavar="DIR:TARGET",
         help="a directory of this machine that the command sees at TARGET, read-only; repeatable",
     )
-    execute.add_argument("--limit", type=float, default=600.0, metavar="SECONDS")
+    execute.add_argument("--limit", type=_seconds, default=600.0, metavar="SECONDS")
     execute.add_argument("argv", nargs="+", metavar="ARG")
     execute.set_defaults(run=_run)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise ValueError(text)
+    return seconds
+
+
+_seconds.__name__ = "number of seconds"  # as argparse's message calls it
 
 
 def _run(arguments: argparse.Namespace) -> int:

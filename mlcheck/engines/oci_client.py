@@ -344,8 +344,14 @@ def _unreachable(dialect: Dialect, host: str, error: OSError) -> NoReturn:
             f"{dialect.label}: this user may not open {host}: {error.strerror}.",
             dialect.forbidden,
         ) from None
+    remedy = dialect.stopped
+    if os.environ.get(dialect.host_variable) and dialect.host_variable not in remedy:
+        remedy = (
+            f"{dialect.host_variable} says so: correct it (unix:///PATH or tcp://HOST:PORT), or "
+            f"unset it. {remedy}"
+        )
     raise EngineError(
-        f"{dialect.label}: nothing answers at {host}: {error.strerror or error}.", dialect.stopped
+        f"{dialect.label}: nothing answers at {host}: {error.strerror or error}.", remedy
     ) from None
 
 

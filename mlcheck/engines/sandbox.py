@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import shlex
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from mlcheck.engines.base import (
     Progress,
     PullPolicy,
     Start,
+    Unreadable,
     closed,
     silent,
 )
@@ -38,7 +40,7 @@ from mlcheck.engines.sandbox_process import SandboxProcess, launcher
 from mlcheck.engines.sandbox_server import DEFAULT_PATH
 from mlcheck.engines.singularity_d import DIRECTORY as SINGULARITY_D
 from mlcheck.engines.singularity_d import read_environment
-from mlcheck.errors import EngineError, UsageError
+from mlcheck.errors import EngineError, ProbeError, UsageError
 from mlcheck.facts import Environment
 from mlcheck.image import ImageRef
 from mlcheck.rootfs import DirectoryRootFS
@@ -141,7 +143,27 @@ class OpenDirectory:
         if self._start.network:
             variables |= proxies()
         variables |= env or {}
-        return self._started().run(argv, variables, cwd, stdin, limit_s, output_limit)
+        done = self._started().run(argv, variables, cwd, stdin, limit_s, output_limit)
+        if done.exit_code == _CANNOT_EXECUTE and b"Exec format error" in done.stderr:
+            self._check_machine()
+        return done
+
+    def _check_machine(self) -> None:
+        """Tell an image for another kind of machine from one in which a program is damaged."""
+        try:
+            with self.rootfs.open("/bin/sh") as file:
+                theirs = _elf_machine(file.read(20))
+        except (Unreadable, ProbeError):
+            return
+        with Path("/proc/self/exe").open("rb") as file:
+            ours = _elf_machine(file.read(20))
+        if theirs not in (None, ours):
+            kind = _MACHINES.get(theirs or 0, f"of ELF's number {theirs}")
+            raise EngineError(
+                f"{self.ref.text} is an image for {kind} (its /bin/sh is), and this machine is "
+                f"{platform.machine()}: nothing in it can run here.",
+                "Judge it on such a machine, or register qemu-user for it (binfmt_misc).",
+            )
 
     def start(
         self,
@@ -205,6 +227,19 @@ class OpenDirectory:
                     binds=[(bind.source, bind.target) for bind in bound],
                 )
             return self._process
+
+
+_CANNOT_EXECUTE = 126
+_MACHINES = {3: "i386", 21: "ppc64le", 22: "s390x", 40: "arm", 62: "x86_64", 183: "aarch64"}
+_MACHINES |= {243: "riscv64"}
+"""By ELF's e_machine: https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html"""
+
+
+def _elf_machine(head: bytes) -> int | None:
+    """For which kind of machine an ELF file is; None: it is none."""
+    if len(head) < 20 or not head.startswith(b"\x7fELF"):
+        return None
+    return int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
 
 
 def check_directory(ref: ImageRef) -> Path:

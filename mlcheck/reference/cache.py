@@ -96,7 +96,7 @@ class Layer:
 def layers() -> list[Layer]:
     """What the cache has, the last used first. Nothing is counted: it has very many files."""
     found = []
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for entry in cache_root().iterdir():
             if _KEY.fullmatch(entry.name):
                 used = datetime.datetime.fromtimestamp(entry.stat().st_mtime, datetime.UTC)

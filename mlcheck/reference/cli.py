@@ -57,6 +57,8 @@ def _build(arguments: argparse.Namespace) -> int:
             f"--format {arguments.format} writes a file, and no --output says where.",
             f"Add for example --output {name}.tar",
         )
+    if arguments.output is not None and arguments.format == "dir":
+        export.check_new(arguments.output)  # before minutes of building
     layered = [
         defect
         for defect in (find(given, name) for given in sorted(set(arguments.defect)))

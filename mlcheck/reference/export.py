@@ -99,6 +99,16 @@ def _add_layer(layer: AddedLayer, archive: tarfile.TarFile) -> None:
             archive.addfile(entry, content)
 
 
+def check_new(target: Path) -> None:
+    """See that a directory can be made at `target`.
+
+    Raises:
+        UsageError: something is there.
+    """
+    if os.path.lexists(target):
+        raise UsageError(f"{target} exists already.", "Name a directory that does not.")
+
+
 def export_directory(directory: Path, target: Path) -> None:
     """Write a copy that shares no file with the cache, and may be changed.
 
@@ -106,8 +116,7 @@ def export_directory(directory: Path, target: Path) -> None:
         UsageError: `target` exists.
         EngineError: it could not be written; nothing is left.
     """
-    if os.path.lexists(target):
-        raise UsageError(f"{target} exists already.", "Name a directory that does not.")
+    check_new(target)
     with _failure_explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
