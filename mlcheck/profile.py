@@ -186,7 +186,7 @@ class Document:
         except OSError as error:
             raise UsageError(f"{_shown(file)}: cannot be read: {error.strerror}.") from None
         except UnicodeDecodeError as error:
-            line = error.object.count(b"\n", 0, error.start) + 1
+            number = error.object.count(b"\n", 0, error.start) + 1
             raise UsageError(
                 f"{_shown(file)}:{number}: this is not TOML: it is not encoded as UTF-8.",
                 "Save the file as UTF-8.",
