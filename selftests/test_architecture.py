@@ -45,7 +45,7 @@ ALLOWED = {
 GLUE = {"plugin", "run", "judge", "spreading", "fixtures", "fixtures_static", "fixtures_at_work"}
 GLUE |= {"fixtures_parity"}
 GLUE |= {"fixtures_serving"}
-GLUE |= {"cli", "commands", "schemas", "side_by_side", "__init__"}
+GLUE |= {"checking", "cli", "commands", "schemas", "side_by_side", "__init__"}
 
 
 def modules() -> list[tuple[str, Path]]:
@@ -99,6 +99,8 @@ def test_imports_go_one_way(name: str, file: Path) -> None:
         (
             "pytest",
             {
+                "checking",
+                "commands.check",
                 "plugin",
                 "run",
                 "judge",
@@ -116,6 +118,7 @@ def test_imports_go_one_way(name: str, file: Path) -> None:
         ("docker", {"engines"}),
         ("xdist", {"plugin", "spreading"}),
         ("tree_sitter", {"toml_lines"}),
+        ("shtab", {"commands.completion"}),
     ],
 )
 def test_a_library_is_used_in_one_place(library: str, only: set[str]) -> None:
