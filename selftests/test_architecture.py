@@ -95,7 +95,10 @@ def test_imports_go_one_way(name: str, file: Path) -> None:
             {"engines", "gpu", "kept.tree", "reference.cache", "probes.inside"}
             | {"probes.lief_client"},
         ),
-        ("pydantic", {"expectations", "profile", "report.model", "report.reading", "kept.fact_json"}),
+        (
+            "pydantic",
+            {"expectations", "profile", "report.model", "report.reading", "kept.fact_json"},
+        ),
         (
             "pytest",
             {

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from importlib import resources
+from typing import Any
 
 from mlcheck.checks.layers import instruction, shown
 from mlcheck.report import overview, text
 from mlcheck.report.model import LayerModel, Outcome, Report, ResultModel
-from mlcheck.report.overview import ImageOverview, Row
+from mlcheck.report.overview import Colour, ImageOverview, Row
 
 _FEW = 3
 """So many images stand side by side with their names written across."""
@@ -33,6 +35,7 @@ _SIGNS: dict[Outcome, str] = {
     "passed": "✓",
     "skipped": "–",  # noqa: RUF001 - as long as the others are wide
 }
+_VERDICTS: dict[Colour, str] = {"red": "✕", "yellow": "!", "green": "✓"}
 _MEANINGS: dict[Outcome, str] = {
     "failed": "does not conform",
     "error": "could not be judged",
@@ -57,8 +60,9 @@ _WORDS = {
 
 def page(report: Report) -> str:
     """The text of the HTML file."""
-    style, script = _file("page.css"), _file("page.js")
     found = overview.images(report)
+    style = f":root {{ --images: {len(found)}; }}\n{_file('page.css')}"
+    script = _file("page.js")
     rows = overview.rows(report)
     root = ET.Element("html", lang="en")
     head = ET.SubElement(root, "head")
@@ -81,7 +85,7 @@ def page(report: Report) -> str:
     dialog = ET.SubElement(body, "dialog", {"id": "details", "aria-labelledby": "details-title"})
     _add(dialog, "div", id="details-content")
     data = ET.SubElement(body, "script", type="application/json", id="report")
-    data.text = _inert(report.model_dump_json())
+    data.text = _inert(json.dumps(_printable(report.model_dump(mode="json"))))
     ET.SubElement(body, "script").text = script
     return f"<!DOCTYPE html>\n{ET.tostring(root, encoding='unicode', method='html')}\n"
 
@@ -95,11 +99,20 @@ def _hash(content: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-def _inert(json: str) -> str:
+def _printable(value: Any) -> Any:
+    """Data with every text in it made printable."""
+    if isinstance(value, str):
+        return text.printable(value)
+    if isinstance(value, dict):
+        return {key: _printable(one) for key, one in value.items()}
+    return [_printable(one) for one in value] if isinstance(value, list) else value
+
+
+def _inert(data: str) -> str:
     """JSON in which nothing can end the element that it stands in."""
-    for sign in "<>&\u2028\u2029":
-        json = json.replace(sign, f"\\u{ord(sign):04x}")
-    return json
+    for sign in "<>&":
+        data = data.replace(sign, f"\\u{ord(sign):04x}")
+    return data
 
 
 def _add(
@@ -134,10 +147,10 @@ def _header(report: Report, found: Sequence[ImageOverview]) -> ET.Element:
 def _sections(
     report: Report, found: Sequence[ImageOverview], rows: Sequence[Row]
 ) -> Iterator[ET.Element]:
-    yield _images(found)
     yield _matrix(report, found, rows)
     if wrong := [row for row in rows if row.worst in ("failed", "error")]:
         yield _wrong(report, found, wrong)
+    yield _images(found)
     if packages := [
         (one, result)
         for one in found
@@ -203,19 +216,23 @@ def _matrix(report: Report, found: Sequence[ImageOverview], rows: Sequence[Row])
         _add(legend, "span", f"{outcome}: {_MEANINGS[outcome]}")
     few = len(found) <= _FEW
     frame = _add(section, "div", class_="few" if few else "many")
-    table = _add(frame, "table", class_="matrix", id="matrix")
-    _add(table, "caption", "Each check on each image, the worst first", "hidden")
-    line = ET.SubElement(ET.SubElement(table, "thead"), "tr")
-    _add(line, "th", "check", scope="col")
+    # The roles are those of a table's parts, which some browsers forget of rows that are grids.
+    table = _add(frame, "table", class_="matrix", id="matrix", role="grid")
+    _add(table, "caption", "Each check on each image, the worst first", "unseen")
+    head = ET.SubElement(table, "thead", role="rowgroup")
+    line = ET.SubElement(head, "tr", role="row")
+    _add(line, "th", "check", scope="col", role="columnheader")
     for one in found:
-        heading = _add(line, "th", class_=one.verdict[1], scope="col")
-        _add(heading, "span", one.image.id)
-    body = ET.SubElement(table, "tbody")
+        colour = one.verdict[1]
+        heading = _add(line, "th", class_=colour, scope="col", role="columnheader")
+        _add(heading, "span", f"{_VERDICTS[colour]} {one.image.id}")
+    body = ET.SubElement(table, "tbody", role="rowgroup")
     for row in rows:
-        line = _add(body, "tr", class_=row.worst)
-        _add(line, "th", row.label, scope="row")
+        line = _add(body, "tr", class_=row.worst, role="row")
+        _add(line, "th", row.label, scope="row", role="rowheader")
         for one in found:
-            _cell(ET.SubElement(line, "td"), report, row.cells.get(one.image.id, ()))
+            cell = ET.SubElement(line, "td", role="gridcell")
+            _cell(cell, report, row.cells.get(one.image.id, ()))
     _add(section, "p", "No check fits.", id="none", hidden="")
     return section
 

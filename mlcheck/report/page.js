@@ -81,11 +81,14 @@
       const over = waiver.expired ? ", which is over" : "";
       entry(list, "waived", `until ${waiver.until}${over}: ${waiver.reason} (${waiver.source})`);
     }
-    if (result.checked) entry(list, "compared", String(result.checked));
-    for (const note of result.notes) entry(list, "note", note);
-    entry(list, "test", result.test);
     part.append(list);
-    addFindings(part, result.findings, 0);
+    const findings = make("div");
+    addFindings(findings, result.findings, 0);
+    const more = make("dl");
+    if (result.checked) entry(more, "compared", String(result.checked));
+    for (const note of result.notes) entry(more, "note", note);
+    entry(more, "test", result.test);
+    part.append(findings, more);
     return part;
   }
 
@@ -193,8 +196,6 @@
     if (found) enter(found, true);
   });
 
-  matrix.setAttribute("role", "grid");
-  matrix.setAttribute("aria-labelledby", "checks");
   for (const link of matrix.querySelectorAll("td a")) link.tabIndex = -1;
   const first = matrix.querySelector("td a");
   if (first) enter(first, false);
