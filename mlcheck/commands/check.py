@@ -39,6 +39,8 @@ _OF_PYTEST = (
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command `check`, for its help and for completion: pytest parses what is given."""
+    import pytest
+
     from mlcheck import plugin
 
     parser = commands.add_parser(
@@ -50,7 +52,8 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="what to judge")
-    plugin.pytest_addoption(_Parser(parser))  # type: ignore[arg-type]
+    wanted = _Parser(parser)
+    plugin.pytest_addoption(wanted, pytest.PytestPluginManager())  # type: ignore[arg-type]
     group = parser.add_argument_group("pytest's, often used")
     for names, metavar, told in _OF_PYTEST:
         value: dict[str, Any] = {"metavar": metavar} if metavar else {"action": "store_true"}
