@@ -18,7 +18,8 @@ _COMMANDS = {
     **{
         name: f"mlcheck.commands.{name}"
         for name in (
-            *("images", "info", "packages", "layers", "diff", "facts", "exec", "doctor", "cache"),
+            *("images", "info", "packages", "layers", "diff", "facts", "exec", "snapshot", "explain"),
+            *("doctor", "cache"),
         )
     },
     "reference": "mlcheck.reference.cli",
