@@ -18,7 +18,17 @@ _COMMANDS = {
     **{
         name: f"mlcheck.commands.{name}"
         for name in (
-            *("images", "info", "packages", "layers", "diff", "facts", "exec", "snapshot", "explain"),
+            *(
+                "images",
+                "info",
+                "packages",
+                "layers",
+                "diff",
+                "facts",
+                "exec",
+                "snapshot",
+                "explain",
+            ),
             *("doctor", "cache"),
         )
     },

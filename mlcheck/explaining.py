@@ -88,7 +88,7 @@ def explain(check: str) -> Explained:
 @functools.cache
 def rules() -> Mapping[str, tuple[Rule, str]]:
     """Every rule and what its module is about, by name, module by module."""
-    found = {}
+    found: dict[str, tuple[Rule, str]] = {}
     for module in _modules().values():
         group = (module.__doc__ or "").partition("\n")[0]
         for value in vars(module).values():
@@ -141,7 +141,9 @@ def _asked(test: ast.FunctionDef, modules: Mapping[str, ModuleType]) -> Iterator
                     for arg in call.args
                     if isinstance(arg, ast.Attribute) and hasattr(module, arg.attr)
                 ]
-                words = {arg.value for arg in call.args if isinstance(arg, ast.Constant)}
+                words: set[object] = {
+                    arg.value for arg in call.args if isinstance(arg, ast.Constant)
+                }
                 named = [value.check for value in given if isinstance(value, Rule)]
                 yield from named or _rules_of(getattr(module, function), vars(module), words)
 

@@ -26,7 +26,7 @@ HARD_CODED = Rule(
     "$ORIGIN/../lib finds the libraries wherever the image lies; a hard-coded prefix goes first "
     'and finds those of a host (README of usatlas/ML-Containers, "RPATH in the executable '
     'files").',
-    keys=("rpath",),
+    keys=("rpath.forbidden",),
 )
 RELATIVE = Rule(
     "rpath-relative",

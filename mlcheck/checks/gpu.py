@@ -72,8 +72,8 @@ SEEN = Rule(
     "The framework sees as many GPUs as the driver shows: it does not fall back to the CPU.",
     "Read what the framework said; a CUDA library that it opens by name is missing or of another "
     "version.",
-    "Frameworks fall back to the CPU without an error, and nvidia-smi shows the GPU also in an image "
-    "that cannot use it (https://github.com/jupyter/docker-stacks/pull/1196).",
+    "Frameworks fall back to the CPU without an error, and nvidia-smi shows the GPU also in an "
+    "image that cannot use it (https://github.com/jupyter/docker-stacks/pull/1196).",
     keys=("framework.cuda",),
 )
 COMPUTES = Rule(

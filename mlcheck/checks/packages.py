@@ -30,7 +30,7 @@ LIST_INSTALLED = Rule(
     "A list that was written before the last installation, or by hand, tells users of packages "
     "that are not there; `conda list NAME` does not help, it ends with 0 either way "
     "(https://github.com/conda/conda/issues/15074).",
-    keys=("packages.list",),
+    keys=("packages.list", "packages.system"),
 )
 LIST_CHECKED_IN = Rule(
     "package-list-checked-in",
