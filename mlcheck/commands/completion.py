@@ -120,7 +120,7 @@ def _functions(shell: str) -> Iterator[str]:
 
 def _words() -> dict[str, list[str]]:
     """The words of each kind, as this version of mlcheck knows them."""
-    from mlcheck import opening
+    from mlcheck import explaining, opening
     from mlcheck.profile import SUITE, Catalog
     from mlcheck.published import ALL, Published
     from mlcheck.reference import DEFECTS, NAMES
@@ -135,5 +135,5 @@ def _words() -> dict[str, list[str]]:
         "profiles": catalog.names(),
         "references": list(NAMES),
         "defects": list(DEFECTS),
-        "checks": [],
+        "checks": list(explaining.rules()),
     }
