@@ -17,13 +17,12 @@ from mlcheck.errors import MlcheckError, UsageError
 from mlcheck.image import FORMS
 from mlcheck.report import text
 
+_NAMES = """
+    check images info packages layers diff facts exec snapshot explain doctor
+    cache report matrix completion
+"""
 _COMMANDS = {
-    **{
-        name: f"mlcheck.commands.{name}"
-        for name in (
-            *("images", "info", "packages", "layers", "diff", "facts", "exec", "doctor", "cache"),
-        )
-    },
+    **{name: f"mlcheck.commands.{name}" for name in _NAMES.split()},
     "reference": "mlcheck.reference.cli",
 }
 """In which module each command is. Only that of the command given is imported: together they
@@ -43,8 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FileNotFoundError:
         print("mlcheck: the working directory was removed. Go to another one: cd", file=sys.stderr)
         return 2
-    arguments = _parser(argv).parse_args(argv)
+    arguments = argparse.Namespace()
     try:
+        if argv[:1] == ["check"] and not {"-h", "--help"} & set(argv):
+            return int(importlib.import_module(_COMMANDS["check"]).run(argv[1:]))
+        arguments = parser(argv).parse_args(argv)
         code = int(arguments.run(arguments))
         sys.stdout.flush()  # that the reader has gone must show here, not at exit
         return code
@@ -86,22 +88,22 @@ class _Parser(argparse.ArgumentParser):
         self.exit(self.get_default("mistake") or 2, f"{self.prog}: error: {message}\n")
 
 
-def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    parser = _Parser(
+def parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the command in `argv`, or of all when it names none."""
+    top = _Parser(
         prog="mlcheck",
-        description="A conformance test suite for machine-learning container images. The suite "
-        "itself is run by pytest: pytest --image IMAGE",
-        epilog=f"An IMAGE is one of:\n{FORMS}",
+        description="A conformance test suite for machine-learning container images.",
+        epilog=f"An IMAGE is one of:\n{FORMS}\n\nmlcheck COMMAND --help tells more, with examples.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=mlcheck.__version__)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    top.add_argument("--version", action="version", version=mlcheck.__version__)
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     wanted = argv[0] if argv and argv[0] in _COMMANDS else None
     for name, module in _COMMANDS.items():
         if wanted in (None, name):
             importlib.import_module(module).add_arguments(commands)
-    return parser
+    return top
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Every key is optional: a rule about which a profile says nothing does not apply 
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -505,3 +505,35 @@ class ImageToml(Expectations):
     profiles."""
     variants: dict[Glob, Expectations] = {}
     """Tag (with `*`) = expectations of the images with that tag, over those above."""
+
+
+def meaning(key: str) -> str | None:
+    """What a key of an `image.toml` says, such as "packages.required"; `*` stands for any name.
+
+    Returns:
+        The text that the schema has too; None: there is no such key.
+    """
+    annotation: Any = ImageToml
+    said: str | None = None
+    for part in key.split("."):
+        model = _table(annotation)
+        if model is None:
+            if part != "*" or not get_args(annotation):
+                return None
+            annotation = get_args(annotation)[-1]
+            continue
+        fields = {info.alias or name: info for name, info in model.model_fields.items()}
+        if part not in fields:
+            return None
+        annotation = fields[part].annotation
+        table = _table(annotation)
+        said = fields[part].description or (table.__doc__ if table else None)
+    return " ".join((said or "").split())
+
+
+def _table(annotation: Any) -> type[Table] | None:
+    """The table that an annotation means, also as `Table | None`."""
+    for one in (annotation, *get_args(annotation)):
+        if isinstance(one, type) and issubclass(one, Table):
+            return one if one is annotation or type(None) in get_args(annotation) else None
+    return None

@@ -25,8 +25,17 @@ from mlcheck.toml_lines import line_numbers
 from mlcheck.verdict import Source
 
 FILE_NAME = "image.toml"
-SUITE = Path(__file__).parents[1] / "tests"
-"""The profiles that come with mlcheck."""
+
+
+def _suite() -> Path:
+    shipped = Path(__file__).with_name("suite")  # scripts/hatch_build.py puts it into the wheel
+    return (shipped if shipped.is_dir() else Path(__file__).parents[1]) / "tests"
+
+
+SUITE = _suite()
+"""The profiles that come with mlcheck, and their tests."""
+CONFIGURATION = SUITE.with_name("pytest.toml")
+"""How pytest runs them."""
 
 
 @dataclass(frozen=True)

@@ -93,11 +93,23 @@ thing. Others are shown one by one at the end of a run."""
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A check's name, rule and remedy, written once, from which its verdicts are made."""
+    """A check's name, rule and remedy, written once, from which its verdicts are made.
+
+    Args:
+        check: its name.
+        rule: what must hold, one sentence.
+        remedy: how to mend the image when it does not hold.
+        why: the reason for the rule, and where it is written (a document, an issue).
+        keys: of a profile, what the image is compared with, such as "packages.required"; `*`
+            stands for any name. None of them in a profile: the rule says nothing about the image.
+            Empty: no profile switches it on or off.
+    """
 
     check: str
     rule: str
     remedy: str
+    why: str
+    keys: tuple[str, ...] = ()
 
     def judged(
         self, checked: int, findings: Iterable[Finding] = (), notes: Iterable[str] = ()

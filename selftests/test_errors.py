@@ -65,7 +65,9 @@ def place(tiny_rootfs: Path) -> Iterator[Path]:
         release.unlink()
         release.write_text("ID=tiny\n")
         (directory / "profiles/good").mkdir(parents=True)
-        (directory / "profiles/good/image.toml").write_text('shells = ["/bin/sh"]\n')
+        (directory / "profiles/good/image.toml").write_text(
+            'shells = ["/bin/sh"]\n[files]\n"/usr/bin/sh" = { mode = "0755" }\n'
+        )
         (directory / "home").mkdir()
         (directory / "tmp").mkdir()
         yield directory
@@ -102,12 +104,16 @@ def test_mistake(row: Mistake, place: Path) -> None:
         "TMPDIR": str(place / "tmp"),
         "DOCKER_HOST": f"unix://{place}/engine.sock",
         "CONTAINER_HOST": f"unix://{place}/engine.sock",
-        "PYTEST_ADDOPTS": "-p no:cacheprovider -p no:hypothesispytest "
-        f"-c {CHECKOUT}/pyproject.toml {CHECKOUT}/tests",
+        "PYTEST_ADDOPTS": "-p no:hypothesispytest",
         MARK: mark,
     }
     if row.who == "root":
         launcher = ["unshare", "--mount", *launcher]
+    elif row.who == "no namespaces":
+        # Without any capability, even root is an ordinary user.
+        lowered = 'exec setpriv --bounding-set=-all --inh-caps=-all "$@"'
+        script = f"echo 0 > /proc/sys/user/max_user_namespaces; {lowered}"
+        launcher = ["unshare", "--user", "--map-root-user", "/bin/sh", "-c", script, "-", *launcher]
     elif row.who == "nobody":
         python = python_for_all()
         env |= {"PYTHON": python, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), *sys.path])}
@@ -123,7 +129,7 @@ def test_mistake(row: Mistake, place: Path) -> None:
     assert "INTERNALERROR" not in said
     rest = said
     for words in row.says:
-        before, found, rest = rest.partition(words)
+        _, found, rest = rest.partition(words)
         assert found, f"{words!r} is not said, or not in this order:\n{said}"
     until = time.monotonic() + 20
     while (left := processes_of(mark)) and time.monotonic() < until:

@@ -15,7 +15,7 @@ from typing import Any, cast
 import jsonschema
 import pytest
 
-from mlcheck.plugin import Progress
+from mlcheck.reporting import Progress
 from mlcheck.schemas import report_schema
 
 ROOT = Path(__file__).parents[1]

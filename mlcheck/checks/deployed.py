@@ -14,17 +14,27 @@ DIGEST = Rule(
     "The directory on CVMFS is named after the digest of the image's configuration, and is the "
     "one of the published image.",
     "Let cvmfs_ducc convert the image again; until then users of CVMFS get another image.",
+    "Users of CVMFS get what was converted last, which may be an older image than the tag names; "
+    "the directory is named after the digest, so that it can be told (cvmfs_ducc, "
+    "https://github.com/cvmfs/cvmfs/tree/devel/ducc).",
 )
 SINGULARITY_D = Rule(
     "singularity-d",
     "An image that is deployed as a directory has all of /.singularity.d, by which apptainer and "
     "singularity start it.",
     "Build the sandbox again, or let cvmfs_ducc publish the image again.",
+    "apptainer and singularity start a directory by the scripts in /.singularity.d; where some "
+    "are missing, the image starts without its variables or not at all "
+    "(https://github.com/cvmfs/cvmfs/blob/devel/ducc/singularity/dotfiles.go).",
+    keys=("deployed",),
 )
 READABLE = Rule(
     "deployed-readable",
     "In a sandbox that others use, everybody can enter every directory and read every file.",
     "Build it with --fix-perms, and then `chmod -R o+rX` the directory.",
+    "A sandbox is built by one person and used by others; --fix-perms gives rights to its owner "
+    'alone (README of usatlas/ML-Containers, "Deployment of Singularity Images onto CVMFS").',
+    keys=("deployed",),
 )
 
 _DIRECTORY = "/.singularity.d"

@@ -14,34 +14,55 @@ READABLE = Rule(
     "elf-readable",
     "Every ELF file of the prefix can be parsed, so that the loader can use it.",
     "The file was truncated or damaged while the image was built; install its package again.",
+    "A truncated library is found by nobody until a user imports what needs it; the loader's "
+    "message then names neither package nor cause (elf(5), ld.so(8)).",
+    keys=("prefix",),
 )
 HARD_CODED = Rule(
     "rpath-hard-coded",
     "No RPATH or RUNPATH has an entry in the prefix by its absolute path: on a host with the same "
     "directory, the image used as a virtual environment would load the host's libraries.",
     "Take the entry out (patchelf --remove-rpath or --set-rpath); $ORIGIN/../lib is enough.",
+    "$ORIGIN/../lib finds the libraries wherever the image lies; a hard-coded prefix goes first "
+    'and finds those of a host (README of usatlas/ML-Containers, "RPATH in the executable '
+    'files").',
+    keys=("rpath.forbidden",),
 )
 RELATIVE = Rule(
     "rpath-relative",
     "No RPATH or RUNPATH has a relative or an empty entry: the loader would search the working "
     "directory.",
     "Begin the entry with $ORIGIN, or take it out with patchelf.",
+    "ld.so(8) searches an empty or relative entry from the working directory: whoever can write "
+    "there chooses the library.",
+    keys=("rpath",),
 )
 REQUIRED = Rule(
     "rpath-required",
     "The promised ELF files have the RPATH entries by which they find their libraries.",
     "Add the entry with patchelf --set-rpath.",
+    "With the prefix taken out, a program finds the libraries of its own directory by this entry "
+    'alone (README of usatlas/ML-Containers, "RPATH in the executable files").',
+    keys=("rpath.required",),
 )
 RESOLVE = Rule(
     "libraries-resolve",
     "The loader finds every library that the programs in the prefix's bin/ need.",
     "Install the package that has the library, or correct the RPATH of the file that needs it.",
+    "A package that counts on a library of the system installs without it and fails when it is "
+    "first used, as OpenCV does without libGL "
+    "(https://github.com/conda-forge/opencv-feedstock/issues/321).",
+    keys=("prefix",),
 )
 SYSTEM = Rule(
     "libraries-system",
     "The loader finds the promised system libraries, and outside the prefix.",
     "Install the library with the system's package manager (libGL.so.1: mesa-libGL or "
     "libglvnd-glx).",
+    "libGL has to fit the machine's graphics driver: neither ROOT nor micromamba installs it, "
+    "the system's package manager does (README of usatlas/ML-Containers, \"Missing Library "
+    'libGL.so").',
+    keys=("libraries.system",),
 )
 
 _READELF = "readelf -d"

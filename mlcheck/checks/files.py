@@ -13,12 +13,22 @@ FILES = Rule(
     "files",
     "Every promised file is there, of its type, with its permissions.",
     "Copy the file into the image, or set its mode, in the image's build.",
+    "Users start scripts and read lists by these paths, which the documentation names (README of "
+    'usatlas/ML-Containers, "Image Content" and "Extension of ML Image Envs").',
+    keys=("files",),
 )
 SHEBANGS = Rule(
     "script-shebangs",
     "Every script in the prefix's bin/ can be executed, and the portable ones do not name the "
     "prefix.",
     "Begin the script with `#!/usr/bin/env python3`, or install its interpreter.",
+    "A first line that names a Python of another machine fails with `bad interpreter`; one that "
+    "names the prefix starts another Python where the image lies elsewhere (README of "
+    'usatlas/ML-Containers, "Env Extension in Virtual Env").',
+    keys=(
+        "prefix",
+        "scripts.portable",
+    ),
 )
 
 

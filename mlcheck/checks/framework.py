@@ -16,35 +16,56 @@ BUILD = Rule(
     "or for CPUs alone.",
     "Install the other build (conda-forge's name ends in cuda... or cpu...); without a GPU on the "
     "building machine set CONDA_OVERRIDE_CUDA.",
+    "On a machine without a GPU the solver installs a build for CPUs into the image for GPUs, "
+    'and nothing says so (README of usatlas/ML-Containers, "CUDA-Enabled Image Building on '
+    'Machines Without a GPU").',
+    keys=("framework",),
 )
 COMPUTES = Rule(
     "framework-computes",
     "The framework multiplies two matrices on the CPU and gets it right.",
     "Run the command below in the image; its message says what is missing.",
+    "An import proves little: the libraries that compute are opened with the first operation. "
+    "The tests of StatCan/aaw-kubeflow-containers sum a constant for that reason.",
+    keys=("framework",),
 )
 SCRIPT = Rule(
     "framework-script",
     "The image's own check of its framework runs, names the framework's version, and claims a GPU "
     "if and only if the framework sees one.",
     "Correct the script; it ends with 0 also without a GPU, so that only what it prints counts.",
+    "Users run this script to learn whether the GPU works, and it ends with 0 either way: what "
+    "it prints has to be true (check-gpu-in-*.py and test-tensorflow-with-cpu.py of "
+    "usatlas/ML-Containers).",
+    keys=("framework.script",),
 )
 LIBRARIES = Rule(
     "cuda-libraries",
     "The loader finds in the image every CUDA library that the framework needs or opens.",
     "Install the package that has the library (cudatoolkit, cudnn, nccl, libcublas, ...), in the "
     "version that the framework was built for.",
+    "Frameworks open CUDA's libraries by name and go on with the CPU where one is missing, with "
+    "a warning that nobody reads (https://www.tensorflow.org/install/pip).",
+    keys=("framework",),
 )
 DRIVER = Rule(
     "cuda-driver-in-image",
     "No library of NVIDIA's driver is in the image where the loader looks: it has to be that of "
     "the machine, and one in the image hides it (cuInit then answers 803 or 804).",
     "Remove the file. The engine brings the driver's libraries (--nv, --gpus all).",
+    "The driver's library must be of the version of the machine's kernel module; apptainer "
+    "searches its own directory last, so that a libcuda.so.1 in the image wins (cuInit in "
+    "https://docs.nvidia.com/cuda/cuda-driver-api/, errors 803 and 804).",
+    keys=("framework",),
 )
 HINT = Rule(
     "gpu-hint",
     "The hint about the GPU driver is shown when an NVIDIA device is there and libcuda.so.1 cannot "
     "be loaded, and not when it can.",
     "Look for libcuda.so.1, the name that programs load, with the loader; it may lie anywhere.",
+    "The hint of usatlas/ML-Containers looks for libcuda.so alone, which engines do not bring, "
+    "and so tells people to mend a GPU that works.",
+    keys=("framework.hints",),
 )
 
 TOLERANCE = 1e-3

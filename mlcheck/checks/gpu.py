@@ -20,48 +20,77 @@ MACHINE = Rule(
     "gpu-machine",
     "This machine has an NVIDIA GPU and its driver, and the engine was asked for it.",
     "Install NVIDIA's driver, and run with --nv.",
+    "Without a driver on the machine no image can use its GPU; that has to be told apart from an "
+    "image that is broken (docs/gpu.md).",
+    keys=("framework.cuda",),
 )
 PASSED = Rule(
     "gpu-passed",
     "The device files of the GPUs can be opened inside.",
     "Start the container with --nv (apptainer), --gpus all (docker) or --device "
     "nvidia.com/gpu=all (podman).",
+    "Every engine asks for GPUs in its own way, and some go on silently without: podman over "
+    "docker's API ignores the request, apptainer only warns "
+    "(https://github.com/NVIDIA/nvidia-container-toolkit).",
+    keys=("framework.cuda",),
 )
 LOADS = Rule(
     "gpu-driver-loads",
     "libcuda.so.1, the library of the machine's driver, can be loaded inside.",
     "Remove the file from the image; the engine brings the driver's own.",
+    "The engine brings the driver's library into the container; a damaged one in the image, or "
+    "one for another C library, hides it (https://apptainer.org/docs/user/main/gpu.html).",
+    keys=("framework.cuda",),
 )
 STARTS = Rule(
     "gpu-driver-starts",
     "The CUDA driver starts inside: cuInit answers 0.",
     "Remove libcuda.so.1 and cuda-compat from the image; the engine brings the driver's own.",
+    "cuInit tells in one number what is wrong: 100 no device, 803 a library that does not fit "
+    "the kernel module, 804 forward compatibility where it is not supported, 34 a stub "
+    "(https://docs.nvidia.com/cuda/cuda-driver-api/).",
+    keys=("framework.cuda",),
 )
 VERSION = Rule(
     "gpu-driver-version",
     "The machine's driver supports the CUDA version that the framework was built for.",
     "Install a newer NVIDIA driver on this machine.",
+    "A runtime that is newer than the driver fails with error 35 when it is first used "
+    "(https://docs.nvidia.com/deploy/cuda-compatibility/).",
+    keys=("framework.cuda",),
 )
 DEVICES = Rule(
     "gpu-devices",
     "The GPUs inside are those of the machine, by their UUIDs.",
     "Take the variables that hide GPUs (CUDA_VISIBLE_DEVICES) out of the image's configuration.",
+    "A number of GPUs proves little: NVIDIA's own check compares the UUIDs outside and inside "
+    "(tests of https://github.com/NVIDIA/nvidia-container-toolkit).",
+    keys=("framework.cuda",),
 )
 SEEN = Rule(
     "gpu-framework",
     "The framework sees as many GPUs as the driver shows: it does not fall back to the CPU.",
     "Read what the framework said; a CUDA library that it opens by name is missing or of another "
     "version.",
+    "Frameworks fall back to the CPU without an error, and nvidia-smi shows the GPU also in an "
+    "image that cannot use it (https://github.com/jupyter/docker-stacks/pull/1196).",
+    keys=("framework.cuda",),
 )
 COMPUTES = Rule(
     "gpu-computation",
     "The framework multiplies two matrices on the first GPU, with the result that the CPU gives.",
     "Run the command below in the image; the framework's build may lack this GPU's architecture.",
+    "A device that is listed need not compute: a build may lack the GPU's architecture, which "
+    "shows with the first kernel (https://docs.nvidia.com/deploy/cuda-compatibility/).",
+    keys=("framework.cuda",),
 )
 CONTROL = Rule(
     "gpu-control",
     "With CUDA_VISIBLE_DEVICES set to nothing neither the driver nor the framework shows a GPU.",
     "Find out what in the image sets CUDA_VISIBLE_DEVICES anew, or answers for the driver.",
+    "A check that finds GPUs everywhere proves nothing; without devices it must find none, as in "
+    "the control of NVIDIA's own tests (https://github.com/NVIDIA/nvidia-container-toolkit).",
+    keys=("framework.cuda",),
 )
 
 _NVIDIA_SMI = ShowRun(("nvidia-smi", "-L"))

@@ -26,33 +26,53 @@ PRESENT = Rule(
     "conda-files-present",
     "Every file that a conda-meta record lists is there; byte code may be missing.",
     "Install the package again; a build that deletes files to save space must remove the package.",
+    "Builds delete files to save space, and conda goes on saying that the package is installed "
+    "(https://github.com/conda/conda/issues/16590).",
+    keys=("prefix",),
 )
 UNCHANGED = Rule(
     "conda-files-unchanged",
     "Every file of a conda package has the content that its record tells, but for what the "
     "profile says is edited on purpose.",
     "Install the package again, or say in integrity.edited of the profile why it is edited.",
+    "What is edited by hand or overwritten by another package is lost with the next update, and "
+    "differs from what others have (https://github.com/conda/conda/issues/13574, "
+    "https://github.com/mamba-org/mamba/issues/3967).",
+    keys=("prefix",),
 )
 REPLACED = Rule(
     "conda-files-replaced",
     "The files that the image replaces on purpose are not the conda package's own.",
     "Put the replacement there in the image's build, after the last installation.",
+    "The AlmaLinux images of usatlas/ML-Containers put the system's OpenSSL in place of conda's; "
+    "an update of the package would silently take it back (their Dockerfiles).",
+    keys=("integrity.replaced",),
 )
 REQUIREMENTS = Rule(
     "python-requirements",
     "Every installed Python package finds what it requires, in a version that fits, as `pip check` "
     "asks.",
     "Install the missing package, or pin the two versions so that they fit.",
+    "pip installs over conda's packages without asking conda, and ends with 0 when the result "
+    "does not fit together (https://pip.pypa.io/en/stable/cli/pip_check/).",
+    keys=("prefix",),
 )
 DEPENDS = Rule(
     "conda-depends",
     "Every conda package finds what it depends on among the records.",
     "Install the missing package with micromamba; never remove packages with --force.",
+    "Packages that were removed with --force, or copied in, leave records whose needs nobody "
+    "fulfils; conda itself does not look "
+    "(https://docs.conda.io/projects/conda/en/latest/dev-guide/api/conda/models/records/).",
+    keys=("prefix",),
 )
 BASE = Rule(
     "packages-of-base",
     "Every package of the base image is in this one too; its version may differ.",
     "Build the image from the base of the same tag, and remove none of its packages.",
+    "A derived image is promised to have all that ml-base has, and a solver may remove packages "
+    'to fulfil a new one (README of usatlas/ML-Containers, "Image Types").',
+    keys=("packages.contains_base",),
 )
 
 _NOTED = 5

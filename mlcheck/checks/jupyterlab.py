@@ -16,23 +16,37 @@ STARTS = Rule(
     "JupyterLab starts and answers under its base URL, and nowhere else.",
     "Start the program by hand, and see its first error; a configuration in the prefix's "
     "etc/jupyter counts for every user.",
+    "JupyterHub starts JupyterLab under a base URL of the user's; one that ignores it cannot be "
+    'reached (README of usatlas/ML-Containers, "ML Images in Jupyter"; '
+    "https://jupyterhub.readthedocs.io).",
+    keys=("jupyterlab",),
 )
 TOKEN = Rule(
     "jupyterlab-token",
     "JupyterLab refuses whoever has not its token.",
     "Take token and password out of the configuration in the image: Jupyter then makes a token "
     "of its own, or takes that of JUPYTER_TOKEN.",
+    "A configuration in the image that switches the token off opens a shell to everybody who can "
+    "reach the port (https://jupyter-server.readthedocs.io/en/latest/operators/security.html).",
+    keys=("jupyterlab",),
 )
 KERNELS = Rule(
     "jupyterlab-kernels",
     "JupyterLab starts a kernel through its API, and the kernel computes.",
     "See what the server says when it is asked for a kernel; a configuration in the prefix's "
     "etc/jupyter counts for every user.",
+    "The page may appear and no notebook run: the server starts kernels by its own "
+    "configuration, which jupyter_client alone does not see "
+    "(https://jupyter-server.readthedocs.io).",
+    keys=("jupyterlab.kernel",),
 )
 TERMINALS = Rule(
     "jupyterlab-terminals",
     "A terminal in JupyterLab starts with each promised shell, and runs what is typed.",
     "Start the shell with -l in a terminal, and see what its start-up files do.",
+    "Users choose bash, zsh or tcsh; start-up files that fail close the terminal at once, which "
+    "no `bash -c` shows (https://jupyter-server.readthedocs.io).",
+    keys=("jupyterlab.terminals",),
 )
 WRAPPERS = Rule(
     "jupyter-wrappers",
@@ -40,6 +54,9 @@ WRAPPERS = Rule(
     "prints something.",
     "Make the script anew: one that ends with 0 and prints nothing has lost its Python part, one "
     "that ends with an error lacks a package.",
+    "The edit that turns these scripts into wrappers can delete their Python part: they then end "
+    "with 0 and do nothing (Dockerfiles of usatlas/ML-Containers).",
+    keys=("scripts.speaking",),
 )
 
 _NO_LAB = "JupyterLab does not answer (see jupyterlab-starts)"

@@ -15,6 +15,9 @@ CELLS = Rule(
     "Every promised piece of code runs in its kernel and prints what it must.",
     "Run the code in a notebook with that kernel; where it cannot import a module, install that "
     "for the kernel's own Python.",
+    "A kernel that computes 1 + 1 need not have ROOT, uproot or Keras: the prototype of ATLAS "
+    'Jupyter promises them for each of its kernels (its README, "It will include").',
+    keys=("kernelspecs.generations.*.*.cells",),
 )
 SETUP = Rule(
     "kernel-setup",
@@ -22,6 +25,9 @@ SETUP = Rule(
     "file can test.",
     "Set the variables and source the file, if it is there, in the script that the kernel.json "
     "starts; then exec the kernel.",
+    "Users set up an ATLAS release for their notebooks in this file, and ask in it which Python "
+    'is coming (README of the prototype of ATLAS Jupyter, "How to build and use").',
+    keys=("kernelspecs.generations.*.*.setup",),
 )
 
 

@@ -13,6 +13,10 @@ START = Rule(
     "Every kernel starts and computes, started by the image's own jupyter_client.",
     "Install ipykernel and what it needs in the image's own Python, and see that the program of "
     "argv starts that Python.",
+    "A kernel.json can be right and its kernel die, for want of ipykernel or by a wrong Python: "
+    "the notebook then waits without a message "
+    "(https://jupyter-client.readthedocs.io/en/stable/kernels.html).",
+    keys=("kernelspecs",),
 )
 OWN_PYTHON = Rule(
     "kernels-own-python",
@@ -20,6 +24,14 @@ OWN_PYTHON = Rule(
     "first in PATH, PYTHONHOME, PYTHONPATH.",
     "Start the Python that lies beside the script which starts it, not the first in PATH, and "
     "take PYTHONHOME away (or start it with -I).",
+    "At BNL the hub puts the host's Python in front of PATH, and users have PYTHONHOME set: the "
+    "kernel has to start the image's own all the same (README of usatlas/ML-Containers, \"ML "
+    'Images in Jupyter").',
+    keys=(
+        "kernelspecs",
+        "kernelspecs.generations.*.*.ignores_programs",
+        "kernelspecs.generations.*.*.ignores_variables",
+    ),
 )
 USERSITE = Rule(
     "kernels-usersite",
@@ -27,12 +39,19 @@ USERSITE = Rule(
     "does.",
     "Start the isolated kernel with -s (or -I), and the usersite kernel with neither; see that "
     "nothing on the way takes the option away or sets PYTHONNOUSERSITE.",
+    "Packages in ~/.local are shared by all images and hide an image's own; so one kernel leaves "
+    'them out, and another is there for who wants them (README of usatlas/ML-Containers, "ML '
+    'Images in Jupyter").',
+    keys=("kernelspecs.generations.*.*.usersite",),
 )
 CLEAN_LIST = Rule(
     "kernels-clean-list",
     "The list of kernels shows none of a user's and none that a host adds.",
     "JUPYTER_PATH only puts the image's directory first. Name the image's kernels in "
     "KernelSpecManager.allowed_kernelspecs of etc/jupyter/jupyter_config.json in the prefix.",
+    "Kernels of the host and of the user do not work inside, and stand in the list beside those "
+    'that do (README of usatlas/ML-Containers, "ML Images in Jupyter").',
+    keys=("kernelspecs.clean",),
 )
 
 _NONE_STARTS = "no kernel starts (see kernels-start)"

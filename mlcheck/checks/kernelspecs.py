@@ -12,6 +12,8 @@ VALID = Rule(
     "Every kernel.json is JSON of the shape that jupyter_client documents.",
     "Correct the kernel.json; `argv` is a list of strings, `display_name` and `language` are "
     "strings.",
+    "Jupyter leaves a kernel out whose kernel.json it cannot read, and says so in a log alone "
+    "(https://jupyter-client.readthedocs.io/en/stable/kernels.html#kernel-specs).",
 )
 PROMISED = Rule(
     "kernelspecs-promised",
@@ -19,11 +21,22 @@ PROMISED = Rule(
     "host or a user.",
     "Remove the other kernels in the image's build, and set JUPYTER_PATH to the image's own "
     "directory.",
+    "Users choose a kernel by its name, and notebooks keep that name; a further one comes from a "
+    'package that brought its own (README of usatlas/ML-Containers, "ML Images in Jupyter").',
+    keys=("kernelspecs",),
 )
 ARGV = Rule(
     "kernelspecs-argv",
     "Every kernel starts the image's own Python as its generation says.",
     "Write the kernel.json as the profile's generation has it.",
+    "Which Python a kernel starts, with which options, is what one generation of the images "
+    'differs in from the next (README of usatlas/ML-Containers, "ML Images in Jupyter").',
+    keys=(
+        "kernelspecs.generations.*.*.argv",
+        "kernelspecs.generations.*.*.display_name",
+        "kernelspecs.generations.*.*.language",
+        "kernelspecs.generations.*.*.metadata",
+    ),
 )
 
 _LIST = ShowRun(("jupyter", "kernelspec", "list"))

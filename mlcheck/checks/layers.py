@@ -14,6 +14,9 @@ SIZE = Rule(
     "layers-size",
     "The files of all layers together are not larger than the image's budget.",
     "`mlcheck layers IMAGE` shows which layer is large, and what is stored in vain.",
+    "Nobody notices how an image grows by a few percent with each push, until it no longer fits "
+    "a runner (https://github.com/jupyter/docker-stacks/issues/1214).",
+    keys=("layers.max_size",),
 )
 PERMISSIONS = Rule(
     "layers-permissions",
@@ -21,23 +24,35 @@ PERMISSIONS = Rule(
     "second copy of all their bytes.",
     "Change owner and mode in the RUN instruction that adds the files, or with COPY --chown "
     "--chmod.",
+    "A layer that changes only the owner or mode of files holds all their bytes once more: 1 GB "
+    'twice in the example of the README of StatCan/aaw-kubeflow-containers ("Set User File '
+    'Permissions after Every pip/conda Install").',
+    keys=("layers.max_waste",),
 )
 DELETED = Rule(
     "layers-deleted",
     "No layer deletes or replaces files of layers below it: their bytes stay in the image.",
     "Delete what is not needed in the RUN instruction that makes it, or build in stages.",
+    "A layer can hide a file of the layers below it, and not take its bytes back "
+    "(https://github.com/opencontainers/image-spec/blob/main/layer.md).",
+    keys=("layers.max_waste",),
 )
 CACHES = Rule(
     "layers-caches",
     "No layer holds what package managers keep for themselves.",
     "Clean up in the same RUN instruction (apt-get clean, rm -rf /var/lib/apt/lists/*, conda clean "
     "-afy, pip install --no-cache-dir, dnf clean all), or use RUN --mount=type=cache.",
+    "Caches of package managers are often the largest thing in an image that nobody needs "
+    "(https://docs.docker.com/build/building/best-practices/).",
+    keys=("layers.max_waste",),
 )
 SECRETS = Rule(
     "layers-secrets",
     "No layer holds private keys or credentials: who has the image can read every layer, also what "
     "a later one deletes.",
     "Take them out of the layer (RUN --mount=type=secret), and replace them: they are known now.",
+    "Every layer is an archive that everybody with the image can unpack "
+    "(https://docs.docker.com/build/building/secrets/).",
 )
 
 NO_LAYERS = "this engine sees one file system without layers: docker, podman and archive have them"

@@ -13,12 +13,18 @@ CREATED = Rule(
     "newenv-created",
     "Sourced with -p DIR, the script makes an environment on top of the image's and enters it.",
     "Source the script in bash as the command shows; what it prints says what is missing.",
+    "The image is read-only for most users: this script is how they add packages of their own "
+    '(README of usatlas/ML-Containers, "Env Extension in Container Running").',
+    keys=("new_env",),
 )
 PYVENV = Rule(
     "newenv-pyvenv",
     "pyvenv.cfg of a new environment lets the image's Python see both: its packages and those of "
     "the image.",
     "Write home, include-system-site-packages = true and version as the image's Python has them.",
+    "Python looks for pyvenv.cfg beside its executable and finds by it the packages of both "
+    "(https://docs.python.org/3/library/site.html).",
+    keys=("new_env",),
 )
 PATH = Rule(
     "newenv-path",
@@ -26,28 +32,45 @@ PATH = Rule(
     "hides the image's copy, and all others stay.",
     "See that pyvenv.cfg is beside the environment's bin/, and that PYTHONPATH does not name the "
     "image's packages.",
+    "Who installs another version of a package expects to get it (README of "
+    'usatlas/ML-Containers, "Env Extension in Container Running").',
+    keys=("new_env",),
 )
 REUSE = Rule(
     "newenv-reuse",
     "A new session enters the environment by the script in it, and finds what was installed.",
     "Let the script make its environment's setup script, with what a new session needs.",
+    "An environment is used for weeks: the next session enters it by its setup script (README of "
+    'usatlas/ML-Containers, "Env Extension in Container Running").',
+    keys=("new_env",),
 )
 USAGE = Rule(
     "newenv-usage",
     "Sourced with -h the script tells how to use it and returns 0; without a directory it returns "
     "another number; neither makes anything.",
     "Return after the usage, and before anything is made.",
+    "Asked for help, a script must not make anything; without the directory that it needs, it "
+    'must not look as if it had worked (README of usatlas/ML-Containers, "Fast Way of Env '
+    'Extension").',
+    keys=("new_env",),
 )
 EXECUTED = Rule(
     "newenv-executed",
     "Run as a program instead of sourced, the script ends.",
     "`return` does nothing in a program: use `return 2> /dev/null || exit`.",
+    "`return` does nothing outside of a function or a sourced script: the one of "
+    "usatlas/ML-Containers then reads its options for ever (bash(1), return).",
+    keys=("new_env",),
 )
 ARCHIVE = Rule(
     "newenv-archive",
     "The archive from which environments are made has links into the image alone, each to "
     "something, and the scripts for activation and deactivation.",
     "Make the archive anew, as the last step of the image's build.",
+    "Environments are made within a second because the archive has their links ready; one that "
+    'leads nowhere breaks all of them (README of usatlas/ML-Containers, "Fast Way of Env '
+    'Extension").',
+    keys=("new_env.archive",),
 )
 
 _SCRIPTS = ("etc/conda/activate.d/", "etc/conda/deactivate.d/")

@@ -21,23 +21,35 @@ BASH = Rule(
     "Sourced in bash on the host, setupMe-on-host.sh sets the documented variables and enters the "
     "image's environment.",
     "Let each variable follow from the place of the script, export it, and activate last.",
+    "Users of CVMFS use the image as a virtual environment, without any container, by sourcing "
+    'this script (README of usatlas/ML-Containers, "Env Extension in Virtual Env").',
+    keys=("on_host",),
 )
 ZSH = Rule(
     "on-host-zsh",
     "Sourced in zsh on the host, setupMe-on-host.sh does the same as in bash.",
     "zsh has no BASH_SOURCE (use ${BASH_SOURCE:-$0}), does not split variables into words, and "
     "ends at a pattern that matches nothing.",
+    "zsh is the login shell of many users; the same script has to serve both shells (README of "
+    'usatlas/ML-Containers, "Env Extension in Virtual Env").',
+    keys=("on_host",),
 )
 INSIDE = Rule(
     "on-host-inside",
     "Sourced inside a container, setupMe-on-host.sh says so, changes nothing and returns 0.",
     "Return 0 when the directory of the script is /.",
+    "Sourced by habit inside the container it would set the variables a second time; it says "
+    "that there is nothing to do (setupMe-on-host.sh of usatlas/ML-Containers).",
+    keys=("on_host",),
 )
 PROGRAMS = Rule(
     "on-host-programs",
     "After setupMe-on-host.sh, the image's commands run on the host, and its modules import.",
     "Make the first line of scripts `#!/usr/bin/env python3`, and write no path of the image into "
     "them; programs must not need a newer C library than the hosts have.",
+    "There the image lies at another path than it was built for, and runs on the host's C "
+    'library (README of usatlas/ML-Containers, "Env Extension in Virtual Env").',
+    keys=("on_host",),
 )
 LIBRARIES = Rule(
     "on-host-libraries",
@@ -45,6 +57,9 @@ LIBRARIES = Rule(
     "image's own libraries and none of that directory.",
     "Take the prefix out of RPATH and RUNPATH ($ORIGIN/../lib is enough), and out of every path "
     "that a package has written down.",
+    "Many hosts have an /opt/conda of their own; a hard-coded path then loads its libraries into "
+    'the image\'s programs (README of usatlas/ML-Containers, "RPATH in the executable files").',
+    keys=("on_host",),
 )
 
 _EXPECTED = {

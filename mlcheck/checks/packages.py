@@ -18,26 +18,47 @@ READABLE = Rule(
     "package-list-readable",
     "The image holds its package list, and every line of it is a package with its version.",
     "Write the list again at the end of the image's build, one `name version` per line.",
+    "The list is how users learn what an image has without starting it, and what "
+    '`run-ml_container.sh` shows (README of usatlas/ML-Containers, "Listing Packages in ML '
+    'Images").',
+    keys=("packages.list",),
 )
 LIST_INSTALLED = Rule(
     "package-list-installed",
     "The package list names exactly what is installed, with its version.",
     "Write the list after the last installation of the image's build, not before.",
+    "A list that was written before the last installation, or by hand, tells users of packages "
+    "that are not there; `conda list NAME` does not help, it ends with 0 either way "
+    "(https://github.com/conda/conda/issues/15074).",
+    keys=("packages.list", "packages.system"),
 )
 LIST_CHECKED_IN = Rule(
     "package-list-checked-in",
     "The package list in the image is the one that is checked in.",
     "If the change is wanted, check the image's list in; if not, pin the package in the build.",
+    "The copy in the repository is what a reviewer sees of an update; a rebuild alone brings "
+    'other versions (README of usatlas/ML-Containers, "Listing Packages in ML Images").',
+    keys=(
+        "packages.list",
+        "packages.checked_in",
+    ),
 )
 PROMISED = Rule(
     "packages-promised",
     "Every promised package is installed in a promised version.",
     "Install the package in the image's build, or correct the promise in the profile.",
+    "The README names these packages, and analyses count on their versions (README of "
+    'usatlas/ML-Containers, "Packages in Image ml-base").',
+    keys=("packages.required",),
 )
 IMPORTS = Rule(
     "imports",
     "Every promised module can be imported in the image's own Python.",
     "Run the command below; the traceback above its last line names what is missing.",
+    "An installed package need not import: a library of the system is missing, or another "
+    "package has the wrong version. The tests of StatCan/aaw-kubeflow-containers and of "
+    "jupyter/docker-stacks import each for that reason.",
+    keys=("packages.required",),
 )
 
 # What rpm's and dpkg's lists put behind a name (rpm --showrc; Debian's architectures).

@@ -19,34 +19,53 @@ SYSTEM = Rule(
     "parity-os",
     "Both images are of the same operating system.",
     _REMEDY.format(""),
+    "The images for CPUs and for GPUs are to hold the same software except for the version of "
+    'Ubuntu (README of the older kubeflow containers, "CPU and GPU Ubuntu Versions").',
+    keys=("parity.os",),
 )
 PACKAGES = Rule(
     "parity-packages",
     "Both images have the same packages of conda, pip, R and the system, in the same versions, "
     "installed by the same manager.",
     _REMEDY.format(".packages"),
+    "What is promised to be the same drifts apart when nobody compares: TensorFlow was 2.3.1 in "
+    'one image and 2.1 in the other (README of the older kubeflow containers, "CPU and GPU '
+    'Ubuntu Versions", and their Dockerfiles).',
+    keys=("parity.packages",),
 )
 KERNELS = Rule(
     "parity-kernels",
     "Both images have the same Jupyter kernels: argv, environment and names.",
     _REMEDY.format(".kernels"),
+    "A notebook names its kernel: moved to the image for GPUs, it must find the same (README of "
+    "the older kubeflow containers).",
+    keys=("parity.kernels",),
 )
 TOOLS = Rule(
     "parity-tools",
     "Both images have the same programs on PATH.",
     _REMEDY.format(".tools"),
+    "Scripts of users call these programs, whichever of the two images they are in (README of "
+    "the older kubeflow containers).",
+    keys=("parity.tools",),
 )
 ENVIRONMENT = Rule(
     "parity-environment",
     "Both images set the same variables, and start in the same way: entrypoint, cmd, user, "
     "workdir, ports and labels.",
     _REMEDY.format(".environment"),
+    "A platform starts both images in the same way, by their entrypoint, user and port (README "
+    "of the older kubeflow containers).",
+    keys=("parity.environment",),
 )
 FILES = Rule(
     "parity-files",
     "Both images have the same files: type, mode, owner and content. Files of a package that "
     "differs are told by the package; byte code is left out.",
     _REMEDY.format(".files"),
+    "Configuration that was copied into one of two images alone is in no list of packages (asked "
+    "of other tools since 2020: https://github.com/anchore/syft/issues/292).",
+    keys=("parity.files",),
 )
 RULES: dict[Aspect, Rule] = {
     "os": SYSTEM,

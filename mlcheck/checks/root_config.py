@@ -13,6 +13,10 @@ LIBS = Rule(
     "root-config",
     "`root-config --libs` names the libraries that a ROOT application must link, as whole words.",
     "Add the word to the libraries in root-config; -lzstd is not -lz.",
+    "Without -lz an application links the system's libz, which does not fit ROOT's; a test that "
+    'looks for the letters is content with -lzstd (README of usatlas/ML-Containers, "Missing '
+    'libz in root-config").',
+    keys=("root_config",),
 )
 
 

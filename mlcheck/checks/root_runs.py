@@ -13,6 +13,8 @@ PYROOT = Rule(
     "pyroot",
     "PyROOT imports, and a histogram that is filled with four numbers has their mean.",
     "Run the command below in the image: ROOT says itself what it misses.",
+    "ROOT is what ml-pyroot is for, and its import proves little: cling compiles at its first "
+    'use (README of usatlas/ML-Containers, "Image ml-pyroot").',
 )
 PROGRAM = Rule(
     "root-program",
@@ -20,6 +22,8 @@ PROGRAM = Rule(
     "image's prefix, not the incompatible one of the system.",
     "Name -lz, and the prefix's lib/ by -L and -Wl,-rpath before any directory of the system, in "
     "what root-config answers; install a C++ compiler in the prefix.",
+    "Whether root-config's answer is right shows in a program that is linked by it (README of "
+    'usatlas/ML-Containers, "Missing libz in root-config").',
 )
 
 EXPECTED = {"entries": 4.0, "mean": 3.0, "bin 3": 2.0}

@@ -15,12 +15,19 @@ URL = Rule(
     "JupyterLab answers there.",
     "Start jupyter-lab at the end of the runscript or entrypoint, with a token that it makes "
     "itself, and let its messages through.",
+    "`singularity run IMAGE` prints the address that the user opens in a browser (README of the "
+    'prototype of ATLAS Jupyter, "How to build and use").',
+    keys=("run_server",),
 )
 TOKEN = Rule(
     "run-token",
     "The JupyterLab that the image starts refuses whoever has not its token.",
     "Set neither an empty token nor an empty password where the runscript or entrypoint starts "
     "jupyter-lab.",
+    "The server listens on a machine that others use too: its token is all that keeps them out "
+    "(README of the prototype of ATLAS Jupyter; "
+    "https://jupyter-server.readthedocs.io/en/latest/operators/security.html).",
+    keys=("run_server",),
 )
 
 

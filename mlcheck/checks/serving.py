@@ -20,6 +20,9 @@ USER = Rule(
     "user",
     "The image runs as the promised user, who is not root.",
     "Create the user in the image's build, and end the build with USER.",
+    "Final images end with USER jovyan, so that nobody in a notebook is root (README of "
+    "StatCan/aaw-kubeflow-containers; https://jupyter-docker-stacks.readthedocs.io).",
+    keys=("user",),
 )
 WRITABLE = Rule(
     "user-writable",
@@ -27,11 +30,22 @@ WRITABLE = Rule(
     "was installed as root can neither be updated nor removed.",
     "End every RUN that installs something with `fix-permissions $CONDA_DIR "
     "/home/$NB_USER`, in the same layer.",
+    "What root installs during the build belongs to root: users can then neither update nor "
+    'remove it (README of StatCan/aaw-kubeflow-containers, "Set User File Permissions after '
+    'Every pip/conda Install").',
+    keys=("user.writable",),
 )
 INSTALLS = Rule(
     "user-installs",
     "The image's user can install a package in the prefix with pip, and take it away again.",
     "Give the user the prefix with fix-permissions, in the layer that adds the files.",
+    "Modes can look right and pip fail all the same; users install packages in their notebooks "
+    '(README of StatCan/aaw-kubeflow-containers, "Set User File Permissions after Every '
+    'pip/conda Install").',
+    keys=(
+        "user",
+        "server",
+    ),
 )
 STARTS = Rule(
     "server-starts",
@@ -39,11 +53,18 @@ STARTS = Rule(
     "it is given.",
     "Start the image by hand, and see the first error; the server's base URL must come from the "
     "variable of the prefix.",
+    "Kubeflow reaches a notebook server by the path in NB_PREFIX alone; one that answers "
+    'elsewhere shows an empty page (README of StatCan/aaw-kubeflow-containers, "Automated '
+    'Testing").',
+    keys=("server",),
 )
 HEALTH = Rule(
     "server-health",
     "The image's health check succeeds while its server runs.",
     "Correct HEALTHCHECK, or the paths that answer it.",
+    "A platform restarts a container whose health check fails, in the midst of somebody's work "
+    "(HEALTHCHECK of https://github.com/jupyter/docker-stacks).",
+    keys=("server",),
 )
 ANY_USER = Rule(
     "server-any-user",
@@ -51,27 +72,45 @@ ANY_USER = Rule(
     "platform may choose one.",
     "Let the group write the home and the prefix (fix-permissions), and read no file that belongs "
     "to one user alone.",
+    "Platforms may start an image under a number of their own choice in the group `users`, as "
+    "the tests of jupyter/docker-stacks do "
+    "(https://jupyter-docker-stacks.readthedocs.io/en/latest/using/common.html).",
+    keys=(
+        "server",
+        "user",
+    ),
 )
 EXECUTABLE = Rule(
     "programs-executable",
     "Every program that is installed for users can be executed by them.",
     "Set the mode (chmod 0755, or COPY --chmod=0755) in the image's build.",
+    "A program copied in without its mode fails with `Permission denied`, as mc and trino did in "
+    "StatCan/aaw-kubeflow-containers.",
+    keys=("scripts.installed",),
 )
 WRAPPERS = Rule(
     "wrapper-targets",
     "Every wrapper finds the program to which it hands its arguments on.",
     "Install the program, or take the wrapper out of images that lack it.",
+    "A wrapper is copied into all images and its program installed in one: there it works, "
+    "elsewhere it fails when it is called (StatCan/aaw-kubeflow-containers).",
+    keys=("scripts.installed",),
 )
 START_FILES = Rule(
     "start-files",
     "Every file that the start script reads is in the image.",
     "Copy the file into the image and let no later layer delete it; what may be missing is tested "
     "for ([ -f FILE ]) before it is read.",
+    "A start script that reads a file which a later layer deletes fails with the first user, not "
+    "in the build (StatCan/aaw-kubeflow-containers).",
 )
 AGREEMENTS = Rule(
     "agreements",
     "Files that tell the same thing, such as the version of an extension, agree.",
     "Write down what is installed; best let the build generate it.",
+    "A version that is written down twice is changed once, as that of the language pack of "
+    "code-server was (StatCan/aaw-kubeflow-containers).",
+    keys=("agreements",),
 )
 
 _NOT_STARTED = "the server does not start (see server-starts)"

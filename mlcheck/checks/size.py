@@ -11,6 +11,10 @@ SIZE = Rule(
     "The image is no larger than its profile allows.",
     "Leave out what the image need not have (caches of package managers, tests, debugging "
     "symbols), or raise the budget with a reason.",
+    "New software is weighed against the size of the image, which everybody pulls (README of "
+    'StatCan/aaw-kubeflow-containers, "Adding new software"; the prototype of ATLAS Jupyter '
+    "promises about 1 GB).",
+    keys=("size",),
 )
 
 

@@ -13,34 +13,53 @@ ENVIRONMENT = Rule(
     "environment",
     "The image's configuration sets the promised variables.",
     "Set the variable with ENV in the image's build.",
+    "What is in PATH and in CONDA_PREFIX decides which Python runs, for everybody who does not "
+    'start a login shell (README of usatlas/ML-Containers, "Image Content").',
+    keys=("environment",),
 )
 ENTRYPOINT = Rule(
     "entrypoint",
     "The image starts by the promised entrypoint, and the engine can execute it.",
     "Correct ENTRYPOINT and CMD, and make the script executable, in the image's build.",
+    "An entrypoint that is missing or not executable keeps the container from starting at all "
+    "(https://github.com/opencontainers/image-spec/blob/main/config.md#properties).",
+    keys=("entrypoint",),
 )
 ENTRYPOINT_COMMAND = Rule(
     "entrypoint-command",
     "The entrypoint runs the command behind it with all its words, and ends with its exit code: "
     "otherwise `docker run IMAGE bash -c ...` in somebody's CI is green whatever happens.",
     'End the entrypoint with `exec "$@"`, with the quotes.',
+    "The entrypoints of usatlas/ML-Containers lose words and exit code: `docker run IMAGE bash "
+    '-c "exit 7"` ends with 0.',
+    keys=("entrypoint",),
 )
 CONFIGURATION = Rule(
     "configuration",
     "The image's configuration has the promised labels, and sets USER, WORKDIR and EXPOSE as "
     "promised.",
     "Correct LABEL, USER, WORKDIR and EXPOSE in the image's build.",
+    "Labels tell of which build an image is; USER, WORKDIR and EXPOSE decide how a platform "
+    "starts it (https://github.com/opencontainers/image-spec/blob/main/config.md#properties).",
+    keys=("configuration",),
 )
 BANNER = Rule(
     "entrypoint-banner",
     "On start the image says where its list of packages is and how to add to it, in the way that "
     "works there, and is silent when asked to be.",
     "Correct the script of the banner, and source it in the entrypoint.",
+    "The banner is the one page of help that every user sees; `micromamba install` in it is "
+    'wrong where the image cannot be written (README of usatlas/ML-Containers, "Extension of ML '
+    'Image Envs").',
+    keys=("banner",),
 )
 ACTIVATION = Rule(
     "entrypoint-activation",
     "The entrypoint activates the environment if, and only if, that is promised.",
     "Activate in the entrypoint, or leave it out there: ENV in the image's build is enough.",
+    "Between its generations usatlas/ML-Containers changed whether the entrypoint activates: "
+    "what users see in their prompt and CONDA_SHLVL follows from it.",
+    keys=("entrypoint.activates",),
 )
 
 _ACTIVE = ("CONDA_DEFAULT_ENV", "CONDA_SHLVL", "CONDA_PROMPT_MODIFIER")

@@ -19,26 +19,43 @@ OS_RELEASE = Rule(
     "os-release",
     "The operating system is the one that the tag promises.",
     "Build from the base image of that system, or correct the tag.",
+    "The tag names the operating system, and users choose by it what their C library has to bear "
+    '(README of usatlas/ML-Containers, "Image Types").',
+    keys=("os",),
 )
 PYTHON_VERSION = Rule(
     "python-version",
     "python3 on the image's PATH is the Python that the tag promises, and lives in the prefix.",
     "Pin python in the build, and put the prefix's bin/ first in PATH.",
+    "The tag names Python's version; a solver may take another, and the system's Python may come "
+    'first in PATH (README of usatlas/ML-Containers, "Image Types").',
+    keys=("python",),
 )
 MICROMAMBA = Rule(
     "micromamba",
     "micromamba is one statically linked ELF file: it brings no Python and needs no library.",
     "Install the released micromamba binary itself.",
+    '"A tiny statically linked C++ executable" that comes without a Python of its own, and so '
+    "cannot break with the environment that it manages (README of usatlas/ML-Containers, "
+    '"Package Manager micromamba").',
+    keys=("micromamba",),
 )
 COMMANDS = Rule(
     "commands",
     "Every promised command runs, ends with 0 and prints something.",
     "Run the command below in the image; its message says what is missing.",
+    "A program can be installed and not run, for want of a library or of its interpreter (README "
+    'of usatlas/ML-Containers, "Image Content").',
+    keys=("commands",),
 )
 SHELLS = Rule(
     "shells",
     "Every promised shell is there and runs a command.",
     "Install the shell, and link it to where users look for it.",
+    "zsh and tcsh come from conda and are linked to where users' accounts have them; a link that "
+    "leads nowhere makes a terminal that closes at once (README of usatlas/ML-Containers, "
+    '"Packages in Image ml-base").',
+    keys=("shells",),
 )
 
 SHELL_ANSWER = "mlcheck-42"

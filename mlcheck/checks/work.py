@@ -14,17 +14,27 @@ REQUESTED = Rule(
     "Every package that was asked for by name can be loaded: Python's by import, R's by library().",
     "Run the command below. If the name to load differs, or there is nothing to load, say so in "
     "packages.requested.",
+    "What somebody asked for by name is what users need; the tests of "
+    "StatCan/aaw-kubeflow-containers load each of `conda env export --from-history` in Python or "
+    "R.",
+    keys=("packages.requested",),
 )
 TASKS = Rule(
     "tasks",
     "Small programs work: each ends with 0, prints what it must, and draws its pictures.",
     "Run the program by hand; its last line says what is missing.",
+    "Drawing needs fonts, libraries and a display that an import does not ask for; the tests of "
+    "StatCan/aaw-kubeflow-containers draw, sum and compute for that reason.",
+    keys=("tasks",),
 )
 NOTEBOOKS = Rule(
     "notebooks",
     "A notebook executes with every promised kernel, by `jupyter nbconvert --execute`.",
     "See that the kernel's program starts and its package for Jupyter is installed "
     "(ipykernel, IRkernel, IJulia).",
+    "nbconvert takes the way of scheduled notebooks: kernelspec, kernel and all between them "
+    "(the tests of https://github.com/jupyter/docker-stacks).",
+    keys=("notebooks",),
 )
 
 

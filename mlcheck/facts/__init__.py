@@ -57,6 +57,8 @@ from mlcheck.facts.layers import ImageLayer, Layers, Leftover, Secret, Waste, Wa
 from mlcheck.facts.newenv import ArchiveLink, EnvArchive, EnvAttempt, EnvPython, EnvSession, NewEnv
 from mlcheck.facts.on_host import HostCommands, HostLibraries, HostShell, InsideSetup, LoadedFiles
 from mlcheck.facts.packages import (
+    AskedFor,
+    AskedPackage,
     ImportResult,
     Imports,
     InstalledPackage,
@@ -94,6 +96,8 @@ __all__ = [
     "Accounts",
     "Agreements",
     "ArchiveLink",
+    "AskedFor",
+    "AskedPackage",
     "Banner",
     "CellRun",
     "ClosedDirectory",

@@ -94,3 +94,32 @@ class Imports:
     """All the asked-for imports, in the order asked."""
 
     results: tuple[ImportResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AskedPackage:
+    """A package that somebody asked for by name, and that is installed.
+
+    Args:
+        source: "conda" or "dist-info": whose records say so.
+        modules: names that Python can import of it; empty: none.
+    """
+
+    name: str
+    version: str
+    source: PackageSource
+    modules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AskedFor:
+    """The packages that were asked for by name, as far as conda and pip write it down.
+
+    Args:
+        how: where that stands, in words.
+        leaves: whether nobody wrote it down, and these are the packages that no other one needs.
+    """
+
+    packages: tuple[AskedPackage, ...]
+    how: str
+    leaves: bool = False

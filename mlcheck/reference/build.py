@@ -35,6 +35,7 @@ from mlcheck.reference.cache import Job, Progress
 from mlcheck.reference.condameta import CondaPackage, build_string
 from mlcheck.reference.defects import Defect, find
 from mlcheck.reference.python import PREFIX, SITE, VERSION
+from mlcheck.reference.tools import tools
 
 Add = Callable[[Path, Job, bool], list[CondaPackage]]
 """Adds to a copy of ml-base, with real packages or not; returns the records of what it added."""
@@ -63,7 +64,7 @@ NAMES = ("ml-base", *DERIVED, *ALONE, *stacks.IMAGES)
 MICROMAMBA = "2.1.0"
 _HERE = Path(__file__).parent
 # What changes nothing in a good image does not make the cached ones stale.
-_NOT_IN_KEY = ("defects", "cli.py", "export.py", "__init__.py")
+_NOT_IN_KEY = ("defects", "cli.py", "export.py", "tools.py", "__init__.py")
 _PACKAGE_SOURCES = ("python.py", "system.py", "elf.py", "tree.py", "rootfs/kernels")
 
 _LISTED_SYSTEM_PACKAGES = ("which", "file", "git", "bzip2")
@@ -180,7 +181,7 @@ class _Steps:
         )
 
         def make(directory: Path, job: Job) -> None:
-            elf.require_tools()
+            tools(job.progress)
             _require_space(4.0 if self.full else 1.5)
             with self._step(job, 1, "Python") as step:
                 python.lay_out(directory, job)
@@ -198,7 +199,7 @@ class _Steps:
         return cache.layer(key, "packages", make, self.progress)
 
     def _base(self, directory: Path, job: Job) -> None:
-        elf.require_tools()
+        tools(job.progress)
         cache.clone(self._packages(), directory)
         with self._step(job, 4, "system") as step:
             system.lay_out(directory, job)
@@ -225,7 +226,7 @@ class _Steps:
         _finish(directory, self._packages())
 
     def _derived(self, directory: Path, job: Job) -> None:
-        elf.require_tools()
+        tools(job.progress)
         cache.clone(self.good("ml-base"), directory)
         title, add = DERIVED[self.name]
         with self._step(job, 6, title) as step:
@@ -240,7 +241,7 @@ class _Steps:
         stack = stacks.ALL[name]
 
         def make(directory: Path, job: Job) -> None:
-            elf.require_tools()
+            tools(job.progress)
             below = self.good(stack.below) if stack.below else self._packages()
             cache.clone(below, directory)
             with self._step(job, 4 + len(stacks.lineage(name)), stack.title) as step:
@@ -251,7 +252,7 @@ class _Steps:
         return make
 
     def _alone(self, directory: Path, job: Job) -> None:
-        elf.require_tools()
+        tools(job.progress)
         cache.clone(self._packages(), directory)
         title, add = ALONE[self.name]
         with self._step(job, 4, title) as step:

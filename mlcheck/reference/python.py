@@ -20,6 +20,7 @@ from pathlib import Path
 from mlcheck.errors import EngineError
 from mlcheck.reference import elf, system, tree
 from mlcheck.reference.cache import Job, base_interpreter
+from mlcheck.reference.tools import tools
 
 PREFIX = "/opt/conda"
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -141,10 +142,9 @@ def _is_of(file: Path, site: Path, infos: set[str]) -> bool:
 
 
 def _install(root: Path, job: Job, words: list[str | Path]) -> None:
-    import uv  # heavy for nothing when the image is cached
-
     begin: list[str | Path] = [
-        *(uv.find_uv_bin(), "pip", "install", "--python", tree.at(root, f"{PREFIX}/bin/python3")),
+        *(tools(job.progress).uv, "pip", "install"),
+        *("--python", tree.at(root, f"{PREFIX}/bin/python3")),
         *("--break-system-packages", "--only-binary", ":all:", "--link-mode", "copy"),
         *("--no-progress", "--no-python-downloads"),
     ]

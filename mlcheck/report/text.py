@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Callable, Sequence
 
@@ -23,6 +24,17 @@ def printable(text: str) -> str:
         else char.encode("unicode_escape", "surrogatepass").decode("ascii")
         for char in text
     )
+
+
+def no_command(line: str) -> str:
+    """A line that GitHub's runner does not take for a command: it would one that begins with two
+    colons behind any spaces, and an older form anywhere in a line."""
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return line
+    rest = line.lstrip()
+    if rest.startswith("::"):
+        line = f"{line[: len(line) - len(rest)]}: {rest[1:]}"
+    return line.replace("##[", "## [")
 
 
 def headline(verdict: Verdict, findings: Sequence[Finding]) -> str:

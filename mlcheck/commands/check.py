@@ -1,0 +1,103 @@
+"""`mlcheck check`: judge images with the suite, from anywhere."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from mlcheck import argv, places
+
+_EXAMPLES = """\
+examples:
+  mlcheck check ml-pyroot:alma9-python311
+  mlcheck check ./ml-pyroot.sif -k rpath
+  mlcheck check me/notebook:v1 --profile jupyterlab-cpu --engine docker,podman
+  mlcheck check me/image:v1 --profiles profiles
+  mlcheck check all -n auto --junitxml junit.xml
+  mlcheck check reference:ml-pyroot      a known-good image, built on the spot
+
+All other options of pytest work too (`pytest --help`). Its configuration and a conftest.py in the
+directory where you are have no effect. An image may also come from the variable IMAGE_NAME.
+
+exit code: 0 all that was checked conforms; 1 an image does not conform or could not be judged;
+2 interrupted; 3 internal error; 4 a wrong option, image or profile; 5 nothing was checked.
+"""
+
+_OF_PYTEST = (
+    (["-k"], "WORDS", "only tests whose names match: -k 'rpath or libGL'"),
+    (["-m"], "MARKS", "-m 'not slow': without the tests that take long"),
+    (["-n"], "N", "N processes, or auto: images are spread over the cores"),
+    (["-x"], None, "end with the first failure"),
+    (["--lf"], None, "only what failed in the last run"),
+    (["-q"], None, "less to read"),
+    (["-v"], None, "more to read"),
+    (["--junitxml"], "FILE", "write a report for CI"),
+)
+"""Names, what stands for the value, and the help."""
+
+
+def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command `check`, for its help and for completion: pytest parses what is given."""
+    import pytest
+
+    from mlcheck import plugin
+
+    parser = commands.add_parser(
+        "check",
+        help="judge images: are they what their maintainers promised?",
+        description="Judge images with the suite that is installed with mlcheck.",
+        usage="mlcheck check IMAGE ... [OPTION ...] [PYTEST OPTION ...]",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="what to judge")
+    wanted = _Parser(parser)
+    plugin.pytest_addoption(wanted, pytest.PytestPluginManager())  # type: ignore[arg-type]
+    group = parser.add_argument_group("pytest's, often used")
+    for names, metavar, told in _OF_PYTEST:
+        value: dict[str, Any] = {"metavar": metavar} if metavar else {"action": "store_true"}
+        group.add_argument(*names, help=told, **value)
+
+
+class _Parser:
+    """What pytest_addoption wants, over argparse."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._parser = parser
+
+    def getgroup(self, _name: str, description: str) -> _Group:
+        """A group of options."""
+        return _Group(self._parser.add_argument_group(description))
+
+
+class _Group:
+    def __init__(self, group: argparse._ArgumentGroup) -> None:
+        self._group = group
+
+    def addoption(self, *names: str, **how: Any) -> None:
+        self._group.add_argument(*names, **how)
+
+
+def run(words: Sequence[str]) -> int:
+    """Run pytest on the suite; returns its exit code.
+
+    Args:
+        words: images and options, of mlcheck and of pytest.
+    """
+    import pytest
+
+    from mlcheck.profile import CONFIGURATION, SUITE
+
+    own = ["-c", str(CONFIGURATION), "--confcutdir", str(SUITE), "-p", "mlcheck.checking"]
+    return int(pytest.main([*own, *_cache(), *argv.joined(words)]))
+
+
+def _cache() -> list[str]:
+    """pytest's cache, which -k and --lf use, is with mlcheck's own: not where the user is."""
+    directory = places.cache() / "pytest"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return ["-p", "no:cacheprovider"]
+    return ["-o", f"cache_dir={directory}"]

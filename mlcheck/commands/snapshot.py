@@ -1,0 +1,116 @@
+"""`mlcheck snapshot`: expectations from a good image."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+from pathlib import Path
+
+from mlcheck.commands import common
+from mlcheck.errors import UsageError
+from mlcheck.profile import FILE_NAME
+
+
+def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command `snapshot`."""
+    parser = commands.add_parser(
+        "snapshot",
+        help="write an image.toml from a good image",
+        description="Write an image.toml that says what a good image is: system, packages that "
+        "were asked for by name, commands, kernels, environment, files, sizes. The suite then "
+        "judges the image by it, and what does not hold is left out and named in a comment. So "
+        "the image passes at once, and the next one is compared with it. It takes as long as the "
+        "suite does.",
+        epilog="examples:\n  mlcheck snapshot ./my-image > image.toml\n"
+        "  mlcheck snapshot -o profiles/my-image/image.toml me/my-image:v1\n"
+        "  mlcheck snapshot --extends ml-base me/analysis:v1 > image.toml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    common.add_image(parser)
+    common.add_no_cache(parser)
+    parser.add_argument(
+        "--extends",
+        metavar="NAME",
+        help="write down only what goes beyond this profile, whose tests then run too",
+    )
+    parser.add_argument(
+        "--name", help="name of the new profile, which is its folder (default: the image's)"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write to a new file, not to stdout"
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON, with what is not promised")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the file.
+
+    Raises:
+        UsageError: the output exists, or a profile does not.
+    """
+    if arguments.output is not None and arguments.output.exists():
+        raise UsageError(
+            f"{arguments.output} exists, and is not overwritten.",
+            "Remove it, or name another file.",
+        )
+    from mlcheck import explaining
+    from mlcheck.snapshot import found, writing
+    from mlcheck.snapshot.trial import Trial
+
+    catalog = common.catalog(arguments)
+    with common.opened(arguments) as image, common.asking(arguments, image) as static:
+        common.progress(f"reading {image.ref.text}")
+        there = found.look(image, static)
+        ref, engine = image.ref, image.engine
+    name = writing.profile_name(arguments.name or ref.name)
+    parent = None
+    if arguments.extends is not None:
+        parent = catalog.load(arguments.extends, ref.tag)
+        if name in parent.lineage:
+            name += "-snapshot"
+    subject = writing.Subject(
+        ref.text,
+        engine,
+        name,
+        parent,
+        () if parent else writing.fitting(catalog, there),
+    )
+    judge = Trial(
+        ref.text,
+        engine,
+        name,
+        profiles=tuple(arguments.profiles),
+        options=("--no-cache",) if arguments.no_cache else (),
+        progress=common.progress,
+    )
+    rules = {check: rule for check, (rule, _) in explaining.rules().items()}
+    settled = writing.write(there, subject, rules, judge, datetime.date.today())
+    text = settled.document.text()
+    for check, said in settled.broken.items():
+        common.progress(f"not so in this image: {check}: {said[0]}")
+    common.progress(f"{len(settled.checks)} checks judged what is written")
+    if arguments.json:
+        told = {
+            "image": ref.text,
+            "engine": engine,
+            "profile": name,
+            "expectations": settled.document.data(),
+            "checks": sorted(settled.checks),
+            "broken": settled.broken,
+            "untried": settled.untried,
+        }
+        text = json.dumps(told, indent=1, default=str) + "\n"
+    if arguments.output is None:
+        print(text, end="")
+        return 0
+    try:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        with arguments.output.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"{arguments.output} cannot be written: {error.strerror}.") from None
+    if arguments.output.name != FILE_NAME:
+        common.progress(f"mlcheck reads it as {name}/{FILE_NAME}, in a directory for --profiles")
+    return 0

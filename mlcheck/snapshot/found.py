@@ -1,0 +1,172 @@
+"""What an image has, of which expectations can be made. Nothing runs in it but rpm, micromamba and
+`jupyter kernelspec`, where only they know."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlcheck import facts
+from mlcheck.engines.base import OpenImage, RootFS
+from mlcheck.errors import NothingRuns
+from mlcheck.probes import (
+    Ask,
+    asked_for,
+    conda_files,
+    distributions,
+    elf,
+    installed,
+    kernelspecs,
+    layers,
+    libraries,
+    package_list,
+    parity,
+    requested,
+    size,
+    system,
+    users,
+)
+
+SHELLS = ("/bin/sh", "/bin/bash", "/bin/zsh", "/bin/tcsh", "/bin/fish")
+PACKAGE_LIST = "/list-of-pkgs-inside.txt"
+_MADE_BY_ENGINES = ("/.dockerenv", "/environment", "/singularity", "/.exec", "/.run", "/.shell")
+_SYSTEMS_OWN = ("/.autorelabel", "/.readahead", "/.hushlogin")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an image has.
+
+    Args:
+        name, tag: of the image, as the user wrote it.
+        prefix: of conda or a virtual environment; None: Python is the system's, or there is none.
+        files: what is directly in `/`, at the shells' paths and at those of the start, by path.
+        sonames: libraries that the prefix's files need, and that the loader finds in the system.
+        sif: bytes of the SIF file; None: it is none.
+        directory: whether it is a directory on this machine.
+    """
+
+    name: str
+    tag: str | None
+    system: facts.OsRelease
+    environment: facts.Environment
+    prefix: str | None
+    python: str
+    packages: facts.InstalledPackages
+    asked: facts.AskedFor
+    listed: facts.PackageList | None
+    kernels: facts.Kernelspecs
+    tools: Mapping[str, str]
+    files: Mapping[str, facts.ResolvedFile]
+    accounts: Mapping[str, facts.Account]
+    unpacked: int
+    sonames: tuple[str, ...] = ()
+    layers: facts.Layers | None = None
+    sif: int | None = None
+    directory: bool = False
+
+
+def look(image: OpenImage, static: Ask) -> Found:
+    """Read an image.
+
+    Raises:
+        EngineError, ProbeError: the engine or this machine could not.
+    """
+    rootfs, env = image.rootfs, image.environment
+    tools = static(parity.tools, rootfs, env).paths
+    prefix = prefix_of(rootfs, env.env, tools)
+    recorded = static(installed.from_files, rootfs, prefix)
+    packages = installed.probe(image, prefix, recorded)
+    python = static(distributions.probe, rootfs, prefix or "/usr")
+    records = conda_files.records(rootfs, prefix) if prefix else None
+    history = static(requested.read, rootfs, prefix) if prefix else facts.Requested((), "")
+    paths = [*_at_the_top(rootfs), *SHELLS]
+    for words in (env.entrypoint or (), env.cmd or ()):
+        paths += [word for word in words[:1] if word.startswith("/")]
+    listed = None
+    if rootfs.resolve(PACKAGE_LIST).final is not None:
+        listed = static(package_list.read, rootfs, PACKAGE_LIST)
+    return Found(
+        name=image.ref.name,
+        tag=image.ref.tag,
+        system=static(system.os_release, rootfs),
+        environment=env,
+        prefix=prefix,
+        python=python.python,
+        packages=packages,
+        asked=asked_for.probe(rootfs, packages, history, records, python),
+        listed=listed,
+        kernels=_kernels(image),
+        tools=tools,
+        files=static(system.files, rootfs, list(dict.fromkeys(paths))).files,
+        accounts=static(users.accounts, rootfs).accounts,
+        unpacked=static(size.probe, rootfs).unpacked,
+        sonames=_of_the_system(image, static, prefix) if prefix else (),
+        layers=None if image.layers is None else static(layers.probe, image.layers),
+        sif=Path(image.ref.location).stat().st_size if image.ref.kind == "sif" else None,
+        directory=image.ref.kind in ("directory", "reference"),
+    )
+
+
+def prefix_of(rootfs: RootFS, env: Mapping[str, str], tools: Mapping[str, str]) -> str | None:
+    """Root of conda's environment, or of a virtual one: that of the first python3 on PATH, or what
+    the variables of both say."""
+    starts = [posixpath.dirname(posixpath.dirname(tools["python3"]))] if "python3" in tools else []
+    starts += [env[name] for name in ("CONDA_PREFIX", "CONDA_DIR", "VIRTUAL_ENV") if env.get(name)]
+    for top in starts:
+        marks = (f"{top}/conda-meta", f"{top}/pyvenv.cfg")
+        if top.startswith("/") and any(rootfs.resolve(mark).final is not None for mark in marks):
+            return top.rstrip("/")
+    return None
+
+
+def _at_the_top(rootfs: RootFS) -> list[str]:
+    """Files in `/`, where no package of a system has any: somebody put them there for users."""
+    paths = [f"/{name}" for name in rootfs.listdir("/")]
+    known = (*_MADE_BY_ENGINES, *_SYSTEMS_OWN)
+    found = [(path, rootfs.lstat(path)) for path in paths if path not in known]
+    return [path for path, file in found if file is not None and file.type == "file"]
+
+
+def _kernels(image: OpenImage) -> facts.Kernelspecs:
+    try:
+        return kernelspecs.probe(image)
+    except NothingRuns:
+        return kernelspecs.from_files(image.rootfs, image.environment)
+
+
+_GLIBC: tuple[str, ...] = (
+    "ld-linux",
+    "libc.so",
+    "libm.so",
+    "libdl.so",
+    "libpthread.so",
+    "librt.so",
+    "libutil.so",
+)
+_GLIBC += ("libresolv.so", "libnsl.so", "libanl.so", "libmvec.so", "libcrypt.so")
+_GPU = ("libcuda.so", "libnvidia", "libnvcuvid")
+
+
+def _of_the_system(image: OpenImage, static: Ask, prefix: str) -> tuple[str, ...]:
+    files = static(elf.probe, image.rootfs, prefix)
+    inside = {path.rpartition("/")[2] for path in files.files}
+    inside |= {file.soname for file in files.files.values() if file.soname}
+    needed = {name for file in files.files.values() for name in file.needed}
+    # Nobody links these, and ROOT, Qt and OpenCV open them by name.
+    needed |= {"libGL.so.1", "libEGL.so.1"}
+    asked = sorted(name for name in needed - inside if not name.startswith((*_GLIBC, *_GPU)))
+    resolved = static(libraries.probe, image, asked, [f"{prefix}/bin/python3"])
+    return tuple(
+        sorted(
+            {
+                need.soname
+                for need in resolved.needs
+                if not need.by
+                and need.final_path is not None
+                and not need.final_path.startswith(f"{prefix}/")
+            }
+        )
+    )

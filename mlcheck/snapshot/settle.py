@@ -1,0 +1,255 @@
+"""What of the expectations remains, after the suite has judged the image by them.
+
+An expectation that the image does not hold is left out, or weakened, and told. A rule that needs no
+expectation cannot be left out: its findings are waived for some weeks, so that somebody looks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlcheck.errors import EngineError
+from mlcheck.snapshot.document import Document, Entry, KeyPath, Waived, writable
+from mlcheck.toml_lines import line_numbers
+from mlcheck.verdict import Rule
+
+WAIVED_DAYS = 30
+ROUNDS = 8
+_WAIVED_ONE_BY_ONE = 10
+_KEEP = ("prefix", "integrity")
+"""What other rules rest on is never left out for one that fails."""
+
+Judged = Mapping[str, Any]
+"""A result of the JSON report."""
+Judge = Callable[[str, Sequence[str]], Sequence[Judged]]
+"""The file and tests (none: all of them) to the results of the suite."""
+
+
+@dataclass
+class Settled:
+    """The expectations that hold.
+
+    Args:
+        checks: names of the checks that judged the image.
+        untried: key to why no check could judge it here.
+        broken: what does not hold, in words, by the check.
+    """
+
+    document: Document
+    checks: frozenset[str] = frozenset()
+    untried: dict[str, str] = field(default_factory=dict)
+    broken: dict[str, list[str]] = field(default_factory=dict)
+
+
+def settle(
+    document: Document, rules: Mapping[str, Rule], judge: Judge, today: datetime.date
+) -> Settled:
+    """Judge, take back what does not hold, and again with the tests that failed.
+
+    Raises:
+        EngineError: the suite still fails when nothing more can be taken back.
+    """
+    settled = Settled(document)
+    tests: Sequence[str] = ()
+    results: dict[str, Judged] = {}
+    for _ in range(ROUNDS):
+        text = settled.document.text()
+        new = judge(text, tests)
+        results |= {str(result["test"]): result for result in new}
+        failed = [result for result in new if result["outcome"] in ("failed", "error")]
+        if not failed:
+            break
+        passed = {r["check"] for r in results.values() if r["outcome"] in ("passed", "waived")}
+        step = _Step(settled, text, rules, {str(name) for name in passed if name}, today)
+        for result in failed:
+            step.take_back(result)
+        tests = [str(result["test"]) for result in failed]
+    else:
+        names = ", ".join(sorted({str(r["check"] or r["test"]) for r in failed}))
+        raise EngineError(
+            f"The checks of {names} fail with each run for another reason.",
+            "Run the suite on the image to see why.",
+        )
+    _leave_out_untried(settled, rules, results.values())
+    return settled
+
+
+class _Step:
+    """Takes back what one run of the suite found not to hold."""
+
+    def __init__(
+        self,
+        settled: Settled,
+        text: str,
+        rules: Mapping[str, Rule],
+        passed: set[str],
+        today: datetime.date,
+    ) -> None:
+        self._settled = settled
+        self._rules = rules
+        self._passed = passed
+        self._until = today + datetime.timedelta(days=WAIVED_DAYS)
+        self._paths: dict[int, KeyPath] = {}
+        for path, line in line_numbers(text).items():
+            words = tuple(part for part in path if isinstance(part, str))
+            if len(words) == len(path):
+                # The longest of a line is its key, or the table whose header it is.
+                self._paths[line] = max(self._paths.get(line, ()), words, key=len)
+        self._waivers: list[Waived] = []
+
+    def take_back(self, result: Judged) -> None:
+        """Leave out, weaken or waive what one failed test found."""
+        check = result["check"]
+        if check not in self._rules or not result["findings"]:
+            why = str(result["message"] or "ended without a verdict").splitlines()[0]
+            self._note(str(check or result["test"]), f"not judged: {why}")
+            rule = self._rules.get(check)
+            if rule is not None:
+                self._drop(self._of_rule(rule))
+            return
+        rule = self._rules[check]
+        left: list[Judged] = []
+        for finding in result["findings"]:
+            if finding["waived"]:
+                continue
+            self._note(
+                check, f"{finding['subject']}: {finding['found']} (expected {finding['expected']})"
+            )
+            if not self._weakened(rule, finding):
+                left.append(finding)
+        self._waive(check, left)
+
+    def _weakened(self, rule: Rule, finding: Judged) -> bool:
+        """Whether the expectation behind a finding was found and taken back."""
+        if rule.check == "conda-files-unchanged":
+            return self._add(
+                Entry(("integrity", "edited", str(finding["subject"])), "changed by the build")
+            )
+        place = str(finding["source"] or "")
+        path = self._paths.get(int(place.rpartition(":")[2])) if _is_ours(place) else None
+        if path is None or path[0] in _KEEP:
+            return False
+        # A key of an inline table stands on the line of its entry.
+        meant = [
+            entry
+            for entry in self._settled.document.entries
+            if entry.path == path[: len(entry.path)] or entry.path[: len(path)] == path
+        ]
+        if not meant:
+            return True  # another finding has taken it back
+        if len(meant) == 1 and len(path) >= len(meant[0].path):  # the line itself, not its table
+            entry = meant[0]
+            if entry.otherwise is not None and entry.otherwise != entry.value:
+                self._replace(entry, dataclasses.replace(entry, value=entry.otherwise))
+                return True
+            if isinstance(entry.value, list) and finding["subject"] in entry.value:
+                less = [item for item in entry.value if item != finding["subject"]]
+                self._replace(entry, dataclasses.replace(entry, value=less) if less else None)
+                return True
+        asked_by = {check for entry in meant for check in _asked_by(entry.path, self._rules)}
+        if asked_by & self._passed - {rule.check}:
+            return False  # what another check found to hold stays
+        self._drop(meant)
+        return True
+
+    def _of_rule(self, rule: Rule) -> list[Entry]:
+        return [
+            entry
+            for entry in self._settled.document.entries
+            if entry.path[0] not in _KEEP and any(_covers(key, entry.path) for key in rule.keys)
+        ]
+
+    def _waive(self, check: str, findings: Sequence[Judged]) -> None:
+        if not findings:
+            return
+        subjects = list(dict.fromkeys(str(finding["subject"]) for finding in findings))
+        if len(subjects) > _WAIVED_ONE_BY_ONE or not writable(subjects):
+            subjects = ["*"]
+        reason = "found when this file was made, and looked at by nobody yet"
+        more = [Waived(check, _literal(s), reason, self._until) for s in subjects]
+        document = self._settled.document
+        known = [w for w in document.waivers if w.check != check or subjects != ["*"]]
+        if any(one in known for one in more):  # a pattern did not fit: all of the check's
+            more = [Waived(check, "*", reason, self._until)]
+            known = [w for w in known if w.check != check]
+        self._settled.document = dataclasses.replace(document, waivers=(*known, *more))
+
+    def _note(self, check: str, said: str) -> None:
+        notes = self._settled.broken.setdefault(check, [])
+        if said not in notes:
+            notes.append(said)
+
+    def _add(self, entry: Entry) -> bool:
+        entries = self._settled.document.entries
+        if not writable(entry.path) or any(one.path == entry.path for one in entries):
+            return False
+        self._set((*entries, entry))
+        return True
+
+    def _replace(self, entry: Entry, by: Entry | None) -> None:
+        found = (by if one is entry else one for one in self._settled.document.entries)
+        self._set(tuple(one for one in found if one is not None))
+
+    def _drop(self, entries: Sequence[Entry]) -> None:
+        gone = {entry.path for entry in entries}
+        self._set(tuple(e for e in self._settled.document.entries if e.path not in gone))
+
+    def _set(self, entries: tuple[Entry, ...]) -> None:
+        self._settled.document = dataclasses.replace(self._settled.document, entries=entries)
+
+
+def _leave_out_untried(
+    settled: Settled, rules: Mapping[str, Rule], results: Iterable[Judged]
+) -> None:
+    """Leave out what no check has judged: nobody knows whether it holds."""
+    results = list(results)
+    judged = {str(r["check"]) for r in results if r["check"] and r["outcome"] in _JUDGED}
+    settled.checks = frozenset(judged)
+    why = {str(r["check"]): str(r["message"]) for r in results if r["outcome"] == "skipped"}
+    kept = []
+    for entry in settled.document.entries:
+        of = _asked_by(entry.path, rules)
+        if entry.tells or entry.path[0] in _KEEP or judged & set(of):
+            kept.append(entry)
+        else:
+            reasons = [why[check] for check in of if check in why]
+            settled.untried[".".join(entry.path)] = reasons[0] if reasons else "no test asks it"
+    settled.document = dataclasses.replace(settled.document, entries=tuple(kept))
+
+
+_JUDGED = ("passed", "waived")
+
+
+def _asked_by(path: KeyPath, rules: Mapping[str, Rule]) -> list[str]:
+    """The checks that compare with an entry: of several keys that mean it, the longest counts."""
+    fitting = [
+        (len(key.split(".")), check)
+        for check, rule in rules.items()
+        for key in rule.keys
+        if _covers(key, path)
+    ]
+    longest = max((length for length, _ in fitting), default=0)
+    return [check for length, check in fitting if length == longest]
+
+
+def _covers(key: str, path: KeyPath) -> bool:
+    """Whether a key of a rule means an entry, or a table that it is in, or one in it."""
+    return all(part in ("*", word) for part, word in zip(key.split("."), path, strict=False))
+
+
+def _is_ours(place: str) -> bool:
+    file, _, line = place.rpartition(":")
+    return MARK in file and line.isdigit()
+
+
+MARK = "mlcheck-snapshot-"
+"""In the path of the file by which the suite judges: a source elsewhere is a parent's."""
+
+
+def _literal(subject: str) -> str:
+    """A pattern for one subject alone."""
+    return "".join(f"[{char}]" if char in "*?[" else char for char in subject)

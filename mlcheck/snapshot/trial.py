@@ -1,0 +1,93 @@
+"""The suite, run on the image with a profile that was just written."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mlcheck.errors import EngineError
+from mlcheck.profile import FILE_NAME, SUITE
+from mlcheck.snapshot.settle import MARK, Judged
+
+_CONFIGURATION = SUITE.with_name("pyproject.toml")
+_UNDERSTOOD = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How the image is judged.
+
+    Args:
+        image, engine: as pytest's options have them.
+        name: of the profile.
+        profiles: other directories of profiles, for what it extends.
+        options: more of pytest's.
+        progress: told what happens.
+    """
+
+    image: str
+    engine: str
+    name: str
+    profiles: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    progress: Callable[[str], None] = lambda _: None
+
+    def __call__(self, text: str, tests: Sequence[str]) -> Sequence[Judged]:
+        """The results of the suite by a profile with this text.
+
+        Args:
+            tests: which, as results name them; none: all.
+
+        Raises:
+            EngineError: the suite could not be run.
+        """
+        with tempfile.TemporaryDirectory(prefix=MARK) as directory:
+            folder = Path(directory) / self.name
+            folder.mkdir()
+            (folder / FILE_NAME).write_text(text, encoding="utf-8")
+            report = Path(directory) / "report.json"
+            chosen = _Chosen(frozenset(tests), self.progress)
+            said = io.StringIO()
+            own = [
+                *("-c", str(_CONFIGURATION), "--rootdir", str(SUITE.parent)),
+                *("--confcutdir", str(SUITE), "-p", "mlcheck.plugin", "-p", "no:cacheprovider"),
+                # Nothing of the tests' is shown, and what they print is not read.
+                *("-q", "-s", "--image", self.image, "--engine", self.engine),
+                *("--profiles", directory, "--profile", self.name, f"--mlcheck-json={report}"),
+                *(word for place in self.profiles for word in ("--profiles", place)),
+                *self.options,
+            ]
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                code = pytest.main([*own, str(SUITE)], plugins=[chosen])
+            if code == pytest.ExitCode.INTERRUPTED:
+                raise KeyboardInterrupt
+            if code not in _UNDERSTOOD or not report.is_file():
+                last = said.getvalue().strip()[-2000:]
+                raise EngineError(f"The suite could not be run on {self.image}:\n{last}")
+            found: list[Judged] = json.loads(report.read_text(encoding="utf-8"))["results"]
+        return found
+
+
+class _Chosen:
+    """Leaves out all tests but some, and counts those that have run."""
+
+    def __init__(self, tests: frozenset[str], progress: Callable[[str], None]) -> None:
+        self._tests = tests
+        self._progress = progress
+        self._count = 0
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        if self._tests:
+            items[:] = [item for item in items if item.nodeid in self._tests]
+        self._count = len(items)
+
+    def pytest_collection_finish(self) -> None:
+        again = " again" if self._tests else ""
+        self._progress(f"judging the image{again} by what was inferred: {self._count} tests")

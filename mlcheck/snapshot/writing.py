@@ -1,0 +1,190 @@
+"""The whole way from an open image to the text of its `image.toml`."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mlcheck
+from mlcheck.profile import Catalog, Profile
+from mlcheck.snapshot import infer
+from mlcheck.snapshot.document import Document, Entry, KeyPath
+from mlcheck.snapshot.found import Found
+from mlcheck.snapshot.settle import Judge, Settled, settle
+from mlcheck.verdict import Rule
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Of what the file is.
+
+    Args:
+        image, engine: as the user wrote it, and what opened it.
+        name: of the profile, which is its folder.
+        parent: what it extends.
+        fits: profiles that it could extend.
+    """
+
+    image: str
+    engine: str
+    name: str
+    parent: Profile | None = None
+    fits: tuple[str, ...] = ()
+
+
+def write(
+    found: Found, subject: Subject, rules: Mapping[str, Rule], judge: Judge, today: datetime.date
+) -> Settled:
+    """Infer, have the image judged, take back what does not hold, and say so in the file.
+
+    Raises:
+        EngineError: the suite could not be run.
+    """
+    entries = infer.entries(found)
+    if subject.parent is not None:
+        entries = beyond(entries, subject.parent)
+    tables = {entry.path[:n] for entry in entries for n in range(1, len(entry.path) + 1)}
+    notes = {path: note for path, note in infer.NOTES.items() if path in tables}
+    if ("packages", "required") in notes:
+        of = f"Asked for by name: {found.asked.how}. "
+        notes["packages", "required"] = of + notes["packages", "required"]
+    head = _head(subject, today)
+    settled = settle(Document(tuple(entries), (), head, (), notes), rules, judge, today)
+    return _told(settled, found, subject)
+
+
+def beyond(entries: list[Entry], parent: Profile) -> list[Entry]:
+    """The entries that say more than the profile which is extended."""
+    said = json.loads(parent.expect.model_dump_json(by_alias=True))
+    specs = {name: kernel.model_dump() for name, kernel in parent.expect.kernels().items()}
+    own = {
+        entry.path[3]
+        for entry in entries
+        if entry.path[:2] == ("kernelspecs", "generations") and len(entry.path) > 3
+    }
+    same_kernels = (
+        bool(specs)
+        and own == set(specs)
+        and all(
+            _plain(specs[entry.path[3]].get(entry.path[4])) == entry.value
+            for entry in entries
+            if entry.path[:2] == ("kernelspecs", "generations")
+            and entry.path[4] in ("argv", "display_name")
+        )
+    )
+    left = [Entry(("extends",), parent.name, tells=True)]
+    for entry in entries:
+        if entry.path[0] == "tags" or (entry.path[0] == "kernelspecs" and same_kernels):
+            continue
+        there = _at(said, entry.path)
+        named = entry.path[:-1] in _NAMED and there is not None
+        if not named and there != entry.value:
+            left.append(entry)
+    return sorted(left, key=lambda entry: entry.path[0] not in ("description", "extends"))
+
+
+_NAMED = {("packages", "required"), ("commands",), ("files",), ("packages", "requested")}
+"""Tables in which what the parent says of a name is enough."""
+
+
+def _at(said: Any, path: KeyPath) -> Any:
+    for part in path:
+        said = said.get(part) if isinstance(said, dict) else None
+    return said
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def fitting(catalog: Catalog, found: Found) -> tuple[str, ...]:
+    """The profiles of images whose packages, variables, kernels and entrypoint this one has: those
+    that promise most come first."""
+    installed = {package.name for package in found.packages.packages}
+    kernels = {spec.name for spec in found.kernels.specs}
+    fits = []
+    for name in catalog.names():
+        expect = catalog.load(name).expect
+        promised = set(expect.packages.required)
+        if (
+            promised
+            and promised <= installed
+            and expect.environment.equals.items() <= dict(found.environment.env).items()
+            and set(expect.kernels()) <= kernels
+            and (
+                expect.entrypoint is None or expect.entrypoint.argv == found.environment.entrypoint
+            )
+        ):
+            fits.append((-len(promised), name))
+    return tuple(name for _, name in sorted(fits))
+
+
+def profile_name(name: str) -> str:
+    """A folder's name that --profile can be given."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "image"
+
+
+def _head(subject: Subject, today: datetime.date) -> tuple[str, ...]:
+    return (
+        f"What {subject.image} was on {today.isoformat()}: written by `mlcheck snapshot` "
+        f"{mlcheck.__version__}, engine {subject.engine}.",
+        "Each line was inferred, and then judged on that image by the suite: it holds. Keep what "
+        "you promise, and take out the rest. All keys: docs/image.schema.json.",
+        f"Use: DIR/{subject.name}/image.toml, then pytest --profiles DIR --profile {subject.name} "
+        "--image IMAGE",
+    )
+
+
+def _told(settled: Settled, found: Found, subject: Subject) -> Settled:
+    """With comments on what is not promised."""
+    tail: list[str] = []
+    waived = {one.check for one in settled.document.waivers}
+    left_out = {check: said for check, said in settled.broken.items() if check not in waived}
+    if left_out:
+        tail += ["Not promised, because the image does not hold it:"]
+        tail += _lines(left_out)
+    if waived:
+        tail += ["Waived above, because the rule holds for every image, and not for this one:"]
+        tail += _lines({check: settled.broken.get(check, []) for check in sorted(waived)})
+    if settled.untried:
+        tail += [f"Not promised, because the engine {subject.engine} could not try it:"]
+        tail += [f"  {key}: {why}" for key, why in settled.untried.items()]
+    if subject.fits:
+        tail += [
+            f"The suite's profile {subject.fits[0]} fits this image: `mlcheck snapshot --extends "
+            f"{subject.fits[0]}` takes over what it promises, with its own tests."
+        ]
+    frameworks = sorted(
+        {p.name for p in found.packages.packages} & {"tensorflow", "torch", "pytorch"}
+    )
+    if frameworks and subject.parent is None:
+        tail += [
+            f"Not promised: that {' and '.join(frameworks)} computes, or of which CUDA it is. The "
+            "tests for that are those of the profiles that extend framework and gpu (--extends)."
+        ]
+    document = settled.document
+    tables = {e.path[:n] for e in document.entries for n in range(1, len(e.path) + 1)}
+    settled.document = Document(
+        document.entries,
+        document.waivers,
+        document.head,
+        tuple(tail),
+        {path: note for path, note in document.notes.items() if path in tables},
+    )
+    return settled
+
+
+_TOLD = 5
+
+
+def _lines(said: Mapping[str, list[str]]) -> list[str]:
+    lines = []
+    for check, findings in said.items():
+        lines += [f"  {check}: {one}" for one in findings[:_TOLD]]
+        if len(findings) > _TOLD:
+            lines += [f"  {check}: and {len(findings) - _TOLD} more"]
+    return lines
