@@ -18,8 +18,8 @@ from mlcheck.image import FORMS
 from mlcheck.report import text
 
 _NAMES = """
-    check images info packages layers diff facts exec snapshot explain doctor
-    cache report matrix completion
+    check images info packages layers diff facts exec snapshot explain
+    doctor cache report matrix completion
 """
 _COMMANDS = {
     **{name: f"mlcheck.commands.{name}" for name in _NAMES.split()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Iterator
 
@@ -72,6 +73,9 @@ def _run(arguments: argparse.Namespace) -> int:
     script = shtab.complete(parser, arguments.shell, preamble=functions)
     if arguments.shell == "bash":
         script = script.replace("\ncomplete -o bashdefault -F _shtab_mlcheck mlcheck", _BASH)
+    else:
+        # shtab completes only the first of several.
+        script = re.sub(r'"\(\*\)::?', '"*:', script)
     print(script)
     return 0
 
