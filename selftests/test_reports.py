@@ -83,7 +83,7 @@ def text_of(report: Report) -> str:
 def test_several_images_at_a_glance() -> None:
     lines = text_of(reports.small()).splitlines()
     start = lines.index(f"{'':20}1  2  3")
-    assert lines[start : start + 8] == [
+    assert [line.rstrip() for line in lines[start : start + 8]] == [
         f"{'':20}1  2  3",
         "rpath-hard-coded    .  F",
         "parity-packages        F",
