@@ -18,18 +18,8 @@ _COMMANDS = {
     **{
         name: f"mlcheck.commands.{name}"
         for name in (
-            *(
-                "images",
-                "info",
-                "packages",
-                "layers",
-                "diff",
-                "facts",
-                "exec",
-                "snapshot",
-                "explain",
-            ),
-            *("doctor", "cache"),
+            *("images", "info", "packages", "layers", "diff", "facts", "exec", "doctor", "cache"),
+            *("explain", "snapshot"),
         )
     },
     "reference": "mlcheck.reference.cli",

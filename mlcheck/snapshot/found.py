@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlcheck import facts
@@ -23,6 +23,7 @@ from mlcheck.probes import (
     libraries,
     package_list,
     parity,
+    r_packages,
     requested,
     size,
     system,
@@ -43,6 +44,7 @@ class Found:
         name, tag: of the image, as the user wrote it.
         prefix: of conda or a virtual environment; None: Python is the system's, or there is none.
         files: what is directly in `/`, at the shells' paths and at those of the start, by path.
+        r_names: the packages of R, by their names in small letters.
         sonames: libraries that the prefix's files need, and that the loader finds in the system.
         sif: bytes of the SIF file; None: it is none.
         directory: whether it is a directory on this machine.
@@ -62,6 +64,7 @@ class Found:
     files: Mapping[str, facts.ResolvedFile]
     accounts: Mapping[str, facts.Account]
     unpacked: int
+    r_names: Mapping[str, str] = field(default_factory=dict)
     sonames: tuple[str, ...] = ()
     layers: facts.Layers | None = None
     sif: int | None = None
@@ -103,6 +106,7 @@ def look(image: OpenImage, static: Ask) -> Found:
         files=static(system.files, rootfs, list(dict.fromkeys(paths))).files,
         accounts=static(users.accounts, rootfs).accounts,
         unpacked=static(size.probe, rootfs).unpacked,
+        r_names={p.name.lower(): p.name for p in static(r_packages.probe, rootfs, prefix).packages},
         sonames=_of_the_system(image, static, prefix) if prefix else (),
         layers=None if image.layers is None else static(layers.probe, image.layers),
         sif=Path(image.ref.location).stat().st_size if image.ref.kind == "sif" else None,

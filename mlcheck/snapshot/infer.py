@@ -137,15 +137,17 @@ def _packages(found: Found) -> Iterator[Entry]:
             wanted["version"] = version
         otherwise = {**wanted, "import": False}
         module = module_of(package)
-        if module is not True and not with_r:
+        if module is not True:
             wanted["import"] = module
-        yield Entry(
-            ("packages", "required", package.name), otherwise if with_r else wanted, otherwise
-        )
+        yield Entry(("packages", "required", package.name), wanted, otherwise)
     if with_r:
+        yield Entry(("packages", "requested"), {})
         for package in found.asked.packages:
             module = module_of(package)
-            if module is not True and not package.name.startswith("r-"):
+            if (own := package.name.removeprefix("r-")) != package.name:
+                module = found.r_names.get(own, False)
+                module = True if module == own else module
+            if module is not True:
                 yield Entry(("packages", "requested", package.name), module)
 
 

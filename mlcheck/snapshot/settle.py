@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlcheck.errors import EngineError
-from mlcheck.snapshot.document import Document, Entry, KeyPath, Waived, writable
+from mlcheck.snapshot.document import Document, Entry, KeyPath, Value, Waived, writable
 from mlcheck.toml_lines import line_numbers
 from mlcheck.verdict import Rule
 
@@ -126,21 +126,28 @@ class _Step:
     def _weakened(self, rule: Rule, finding: Judged) -> bool:
         """Whether the expectation behind a finding was found and taken back."""
         if rule.check == "conda-files-unchanged":
-            return self._add(
-                Entry(("integrity", "edited", str(finding["subject"])), "changed by the build")
-            )
+            return self._add(("integrity", "edited"), finding, "changed by the build")
+        if rule.check == "requested-packages":
+            return self._add(("packages", "requested"), finding, False)
         place = str(finding["source"] or "")
         path = self._paths.get(int(place.rpartition(":")[2])) if _is_ours(place) else None
         if path is None or path[0] in _KEEP:
             return False
+        entries = self._settled.document.entries
+        own = [entry for entry in entries if rule.check in _asked_by(entry.path, self._rules)]
         # A key of an inline table stands on the line of its entry.
         meant = [
             entry
-            for entry in self._settled.document.entries
+            for entry in entries
             if entry.path == path[: len(entry.path)] or entry.path[: len(path)] == path
         ]
         if not meant:
             return True  # another finding has taken it back
+        if not set(_paths(meant)) & set(_paths(own)):
+            weaker = [e for e in own if e.otherwise is not None and e.otherwise != e.value]
+            for entry in weaker:
+                self._replace(entry, dataclasses.replace(entry, value=entry.otherwise))
+            return bool(weaker)
         if len(meant) == 1 and len(path) >= len(meant[0].path):  # the line itself, not its table
             entry = meant[0]
             if entry.otherwise is not None and entry.otherwise != entry.value:
@@ -183,11 +190,13 @@ class _Step:
         if said not in notes:
             notes.append(said)
 
-    def _add(self, entry: Entry) -> bool:
+    def _add(self, table: KeyPath, finding: Judged, value: Value) -> bool:
+        """Say of what a finding is about that it need not hold; False: it is said already."""
+        entry = Entry((*table, str(finding["subject"])), value)
         entries = self._settled.document.entries
-        if not writable(entry.path) or any(one.path == entry.path for one in entries):
+        if not writable(entry.path) or entry in entries:
             return False
-        self._set((*entries, entry))
+        self._set((*(one for one in entries if one.path != entry.path), entry))
         return True
 
     def _replace(self, entry: Entry, by: Entry | None) -> None:
@@ -222,6 +231,10 @@ def _leave_out_untried(
 
 
 _JUDGED = ("passed", "waived")
+
+
+def _paths(entries: Iterable[Entry]) -> list[KeyPath]:
+    return [entry.path for entry in entries]
 
 
 def _asked_by(path: KeyPath, rules: Mapping[str, Rule]) -> list[str]:
