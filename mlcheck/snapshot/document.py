@@ -72,8 +72,8 @@ class Document:
             table = found
             for key in entry.path[:-1]:
                 table = table.setdefault(key, {})
-            is_table = isinstance(entry.value, dict)
-            table[entry.path[-1]] = {**entry.value} if is_table else entry.value
+            value = entry.value
+            table[entry.path[-1]] = {**value} if isinstance(value, dict) else value
         if self.waivers:
             found["waivers"] = [
                 {"check": w.check, "match": w.match, "reason": w.reason, "until": w.until}
@@ -142,9 +142,9 @@ def _value(value: Value) -> str:
     if isinstance(value, dict):
         inside = ", ".join(f"{_keys((key,))} = {_value(item)}" for key, item in value.items())
         return f"{{ {inside} }}"
-    if isinstance(value, str) and re.search(r'[\\"]', value) and "'" not in value:
-        if value.isprintable():
-            return tomlkit.string(value, literal=True).as_string()  # easier to read
+    if isinstance(value, str) and re.search(r'[\\"]', value):
+        plain = "'" not in value and value.isprintable()
+        return tomlkit.string(value, literal=plain).as_string()  # easier to read
     return tomlkit.item(value).as_string()
 
 

@@ -99,7 +99,7 @@ class _Step:
             if len(words) == len(path):
                 # The longest of a line is its key, or the table whose header it is.
                 self._paths[line] = max(self._paths.get(line, ()), words, key=len)
-        self._waivers: list[Waived] = []
+        self._weaker: set[KeyPath] = set()
 
     def take_back(self, result: Judged) -> None:
         """Leave out, weaken or waive what one failed test found."""
@@ -144,14 +144,11 @@ class _Step:
         if not meant:
             return True  # another finding has taken it back
         if not set(_paths(meant)) & set(_paths(own)):
-            weaker = [e for e in own if e.otherwise is not None and e.otherwise != e.value]
-            for entry in weaker:
-                self._replace(entry, dataclasses.replace(entry, value=entry.otherwise))
-            return bool(weaker)
+            weakened = [self._weaken(entry) for entry in own]
+            return any(weakened)
         if len(meant) == 1 and len(path) >= len(meant[0].path):  # the line itself, not its table
             entry = meant[0]
-            if entry.otherwise is not None and entry.otherwise != entry.value:
-                self._replace(entry, dataclasses.replace(entry, value=entry.otherwise))
+            if self._weaken(entry):
                 return True
             if isinstance(entry.value, list) and finding["subject"] in entry.value:
                 less = [item for item in entry.value if item != finding["subject"]]
@@ -197,6 +194,15 @@ class _Step:
         if not writable(entry.path) or entry in entries:
             return False
         self._set((*(one for one in entries if one.path != entry.path), entry))
+        return True
+
+    def _weaken(self, entry: Entry) -> bool:
+        """Whether there is less to expect, now or since another finding of this run."""
+        if entry.otherwise is None:
+            return entry.path in self._weaker
+        weaker = dataclasses.replace(entry, value=entry.otherwise, otherwise=None, tells=True)
+        self._replace(entry, weaker)
+        self._weaker.add(entry.path)
         return True
 
     def _replace(self, entry: Entry, by: Entry | None) -> None:

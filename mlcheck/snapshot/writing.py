@@ -102,8 +102,8 @@ def _plain(value: Any) -> Any:
 
 
 def fitting(catalog: Catalog, found: Found) -> tuple[str, ...]:
-    """The profiles of images whose packages, variables, kernels and entrypoint this one has: that of
-    its own name comes first, then those that promise most."""
+    """The profiles whose packages, variables, kernels and entrypoint this image has: that of its
+    own name first, then those that promise most."""
     installed = {package.name for package in found.packages.packages}
     kernels = {spec.name for spec in found.kernels.specs}
     fits = []
