@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import dis
 import functools
 import importlib
 import pkgutil
@@ -154,16 +155,19 @@ def _rules_of(
     """The rules that a check's function uses, itself or through helpers of its module."""
     found: dict[str, None] = {}
     seen: set[CodeType] = set()
+    words = words | set(filter(_is_text, function.__code__.co_consts))
     waiting = [function.__code__]
     while waiting:
         code = waiting.pop()
         if code in seen:
             continue
         seen.add(code)
-        words = words | set(filter(_is_text, code.co_consts))
         waiting += [const for const in code.co_consts if isinstance(const, CodeType)]
-        for name in code.co_names:
-            value = namespace.get(name)
+        for instruction in dis.get_instructions(code):
+            # Not co_names, which has the names of attributes too.
+            if instruction.opname != "LOAD_GLOBAL":
+                continue
+            value = namespace.get(instruction.argval)
             if isinstance(value, Rule):
                 found[value.check] = None
             elif isinstance(value, FunctionType) and value.__module__ == function.__module__:
