@@ -188,13 +188,13 @@ def _is_text(value: object) -> bool:
 def _test(file: Path, tree: ast.Module, node: ast.FunctionDef) -> SuiteTest:
     folder = file.parent
     about = " ".join((ast.get_docstring(tree) or "").split())
-    given = {arg.arg: _fact(arg.annotation) for arg in node.args.args}
+    given = [arg for arg in node.args.args if arg.arg not in ("profile", "judge")]
     return SuiteTest(
         file=f"{folder.name}/{file.name}",
         name=node.name,
         about=about,
         only=folder.name if (folder / FILE_NAME).is_file() else None,
-        facts={name: said for name, said in given.items() if said is not None},
+        facts={arg.arg: _fact(arg.annotation) or "a value" for arg in given},
         slow="slow" in {ast.unparse(one).rpartition(".")[2] for one in node.decorator_list},
     )
 

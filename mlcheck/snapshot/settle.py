@@ -23,6 +23,9 @@ _WAIVED_ONE_BY_ONE = 10
 _KEEP = ("prefix", "integrity")
 """What other rules rest on is never left out for one that fails."""
 
+_SEVERAL = {("shells",), ("jupyterlab", "terminals"), ("libraries", "system"), ("user", "writable")}
+"""Lists of which each is promised for itself."""
+
 Judged = Mapping[str, Any]
 """A result of the JSON report."""
 Judge = Callable[[str, Sequence[str]], Sequence[Judged]]
@@ -150,8 +153,9 @@ class _Step:
             entry = meant[0]
             if self._weaken(entry):
                 return True
-            if isinstance(entry.value, list) and finding["subject"] in entry.value:
-                less = [item for item in entry.value if item != finding["subject"]]
+            several = entry.value if entry.path in _SEVERAL else ()
+            if isinstance(several, list) and finding["subject"] in several:
+                less = [item for item in several if item != finding["subject"]]
                 self._replace(entry, dataclasses.replace(entry, value=less) if less else None)
                 return True
         asked_by = {check for entry in meant for check in _asked_by(entry.path, self._rules)}
