@@ -19,6 +19,7 @@ _COMMANDS = {
         name: f"mlcheck.commands.{name}"
         for name in (
             *("images", "info", "packages", "layers", "diff", "facts", "exec", "doctor", "cache"),
+            "report",
         )
     },
     "reference": "mlcheck.reference.cli",
