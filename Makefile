@@ -2,6 +2,7 @@
 # make selftest             run mlcheck's own tests
 # make bench [QUICK=1]      how fast, against peers on this machine; QUICK: small sizes, a minute
 # make test/IMAGENAME [REPO=...] [TAG=...]   judge REPO/IMAGENAME:TAG, as in AAW's repository
+# make docs                 the API reference, from docstrings, in build/api
 # make lint                 ruff and mypy
 PYTHON ?= python3
 DEFECT ?=
@@ -9,7 +10,7 @@ QUICK ?=
 REPO ?=
 TAG ?= latest
 
-.PHONY: demo selftest bench lint venv-reference venv-dev clean
+.PHONY: demo selftest bench docs lint venv-reference venv-dev clean
 
 demo: venv-reference
 	@image="$$(.venv/bin/mlcheck reference build ml-pyroot $(addprefix --defect ,$(DEFECT)))" \
@@ -23,6 +24,9 @@ bench: venv-dev
 
 test/%: venv-reference
 	@IMAGE_NAME="$(if $(REPO),$(REPO)/)$*:$(TAG)" .venv/bin/pytest
+
+docs: venv-dev
+	.venv/bin/python -m selftests.api build/api
 
 lint: venv-dev
 	.venv/bin/ruff check

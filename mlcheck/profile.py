@@ -63,6 +63,7 @@ class Profile:
 
     @property
     def label(self) -> str:
+        """Name and tag, as `--profile` takes them."""
         return f"{self.name}:{self.tag}" if self.tag else self.name
 
     def source(self, *path: str | int) -> Source | None:
@@ -228,6 +229,7 @@ class Document:
         return cls(name, file, data, lines)
 
     def where(self, path: KeyPath) -> Source:
+        """The line of the key at `path`, or of the nearest above it."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.lines:
                 return Source(_shown(self.file), self.lines[path[:length]])

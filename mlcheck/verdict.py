@@ -79,6 +79,7 @@ class Verdict:
 
     @property
     def outcome(self) -> Literal["passed", "failed", "skipped", "error"]:
+        """What pytest makes of it, before waivers are looked at."""
         if self.trouble is not None:
             return "error"
         if self.findings:

@@ -332,7 +332,11 @@ class Start:
 
 
 class Engine(Protocol):
-    """One way of opening images."""
+    """One way of opening images.
+
+    Attributes:
+        name: as `--engine` takes it ("docker").
+    """
 
     @property
     def name(self) -> str: ...
