@@ -191,6 +191,11 @@ class Document:
 
     @classmethod
     def read(cls, name: str, file: Path) -> Document:
+        """Read and validate a file.
+
+        Raises:
+            UsageError: it cannot be read, or is not valid; the message names the line.
+        """
         try:
             text = file.read_text(encoding="utf-8")
         except OSError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,7 +117,11 @@ def build(directory: Path) -> None:
     import pdoc.render
 
     pdoc.render.configure(docformat="google", show_source=False)
-    pdoc.pdoc(*MODULES, output_directory=directory)
+    # The package of facts only gathers names, for which pdoc cannot read the types of fields.
+    facts = importlib.import_module("mlcheck.facts")
+    below = [f"mlcheck.facts.{module.name}" for module in pkgutil.iter_modules(facts.__path__)]
+    others = [name for name in MODULES if name != "mlcheck.facts"]
+    pdoc.pdoc(*others, *below, output_directory=directory)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ WAYS = [
     Way(r"make demo", '.ci/run: make -C "$home/mlcheck" demo', "builds an image"),
     Way(r"make demo DEFECT=rpath", ".ci/run: demo DEFECT=rpath", "builds an image"),
     Way(r"make selftest", ".ci/run: make selftest", "is what runs this test"),
+    Way(r"make docs", "selftests/test_api.py: api.build(tmp_path)", "needs a clone of its own"),
     Way(r"make test/.*", "Makefile: IMAGE_NAME=", "runs what stands in the line below it"),
     Way(r"pipx install .*", 'selftests/test_check.py: "pip", "install"', "the wheel, installed"),
     Way(r"docker load .*", 'selftests/test_archive.py: [engine, "load", "-i"', "needs docker"),
