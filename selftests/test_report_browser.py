@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from selenium import webdriver
@@ -53,8 +53,13 @@ class Page:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         self.browser.get("about:blank")
-        self.browser.get_log("performance")
+        self.log("performance")
         self.browser.get(self._file.as_uri() + at)
+
+    def log(self, kind: str) -> list[dict[str, Any]]:
+        """What the browser noted of that kind since the last time."""
+        entries: list[dict[str, Any]] = self.browser.get_log(kind)  # type: ignore[no-untyped-call]
+        return entries
 
     def js(self, expression: str) -> Any:
         return self.browser.execute_script(f"return {expression}")
@@ -78,7 +83,7 @@ def page(browser: webdriver.Chrome, tmp_path: Path) -> Page:
 # What is outside of the window, or cut off by what it lies in, of the matrix's cells.
 UNSEEN = """[...document.querySelectorAll('.matrix tbody th, .matrix tbody td a')].filter(e => {
   const r = e.getBoundingClientRect();
-  return r.left < 0 || r.right > innerWidth || r.width < 20 || r.height < 20
+  return r.left < 0 || r.right > arguments[0] || r.width < 20 || r.height < 20
     || e.scrollWidth > e.clientWidth + 1;
 }).length"""
 
@@ -86,8 +91,8 @@ UNSEEN = """[...document.querySelectorAll('.matrix tbody th, .matrix tbody td a'
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_matrix_is_readable(page: Page, width: int) -> None:
     page.open(reports.small(), width)
-    assert page.js("document.documentElement.scrollWidth <= innerWidth")
-    assert page.js(UNSEEN) == 0
+    assert page.js("document.documentElement.scrollWidth") <= width
+    assert page.browser.execute_script(f"return {UNSEEN}", width) == 0
     assert page.js("document.querySelectorAll('.matrix tbody td a').length") == 13
     first = page.js("document.querySelector('.matrix td a.failed').getBoundingClientRect().bottom")
     assert first < 900, "what is red is not seen without scrolling"
@@ -96,7 +101,7 @@ def test_the_matrix_is_readable(page: Page, width: int) -> None:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_many_images_scroll_in_their_frame(page: Page, width: int) -> None:
     page.open(reports.large(), width)
-    assert page.js("document.documentElement.scrollWidth <= innerWidth")
+    assert page.js("document.documentElement.scrollWidth") <= width
     page.js("document.querySelector('.many').scrollBy(3000, 1500)")
     name, heading = page.js(
         "['.matrix tbody tr:nth-child(60) th', '.matrix thead th:last-child'].map("
@@ -187,8 +192,8 @@ def test_checks_are_filtered(page: Page) -> None:
 
 
 def test_thousands_of_results_are_few_elements(page: Page) -> None:
-    """Two for a cell, none for its details; and rows out of sight are not laid out. How fluent it
-    is depends on these; times are in docs/performance.md."""
+    """Two for a cell, none for its details; and rows out of sight are not laid out. How fluent
+    scrolling is depends on these."""
     page.open(reports.large(50, 100))
     assert page.js("document.querySelectorAll('.matrix td a').length") == 5000
     before = page.js("document.querySelectorAll('*').length")
@@ -219,7 +224,7 @@ def test_many_findings_are_shown_in_parts(page: Page) -> None:
 class _Trap(http.server.BaseHTTPRequestHandler):
     """Notes that somebody came."""
 
-    asked: list[str]
+    asked: ClassVar[list[str]]
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
@@ -233,8 +238,8 @@ class _Trap(http.server.BaseHTTPRequestHandler):
 def test_a_hostile_image_neither_runs_nor_loads_anything(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trap = type("Trap", (_Trap,), {"asked": []})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), trap) as server:
+    _Trap.asked = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Trap) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         loads = f"<img src={url}/a onerror=window.hacked=1><link rel=stylesheet href={url}/b>"
@@ -243,6 +248,7 @@ def test_a_hostile_image_neither_runs_nor_loads_anything(
         for link in page.browser.find_elements(By.CSS_SELECTOR, ".matrix td a"):
             link.click()
             assert "onerror=window.hacked=1" in page.details
+            assert not {"\x1b", "\u202e"} & set(page.details)
             page.press(Keys.ESCAPE)
         assert page.js("window.hacked ?? null") is None
         assert page.js("document.querySelectorAll('img, link, iframe').length") == 0
@@ -251,8 +257,8 @@ def test_a_hostile_image_neither_runs_nor_loads_anything(
         page.js(f"document.body.insertAdjacentHTML('beforeend', `<img src={url}/c>`)")
         page.browser.execute_async_script("setTimeout(arguments[0], 300)")
         server.shutdown()
-    assert trap.asked == []
-    log = [json.loads(entry["message"])["message"] for entry in page.browser.get_log("performance")]
+    assert _Trap.asked == []
+    log = [json.loads(entry["message"])["message"] for entry in page.log("performance")]
     sent = {
         entry["params"]["request"]["url"].partition(":")[0]
         for entry in log
@@ -263,10 +269,10 @@ def test_a_hostile_image_neither_runs_nor_loads_anything(
 
 
 def test_no_error_in_the_console(page: Page) -> None:
-    page.browser.get_log("browser")
+    page.log("browser")
     page.open(reports.small(), at="#r10")
     page.press(Keys.ESCAPE)
-    assert page.browser.get_log("browser") == []
+    assert page.log("browser") == []
 
 
 CONTRAST = """(() => {
