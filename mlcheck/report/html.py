@@ -210,10 +210,6 @@ def _bar(parts: Sequence[tuple[str, int]], whole: int, words: str) -> ET.Element
 def _matrix(report: Report, found: Sequence[ImageOverview], rows: Sequence[Row]) -> ET.Element:
     section = _section("Checks", "checks")
     _add(section, "form", id="filter", hidden="")
-    legend = _add(section, "p", class_="legend")
-    for outcome in overview.ORDER:
-        _add(legend, "span", _SIGNS[outcome], f"cell {outcome}", **{"aria-hidden": "true"})
-        _add(legend, "span", f"{outcome}: {_MEANINGS[outcome]}")
     few = len(found) <= _FEW
     frame = _add(section, "div", class_="few" if few else "many")
     # The roles are those of a table's parts, which some browsers forget of rows that are grids.
@@ -225,7 +221,8 @@ def _matrix(report: Report, found: Sequence[ImageOverview], rows: Sequence[Row])
     for one in found:
         colour = one.verdict[1]
         heading = _add(line, "th", class_=colour, scope="col", role="columnheader")
-        _add(heading, "span", f"{_VERDICTS[colour]} {one.image.id}")
+        _add(heading, "span", one.image.id)
+        _add(heading, "b", f" {_VERDICTS[colour]}")
     body = ET.SubElement(table, "tbody", role="rowgroup")
     for row in rows:
         line = _add(body, "tr", class_=row.worst, role="row")
@@ -234,7 +231,16 @@ def _matrix(report: Report, found: Sequence[ImageOverview], rows: Sequence[Row])
             cell = ET.SubElement(line, "td", role="gridcell")
             _cell(cell, report, row.cells.get(one.image.id, ()))
     _add(section, "p", "No check fits.", id="none", hidden="")
+    legend = _add(section, "p", class_="legend")
+    for outcome in overview.ORDER:
+        _legend(legend, outcome, _SIGNS[outcome], f"{outcome}: {_MEANINGS[outcome]}")
     return section
+
+
+def _legend(legend: ET.Element, name: str, sign: str, meaning: str) -> None:
+    entry = _add(legend, "span")
+    _add(entry, "span", sign, f"cell {name}", **{"aria-hidden": "true"})
+    _add(entry, "span", f" {meaning}")
 
 
 def _cell(cell: ET.Element, report: Report, indices: Sequence[int]) -> None:
@@ -302,8 +308,7 @@ def _layers(found: Sequence[ImageOverview]) -> ET.Element:
     section = _section("Layers", "layers")
     legend = _add(section, "p", class_="legend")
     for part in _PARTS:
-        _add(legend, "span", "", f"cell {part}", **{"aria-hidden": "true"})
-        _add(legend, "span", _WORDS[part])
+        _legend(legend, part, "", _WORDS[part])
     for one in found:
         layers = one.image.layers
         article = _add(section, "article")

@@ -113,11 +113,12 @@ def open_findings(result: ResultModel) -> list[FindingModel]:
     return [finding for finding in result.findings if not finding.waived]
 
 
-def headline(result: ResultModel) -> str:
-    """One line that says what is wrong."""
+def headline(result: ResultModel, gap: str = " ") -> str:
+    """One line that says what is wrong, and behind a gap how much more there is."""
     if result.outcome == "failed" and (found := open_findings(result)):
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        return f"{found[0].subject}: {' '.join(found[0].found.split())}{more}"
+        more = f"{gap}(and {len(found) - 1} more)" if len(found) > 1 else ""
+        words = f"{found[0].subject}: {found[0].found}"
+        return f"{' '.join(words.split())}{more}"
     first, *_ = (result.message or result.test).splitlines() or [""]
     return first
 

@@ -145,7 +145,7 @@
     current = link;
     current.tabIndex = 0;
     const cell = link.parentElement;
-    const image = matrix.tHead.rows[0].cells[cell.cellIndex].textContent;
+    const image = matrix.tHead.rows[0].cells[cell.cellIndex].querySelector("span").textContent;
     const outcome = link.className.split(" ")[1];
     link.setAttribute("aria-label", `${cell.parentElement.cells[0].textContent}, ${image}: ${outcome}`);
     if (focus) link.focus();

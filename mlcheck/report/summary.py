@@ -101,11 +101,10 @@ def _write_image(screen: Screen, one: ImageOverview) -> None:
 
 def _write_failure(screen: Screen, result: ResultModel) -> None:
     screen.write("  FAILED  ", red=True)
-    if not (found := overview.open_findings(result)):
+    if not overview.open_findings(result):
         screen.write(text.printable(f"{result.test}\n"))
         return
-    more = f"   (and {len(found) - 1} more)" if len(found) > 1 else ""
-    screen.write(text.printable(f"{result.check}: {found[0].subject}: {found[0].found}{more}\n"))
+    screen.write(text.printable(f"{result.check}: {overview.headline(result, '   ')}\n"))
     screen.write(text.printable(f"          mend: {result.remedy}\n"))
 
 

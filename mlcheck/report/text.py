@@ -41,9 +41,9 @@ def headline(verdict: Verdict, findings: Sequence[Finding]) -> str:
     """One line: the check, its first finding, and how many more there are."""
     first = findings[0]
     more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-    found = " ".join(first.found.split())
+    subject, found = " ".join(first.subject.split()), " ".join(first.found.split())
     shortened = found if len(found) <= 120 else found[:117] + "..."
-    return printable(f"{verdict.check}: {first.subject}: {shortened}{more}")
+    return printable(f"{verdict.check}: {subject}: {shortened}{more}")
 
 
 def failure(
