@@ -181,6 +181,7 @@ class Kernelspec(Table):
     display_name: str | None = None
     """Left out: not checked."""
     language: str = "python"
+    """In Jupyter's words ("python", "R", "C++")."""
     metadata: dict[str, bool | int | str] = {}
     """Entries that its metadata must have."""
     ignores_programs: tuple[str, ...] = ()
@@ -526,7 +527,8 @@ def meaning(key: str) -> str | None:
         if part not in fields:
             return None
         annotation = fields[part].annotation
-        table = _table(annotation)
+        # Of a table of tables, what each of them is.
+        table = _table(annotation) or next(filter(None, map(_table, get_args(annotation))), None)
         said = fields[part].description or (table.__doc__ if table else None)
     return " ".join((said or "").split())
 

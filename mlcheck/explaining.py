@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import dis
 import functools
 import importlib
 import pkgutil
@@ -154,16 +155,19 @@ def _rules_of(
     """The rules that a check's function uses, itself or through helpers of its module."""
     found: dict[str, None] = {}
     seen: set[CodeType] = set()
+    words = words | set(filter(_is_text, function.__code__.co_consts))
     waiting = [function.__code__]
     while waiting:
         code = waiting.pop()
         if code in seen:
             continue
         seen.add(code)
-        words = words | set(filter(_is_text, code.co_consts))
         waiting += [const for const in code.co_consts if isinstance(const, CodeType)]
-        for name in code.co_names:
-            value = namespace.get(name)
+        for instruction in dis.get_instructions(code):
+            # Not co_names, which has the names of attributes too.
+            if instruction.opname != "LOAD_GLOBAL":
+                continue
+            value = namespace.get(instruction.argval)
             if isinstance(value, Rule):
                 found[value.check] = None
             elif isinstance(value, FunctionType) and value.__module__ == function.__module__:
@@ -184,13 +188,13 @@ def _is_text(value: object) -> bool:
 def _test(file: Path, tree: ast.Module, node: ast.FunctionDef) -> SuiteTest:
     folder = file.parent
     about = " ".join((ast.get_docstring(tree) or "").split())
-    given = {arg.arg: _fact(arg.annotation) for arg in node.args.args}
+    given = [arg for arg in node.args.args if arg.arg not in ("profile", "judge")]
     return SuiteTest(
         file=f"{folder.name}/{file.name}",
         name=node.name,
         about=about,
         only=folder.name if (folder / FILE_NAME).is_file() else None,
-        facts={name: said for name, said in given.items() if said is not None},
+        facts={arg.arg: _fact(arg.annotation) or "a value" for arg in given},
         slow="slow" in {ast.unparse(one).rpartition(".")[2] for one in node.decorator_list},
     )
 

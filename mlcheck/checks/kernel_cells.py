@@ -16,7 +16,7 @@ CELLS = Rule(
     "Run the code in a notebook with that kernel; where it cannot import a module, install that "
     "for the kernel's own Python.",
     "A kernel that computes 1 + 1 need not have ROOT, uproot or Keras: the prototype of ATLAS "
-    'Jupyter promises them for each of its kernels (its README, "It will include").',
+    'Jupyter promises them for each of its kernels (README of that prototype, "It will include").',
     keys=("kernelspecs.generations.*.*.cells",),
 )
 SETUP = Rule(

@@ -103,6 +103,7 @@ START_FILES = Rule(
     "for ([ -f FILE ]) before it is read.",
     "A start script that reads a file which a later layer deletes fails with the first user, not "
     "in the build (StatCan/aaw-kubeflow-containers).",
+    keys=("server",),
 )
 AGREEMENTS = Rule(
     "agreements",

@@ -7,6 +7,7 @@ become a key of its own, and what is not printable is escaped, in comments too.
 from __future__ import annotations
 
 import datetime
+import re
 import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,7 +72,8 @@ class Document:
             table = found
             for key in entry.path[:-1]:
                 table = table.setdefault(key, {})
-            table[entry.path[-1]] = entry.value
+            value = entry.value
+            table[entry.path[-1]] = {**value} if isinstance(value, dict) else value
         if self.waivers:
             found["waivers"] = [
                 {"check": w.check, "match": w.match, "reason": w.reason, "until": w.until}
@@ -140,8 +142,9 @@ def _value(value: Value) -> str:
     if isinstance(value, dict):
         inside = ", ".join(f"{_keys((key,))} = {_value(item)}" for key, item in value.items())
         return f"{{ {inside} }}"
-    if isinstance(value, str) and "\\" in value and "'" not in value and value.isprintable():
-        return tomlkit.string(value, literal=True).as_string()  # regular expressions
+    if isinstance(value, str) and re.search(r'[\\"]', value):
+        plain = "'" not in value and value.isprintable()
+        return tomlkit.string(value, literal=plain).as_string()  # easier to read
     return tomlkit.item(value).as_string()
 
 

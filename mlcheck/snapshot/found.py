@@ -1,11 +1,11 @@
-"""What an image has, of which expectations can be made. Nothing runs in it but rpm, micromamba and
-`jupyter kernelspec`, where only they know."""
+"""What an image has, of which expectations can be made. Nothing runs in it but rpm, micromamba,
+`jupyter kernelspec` and the image's own server, where only they know."""
 
 from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlcheck import facts
@@ -23,8 +23,10 @@ from mlcheck.probes import (
     libraries,
     package_list,
     parity,
+    r_packages,
     requested,
     size,
+    started,
     system,
     users,
 )
@@ -43,9 +45,11 @@ class Found:
         name, tag: of the image, as the user wrote it.
         prefix: of conda or a virtual environment; None: Python is the system's, or there is none.
         files: what is directly in `/`, at the shells' paths and at those of the start, by path.
+        r_names: the packages of R, by their names in small letters.
         sonames: libraries that the prefix's files need, and that the loader finds in the system.
         sif: bytes of the SIF file; None: it is none.
         directory: whether it is a directory on this machine.
+        server: its port, and what it answered; None: none was started.
     """
 
     name: str
@@ -62,10 +66,12 @@ class Found:
     files: Mapping[str, facts.ResolvedFile]
     accounts: Mapping[str, facts.Account]
     unpacked: int
+    r_names: Mapping[str, str] = field(default_factory=dict)
     sonames: tuple[str, ...] = ()
     layers: facts.Layers | None = None
     sif: int | None = None
     directory: bool = False
+    server: tuple[int, facts.Started] | None = None
 
 
 def look(image: OpenImage, static: Ask) -> Found:
@@ -85,6 +91,9 @@ def look(image: OpenImage, static: Ask) -> Found:
     paths = [*_at_the_top(rootfs), *SHELLS]
     for words in (env.entrypoint or (), env.cmd or ()):
         paths += [word for word in words[:1] if word.startswith("/")]
+    if prefix:
+        archive = f"{prefix}/newEnv-base.tgz"
+        paths += [archive] if rootfs.resolve(archive).final is not None else []
     listed = None
     if rootfs.resolve(PACKAGE_LIST).final is not None:
         listed = static(package_list.read, rootfs, PACKAGE_LIST)
@@ -103,10 +112,12 @@ def look(image: OpenImage, static: Ask) -> Found:
         files=static(system.files, rootfs, list(dict.fromkeys(paths))).files,
         accounts=static(users.accounts, rootfs).accounts,
         unpacked=static(size.probe, rootfs).unpacked,
+        r_names={p.name.lower(): p.name for p in static(r_packages.probe, rootfs, prefix).packages},
         sonames=_of_the_system(image, static, prefix) if prefix else (),
         layers=None if image.layers is None else static(layers.probe, image.layers),
         sif=Path(image.ref.location).stat().st_size if image.ref.kind == "sif" else None,
         directory=image.ref.kind in ("directory", "reference"),
+        server=_server(image, prefix) if prefix else None,
     )
 
 
@@ -135,6 +146,34 @@ def _kernels(image: OpenImage) -> facts.Kernelspecs:
         return kernelspecs.probe(image)
     except NothingRuns:
         return kernelspecs.from_files(image.rootfs, image.environment)
+
+
+NOTEBOOK_PORT = 8888
+URL_PREFIX = "/mlcheck/snapshot"
+
+
+def _server(image: OpenImage, prefix: str) -> tuple[int, facts.Started] | None:
+    """The server that CMD starts, where the image has all the marks of a notebook server: a port,
+    and a user of docker-stacks' kind."""
+    config = image.environment
+    ports = [port.partition("/")[0] for port in config.exposed or ()]
+    port = int(ports[0]) if len(ports) == 1 and ports[0].isdigit() else NOTEBOOK_PORT
+    if not config.cmd or "NB_USER" not in config.env or (ports and str(port) not in ports):
+        return None
+    check = config.healthcheck or ()
+    try:
+        return port, started.server(
+            image,
+            f"{prefix}/bin/python3",
+            variable="NB_PREFIX",
+            prefix=URL_PREFIX,
+            port=port,
+            pages=[f"{URL_PREFIX}/"],
+            healthcheck=check[1:] if check[:1] == ("CMD",) else (),
+            site=prefix,
+        )
+    except NothingRuns:
+        return None
 
 
 _GLIBC: tuple[str, ...] = (

@@ -14,7 +14,7 @@ from typing import Any
 
 from mlcheck.facts import AskedPackage, Kernelspec, ResolvedFile
 from mlcheck.snapshot.document import Entry, KeyPath, writable
-from mlcheck.snapshot.found import PACKAGE_LIST, SHELLS, Found
+from mlcheck.snapshot.found import PACKAGE_LIST, SHELLS, URL_PREFIX, Found
 
 HEADROOM = 1.1
 """How much larger than now the image may become."""
@@ -48,6 +48,7 @@ NOTES: Mapping[KeyPath, str] = {
     ("files",): "Without a mode: everybody can read it, and only owner and group write.",
     ("environment", "starts"): "First entries of lists; an engine may append others.",
     ("kernelspecs", "generations", GENERATION): "Exactly these kernels.",
+    ("server",): "Started by CMD under a URL prefix that NB_PREFIX names.",
     ("rpath",): "No library may be found by the prefix's absolute path.",
     ("libraries",): "What the prefix's files take from the system.",
     ("size",): "A tenth more than now.",
@@ -68,6 +69,8 @@ def entries(found: Found) -> list[Entry]:
         _start(found),
         _files(found),
         _jupyter(found),
+        _programs(found),
+        _server(found),
         _libraries(found),
         _families(found),
         _sizes(found),
@@ -102,7 +105,10 @@ def _system(found: Found) -> Iterator[Entry]:
         yield Entry(("os", "version"), version)
     if found.python and found.prefix and "python3" in found.tools:
         yield Entry(("python", "version"), found.python)
-    user = (found.environment.user or "").partition(":")[0]
+    # A directory does not tell USER; docker-stacks and their kind have it in a variable too.
+    config = found.environment
+    user = config.env.get("NB_USER", "") if config.user is None else config.user
+    user = user.partition(":")[0]
     account = found.accounts.get(user) or next(
         (one for one in found.accounts.values() if str(one.uid) == user), None
     )
@@ -137,15 +143,17 @@ def _packages(found: Found) -> Iterator[Entry]:
             wanted["version"] = version
         otherwise = {**wanted, "import": False}
         module = module_of(package)
-        if module is not True and not with_r:
+        if module is not True:
             wanted["import"] = module
-        yield Entry(
-            ("packages", "required", package.name), otherwise if with_r else wanted, otherwise
-        )
+        yield Entry(("packages", "required", package.name), wanted, otherwise)
     if with_r:
+        yield Entry(("packages", "requested"), {})
         for package in found.asked.packages:
             module = module_of(package)
-            if module is not True and not package.name.startswith("r-"):
+            if (own := package.name.removeprefix("r-")) != package.name:
+                module = found.r_names.get(own, False)
+                module = True if module == own else module
+            if module is not True:
                 yield Entry(("packages", "requested", package.name), module)
 
 
@@ -277,6 +285,29 @@ def _kernel(spec: Kernelspec) -> Iterator[Entry]:
     yield Entry(("ignores_programs",), ["python", "python3"])
 
 
+def _programs(found: Found) -> Iterator[Entry]:
+    local = "/usr/local/bin/"
+    if any(path.startswith(local) for path in found.tools.values()):
+        yield Entry(("scripts", "installed"), [f"{local}*"])
+
+
+def _server(found: Found) -> Iterator[Entry]:
+    if found.server is None:
+        return
+    port, said = found.server
+    page = next((page for page in said.pages if page.status == 200 and page.title), None)
+    if said.trouble or said.error or page is None or not page.path.startswith(URL_PREFIX):
+        return
+    yield Entry(("server", "port"), port)
+    # What follows the name of the program is often that of a notebook.
+    yield Entry(("server", "title"), page.title.split(" - ")[0])
+    path = page.path.removeprefix(URL_PREFIX).partition("?")[0].rstrip("/")
+    yield Entry(("server", "page"), path or "/")
+    check = found.environment.healthcheck or ()
+    if check[:1] == ("CMD",) and said.healthcheck is None:
+        yield Entry(("server", "healthcheck"), list(check[1:]))
+
+
 def _libraries(found: Found) -> Iterator[Entry]:
     if found.prefix:
         yield Entry(("rpath", "forbidden"), [found.prefix], otherwise=[])
@@ -289,6 +320,9 @@ def _families(found: Found) -> Iterator[Entry]:
     if "/create-newEnv-on-base.sh" in found.files:
         yield Entry(("new_env", "script"), "/create-newEnv-on-base.sh")
         yield Entry(("new_env", "reuse"), "setup-UserEnv-in-container.sh")
+        archive = f"{found.prefix}/newEnv-base.tgz"
+        if archive in found.files:
+            yield Entry(("new_env", "archive"), archive)
     if "/setupMe-on-host.sh" in found.files:
         yield Entry(("on_host", "script"), "/setupMe-on-host.sh")
         for name in ("python3", "pip", "jupyter"):

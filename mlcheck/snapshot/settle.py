@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlcheck.errors import EngineError
-from mlcheck.snapshot.document import Document, Entry, KeyPath, Waived, writable
+from mlcheck.snapshot.document import Document, Entry, KeyPath, Value, Waived, writable
 from mlcheck.toml_lines import line_numbers
 from mlcheck.verdict import Rule
 
@@ -22,6 +22,9 @@ ROUNDS = 8
 _WAIVED_ONE_BY_ONE = 10
 _KEEP = ("prefix", "integrity")
 """What other rules rest on is never left out for one that fails."""
+
+_SEVERAL = {("shells",), ("jupyterlab", "terminals"), ("libraries", "system"), ("user", "writable")}
+"""Lists of which each is promised for itself."""
 
 Judged = Mapping[str, Any]
 """A result of the JSON report."""
@@ -99,7 +102,7 @@ class _Step:
             if len(words) == len(path):
                 # The longest of a line is its key, or the table whose header it is.
                 self._paths[line] = max(self._paths.get(line, ()), words, key=len)
-        self._waivers: list[Waived] = []
+        self._weaker: set[KeyPath] = set()
 
     def take_back(self, result: Judged) -> None:
         """Leave out, weaken or waive what one failed test found."""
@@ -126,28 +129,33 @@ class _Step:
     def _weakened(self, rule: Rule, finding: Judged) -> bool:
         """Whether the expectation behind a finding was found and taken back."""
         if rule.check == "conda-files-unchanged":
-            return self._add(
-                Entry(("integrity", "edited", str(finding["subject"])), "changed by the build")
-            )
+            return self._add(("integrity", "edited"), finding, "changed by the build")
+        if rule.check == "requested-packages":
+            return self._add(("packages", "requested"), finding, False)
         place = str(finding["source"] or "")
         path = self._paths.get(int(place.rpartition(":")[2])) if _is_ours(place) else None
         if path is None or path[0] in _KEEP:
             return False
+        entries = self._settled.document.entries
+        own = [entry for entry in entries if rule.check in _asked_by(entry.path, self._rules)]
         # A key of an inline table stands on the line of its entry.
         meant = [
             entry
-            for entry in self._settled.document.entries
+            for entry in entries
             if entry.path == path[: len(entry.path)] or entry.path[: len(path)] == path
         ]
         if not meant:
             return True  # another finding has taken it back
+        if not set(_paths(meant)) & set(_paths(own)):
+            weakened = [self._weaken(entry) for entry in own]
+            return any(weakened)
         if len(meant) == 1 and len(path) >= len(meant[0].path):  # the line itself, not its table
             entry = meant[0]
-            if entry.otherwise is not None and entry.otherwise != entry.value:
-                self._replace(entry, dataclasses.replace(entry, value=entry.otherwise))
+            if self._weaken(entry):
                 return True
-            if isinstance(entry.value, list) and finding["subject"] in entry.value:
-                less = [item for item in entry.value if item != finding["subject"]]
+            several = entry.value if entry.path in _SEVERAL else ()
+            if isinstance(several, list) and finding["subject"] in several:
+                less = [item for item in several if item != finding["subject"]]
                 self._replace(entry, dataclasses.replace(entry, value=less) if less else None)
                 return True
         asked_by = {check for entry in meant for check in _asked_by(entry.path, self._rules)}
@@ -183,11 +191,22 @@ class _Step:
         if said not in notes:
             notes.append(said)
 
-    def _add(self, entry: Entry) -> bool:
+    def _add(self, table: KeyPath, finding: Judged, value: Value) -> bool:
+        """Say of what a finding is about that it need not hold; False: it is said already."""
+        entry = Entry((*table, str(finding["subject"])), value)
         entries = self._settled.document.entries
-        if not writable(entry.path) or any(one.path == entry.path for one in entries):
+        if not writable(entry.path) or entry in entries:
             return False
-        self._set((*entries, entry))
+        self._set((*(one for one in entries if one.path != entry.path), entry))
+        return True
+
+    def _weaken(self, entry: Entry) -> bool:
+        """Whether there is less to expect, now or since another finding of this run."""
+        if entry.otherwise is None:
+            return entry.path in self._weaker
+        weaker = dataclasses.replace(entry, value=entry.otherwise, otherwise=None, tells=True)
+        self._replace(entry, weaker)
+        self._weaker.add(entry.path)
         return True
 
     def _replace(self, entry: Entry, by: Entry | None) -> None:
@@ -222,6 +241,10 @@ def _leave_out_untried(
 
 
 _JUDGED = ("passed", "waived")
+
+
+def _paths(entries: Iterable[Entry]) -> list[KeyPath]:
+    return [entry.path for entry in entries]
 
 
 def _asked_by(path: KeyPath, rules: Mapping[str, Rule]) -> list[str]:

@@ -64,7 +64,7 @@ class Trial:
                 *(word for place in self.profiles for word in ("--profiles", place)),
                 *self.options,
             ]
-            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            with contextlib.redirect_stdout(said):
                 code = pytest.main([*own, str(SUITE)], plugins=[chosen])
             if code == pytest.ExitCode.INTERRUPTED:
                 raise KeyboardInterrupt

@@ -102,16 +102,17 @@ def _plain(value: Any) -> Any:
 
 
 def fitting(catalog: Catalog, found: Found) -> tuple[str, ...]:
-    """The profiles of images whose packages, variables, kernels and entrypoint this one has: those
-    that promise most come first."""
+    """The profiles whose packages, variables, kernels and entrypoint this image has: that of its
+    own name first, then those that promise most."""
     installed = {package.name for package in found.packages.packages}
     kernels = {spec.name for spec in found.kernels.specs}
     fits = []
     for name in catalog.names():
         expect = catalog.load(name).expect
         promised = set(expect.packages.required)
+        known = catalog.name_of(found.name) == name
         if (
-            promised
+            (promised or known)
             and promised <= installed
             and expect.environment.equals.items() <= dict(found.environment.env).items()
             and set(expect.kernels()) <= kernels
@@ -119,8 +120,8 @@ def fitting(catalog: Catalog, found: Found) -> tuple[str, ...]:
                 expect.entrypoint is None or expect.entrypoint.argv == found.environment.entrypoint
             )
         ):
-            fits.append((-len(promised), name))
-    return tuple(name for _, name in sorted(fits))
+            fits.append((not known, -len(promised), name))
+    return tuple(name for _, _, name in sorted(fits))
 
 
 def profile_name(name: str) -> str:
@@ -143,7 +144,8 @@ def _told(settled: Settled, found: Found, subject: Subject) -> Settled:
     """With comments on what is not promised."""
     tail: list[str] = []
     waived = {one.check for one in settled.document.waivers}
-    left_out = {check: said for check, said in settled.broken.items() if check not in waived}
+    told = waived | {"conda-files-unchanged"}  # each of its files stands in integrity.edited
+    left_out = {check: said for check, said in settled.broken.items() if check not in told}
     if left_out:
         tail += ["Not promised, because the image does not hold it:"]
         tail += _lines(left_out)
@@ -178,13 +180,15 @@ def _told(settled: Settled, found: Found, subject: Subject) -> Settled:
     return settled
 
 
-_TOLD = 5
+_TOLD = 3
+_LONG = 200
 
 
 def _lines(said: Mapping[str, list[str]]) -> list[str]:
     lines = []
     for check, findings in said.items():
-        lines += [f"  {check}: {one}" for one in findings[:_TOLD]]
+        short = [one if len(one) <= _LONG else f"{one[:_LONG]} ..." for one in findings[:_TOLD]]
+        lines += [f"  {check}: {one}" for one in short]
         if len(findings) > _TOLD:
             lines += [f"  {check}: and {len(findings) - _TOLD} more"]
     return lines
