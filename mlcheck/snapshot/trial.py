@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from mlcheck.errors import EngineError
-from mlcheck.profile import FILE_NAME, SUITE
+from mlcheck.profile import CONFIGURATION, FILE_NAME, SUITE
 from mlcheck.snapshot.settle import MARK, Judged
 
-_CONFIGURATION = SUITE.with_name("pyproject.toml")
 _UNDERSTOOD = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
@@ -56,7 +55,7 @@ class Trial:
             chosen = _Chosen(frozenset(tests), self.progress)
             said = io.StringIO()
             own = [
-                *("-c", str(_CONFIGURATION), "--rootdir", str(SUITE.parent)),
+                *("-c", str(CONFIGURATION), "--rootdir", str(SUITE.parent)),
                 *("--confcutdir", str(SUITE), "-p", "mlcheck.plugin", "-p", "no:cacheprovider"),
                 # Nothing of the tests' is shown, and what they print is not read.
                 *("-q", "-s", "--image", self.image, "--engine", self.engine),
