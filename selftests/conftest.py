@@ -54,6 +54,15 @@ def _without_hypothesis() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _not_on_github() -> Iterator[None]:
+    """The suites that self-tests start annotate nothing, also where GitHub runs the self-tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
+            patch.delenv(name, raising=False)
+        yield
+
+
 LONGEST = ("defects_on_engines", "serving_on_engines", "atlas_jupyter", "compare")
 """The files whose tests take minutes each."""
 

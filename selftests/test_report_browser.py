@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from selenium import webdriver
@@ -53,8 +53,13 @@ class Page:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         self.browser.get("about:blank")
-        self.browser.get_log("performance")
+        self.log("performance")
         self.browser.get(self._file.as_uri() + at)
+
+    def log(self, kind: str) -> list[dict[str, Any]]:
+        """What the browser noted of that kind since the last time."""
+        entries: list[dict[str, Any]] = self.browser.get_log(kind)  # type: ignore[no-untyped-call]
+        return entries
 
     def js(self, expression: str) -> Any:
         return self.browser.execute_script(f"return {expression}")
@@ -187,8 +192,8 @@ def test_checks_are_filtered(page: Page) -> None:
 
 
 def test_thousands_of_results_are_few_elements(page: Page) -> None:
-    """Two for a cell, none for its details; and rows out of sight are not laid out. How fluent it
-    is depends on these; times are in docs/performance.md."""
+    """Two for a cell, none for its details; and rows out of sight are not laid out. How fluent
+    scrolling is depends on these."""
     page.open(reports.large(50, 100))
     assert page.js("document.querySelectorAll('.matrix td a').length") == 5000
     before = page.js("document.querySelectorAll('*').length")
@@ -219,7 +224,7 @@ def test_many_findings_are_shown_in_parts(page: Page) -> None:
 class _Trap(http.server.BaseHTTPRequestHandler):
     """Notes that somebody came."""
 
-    asked: list[str]
+    asked: ClassVar[list[str]]
 
     def do_GET(self) -> None:
         self.asked.append(self.path)
@@ -233,8 +238,8 @@ class _Trap(http.server.BaseHTTPRequestHandler):
 def test_a_hostile_image_neither_runs_nor_loads_anything(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trap = type("Trap", (_Trap,), {"asked": []})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), trap) as server:
+    _Trap.asked = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Trap) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         loads = f"<img src={url}/a onerror=window.hacked=1><link rel=stylesheet href={url}/b>"
@@ -251,8 +256,8 @@ def test_a_hostile_image_neither_runs_nor_loads_anything(
         page.js(f"document.body.insertAdjacentHTML('beforeend', `<img src={url}/c>`)")
         page.browser.execute_async_script("setTimeout(arguments[0], 300)")
         server.shutdown()
-    assert trap.asked == []
-    log = [json.loads(entry["message"])["message"] for entry in page.browser.get_log("performance")]
+    assert _Trap.asked == []
+    log = [json.loads(entry["message"])["message"] for entry in page.log("performance")]
     sent = {
         entry["params"]["request"]["url"].partition(":")[0]
         for entry in log
@@ -263,10 +268,10 @@ def test_a_hostile_image_neither_runs_nor_loads_anything(
 
 
 def test_no_error_in_the_console(page: Page) -> None:
-    page.browser.get_log("browser")
+    page.log("browser")
     page.open(reports.small(), at="#r10")
     page.press(Keys.ESCAPE)
-    assert page.browser.get_log("browser") == []
+    assert page.log("browser") == []
 
 
 CONTRAST = """(() => {

@@ -20,7 +20,7 @@ from markdown_it import MarkdownIt
 
 from mlcheck.errors import UsageError
 from mlcheck.report import github, html, junit, overview, reading, summary
-from mlcheck.report.model import Report
+from mlcheck.report.model import Report, ResultModel
 from mlcheck.schemas import report_schema
 from selftests import reports
 from selftests.junit_schema import breaches
@@ -58,9 +58,7 @@ def test_a_row_is_a_check_and_what_is_wrong_comes_first() -> None:
 def test_a_parameter_of_a_test_is_told_apart() -> None:
     one = reports.result(A, "", "skipped").model_dump()
     tests = [f"tests/x.py::test_kernel[{A.id}-{name}]" for name in ("R", "python3")]
-    report = reports.report(
-        *(reports.ResultModel(**{**one, "test": test}) for test in tests), images=(A,)
-    )
+    report = reports.report(*(ResultModel(**{**one, "test": test}) for test in tests), images=(A,))
     assert [row.label for row in overview.rows(report)] == ["kernel[R]", "kernel[python3]"]
 
 

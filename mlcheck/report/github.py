@@ -69,7 +69,8 @@ def _broken(report: Report) -> Iterator[_Broken]:
         if result.outcome != "failed":
             continue
         lines = by_check.setdefault(result.check or result.test, {})
-        for finding in overview.open_findings(result) or [None]:
+        findings: list[FindingModel | None] = [*overview.open_findings(result)]
+        for finding in findings or [None]:
             source = (finding.source if finding else None) or ""
             one = lines.setdefault(source, _Broken(result, finding))
             one.count += 1
