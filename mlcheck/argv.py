@@ -20,6 +20,8 @@ PATH_OPTIONS = (
     "--package-list",
     "--base-list",
     "--mlcheck-json",
+    "--mlcheck-html",
+    "--html",
 )
 
 

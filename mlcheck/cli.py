@@ -19,7 +19,7 @@ _COMMANDS = {
         name: f"mlcheck.commands.{name}"
         for name in (
             *("images", "info", "packages", "layers", "diff", "facts", "exec", "doctor", "cache"),
-            *("explain", "snapshot"),
+            *("explain", "snapshot", "report"),
         )
     },
     "reference": "mlcheck.reference.cli",

@@ -1,25 +1,19 @@
-"""pytest glue: options, parametrisation by image, outcomes, the run's summary and report."""
+"""pytest glue: options, and parametrisation by image."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlcheck import kept, opening
-from mlcheck.errors import MlcheckError, NothingRuns, UsageError
-from mlcheck.facts import Layers
-from mlcheck.judge import RESULT, layer_rows
+from mlcheck import kept, opening, reporting
+from mlcheck.errors import UsageError
 from mlcheck.profile import FILE_NAME, SUITE
-from mlcheck.report import summary, text
-from mlcheck.report.model import LayerModel, ResultModel
-from mlcheck.run import RUN, WHOLE_IMAGES, Run, Target
+from mlcheck.run import RUN, WHOLE_IMAGES, Run, Target, target_of
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -36,7 +30,7 @@ pytest_plugins = [
 ]
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     group = parser.getgroup("mlcheck", "mlcheck: which images, and what is expected of them")
     group.addoption(
         "--image",
@@ -131,7 +125,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="read every image anew, and keep nothing of it (see `mlcheck cache`)",
     )
-    group.addoption("--mlcheck-json", metavar="FILE", help="write a report of all findings as JSON")
+    reporting.add_options(group, pluginmanager)
 
 
 class _Engines(argparse.Action):
@@ -160,12 +154,13 @@ def pytest_configure(config: pytest.Config) -> None:
     workerinput = getattr(config, "workerinput", None)
     try:
         run = config.stash[RUN] = Run(config, workerinput and workerinput["mlcheck"])
-        if _runs_suite(config):
+        if run.of_suite:
             _ = run.targets, run.compared
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
+    config.pluginmanager.register(reporting)
     if not _is_worker(config):
-        config.pluginmanager.register(Recorder(run), "mlcheck-recorder")
+        config.pluginmanager.register(reporting.Recorder(run), "mlcheck-recorder")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -174,9 +169,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    if not _runs_suite(config):
-        return []
     run = config.stash[RUN]
+    if not run.of_suite:
+        return []
     targets = run.targets
     meant = dict.fromkeys((target.ref.text, target.meant) for target in targets if target.meant)
     return (
@@ -195,17 +190,18 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
-    if _is_worker(config) or config.option.collectonly or not _runs_suite(config):
+    if _is_worker(config) or config.option.collectonly or not config.stash[RUN].of_suite:
         return
     try:
         config.stash[RUN].check_options()
+        reporting.check_options(config)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
     if config.getoption("dist", "no") != "no":
         # Workers collect by themselves: what they will need has to be ready before.
         run = config.stash[RUN]
         _prepare(config, [*run.targets, *filter(None, [run.compared])])
-    elif not kept.switched_off():
+    else:
         config.stash[RUN].look_ahead()
 
 
@@ -215,7 +211,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if _is_worker(config) or config.option.collectonly or config.getoption("dist", "no") != "no":
         return
     run = config.stash[RUN]
-    used = {target.id for item in session.items if (target := _target(item)) is not None}
+    used = {target.id for item in session.items if (target := target_of(item)) is not None}
     wanted = [target for target in run.targets if target.id in used]
     if any("compared_target" in getattr(item, "fixturenames", ()) for item in session.items):
         wanted += filter(None, [run.compared])
@@ -225,7 +221,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def _prepare(config: pytest.Config, targets: Sequence[Target]) -> None:
     run = config.stash[RUN]
-    progress = Progress(config.pluginmanager.get_plugin("terminalreporter"))
+    progress = reporting.Progress(config.pluginmanager.get_plugin("terminalreporter"))
     try:
         run.prepare(targets, progress)
     except UsageError as error:
@@ -238,44 +234,11 @@ def _prepare(config: pytest.Config, targets: Sequence[Target]) -> None:
                 plugin.add_global_property(f"mlcheck digest of {name}", digest)
 
 
-class Progress:
-    """Shows how images are made ready: a line that changes, or where lines cannot change, one
-    now and then."""
-
-    EVERY_S = 5.0
-
-    def __init__(self, terminal: pytest.TerminalReporter | None) -> None:
-        self._terminal = terminal
-        self._next = 0.0
-        self._step = ""
-
-    def __call__(self, line: str) -> None:
-        if self._terminal is None:
-            return
-        shown = f"mlcheck: {text.printable(line)}"
-        # "pulling NAME: 1 of 7 layers" and "pulling NAME: 2 of 7 layers" are one step.
-        step = " ".join(line.split()[:3])
-        if self._terminal.isatty:
-            if self._step not in ("", step):
-                self._terminal.write_line("")
-            self._terminal.rewrite(shown[: shutil.get_terminal_size().columns - 1], erase=True)
-        elif step != self._step or time.monotonic() >= self._next:
-            self._terminal.ensure_newline()
-            self._terminal.write_line(shown)
-            self._next = time.monotonic() + self.EVERY_S
-        self._step = step
-
-    def end(self) -> None:
-        """What comes after this begins on a line of its own."""
-        if self._terminal is not None and self._terminal.isatty and self._step:
-            self._terminal.write_line("")
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: WorkerController) -> None:
     """Tell a worker which engines were chosen and which images are ready."""
     run = node.config.stash[RUN]
-    if _runs_suite(node.config):
+    if run.of_suite:
         node.workerinput["mlcheck"] = run.for_workers()
         by_image = node.config.getvalue("dist") == "load"
         enough = len(run.targets) >= node.workerinput["workercount"]
@@ -287,21 +250,11 @@ def pytest_configure_node(node: WorkerController) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
     """Spread the images over the workers, unless the user said how to (--dist)."""
-    if config.getvalue("dist") != "load" or not _runs_suite(config):
+    if config.getvalue("dist") != "load" or not config.stash[RUN].of_suite:
         return None
     from mlcheck.spreading import ImageScheduling
 
     return ImageScheduling(config, log, [target.id for target in config.stash[RUN].targets])
-
-
-def _runs_suite(config: pytest.Config) -> bool:
-    """Whether this run collects tests of images at all, and not only other tests."""
-    suites = [directory.resolve() for directory in config.stash[RUN].catalog.directories]
-    for argument in config.args:
-        path = (config.invocation_params.dir / argument.partition("::")[0]).resolve()
-        if any(path in (s, *s.parents) or s in path.parents for s in suites):
-            return True
-    return False
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -334,117 +287,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show our own errors without a traceback, and send the verdict with the report."""
-    report = yield
-    target = _target(item)
-    error = call.excinfo.value if call.excinfo else None
-    extra = item.stash.get(RESULT, {}).copy() if call.when == "call" else {}
-    if isinstance(error, NothingRuns):
-        # Not judged, and nobody's fault: a run in which all was skipped is not green either.
-        path, line, _ = item.location
-        reason = text.printable(" ".join(str(error).splitlines()))
-        report.outcome, report.longrepr = "skipped", (path, line or 0, f"Skipped: {reason}")
-    elif isinstance(error, MlcheckError):
-        report.longrepr = text.printable(str(error))
-        extra["error"] = text.printable(str(error))
-    if target is not None:
-        extra["image"] = target.id
-        used = getattr(item, "funcargs", {})
-        sources = [used[name] for name in ("image", "static") if name in used]
-        extra["image_notes"] = [note for source in sources for note in source.notes]
-        if isinstance(used.get("layers"), Layers):
-            extra["image_layers"] = layer_rows(used["layers"])
-    report.mlcheck = extra  # type: ignore[attr-defined]  # travels with the report under xdist
-    return report
-
-
-def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
-    """A test whose engine or probe failed in its body has judged nothing: ERROR, not FAILED."""
-    if report.when == "call" and "error" in getattr(report, "mlcheck", {}):
-        return "error", "E", "ERROR"
-    if report.when == "call" and report.skipped and hasattr(report, "wasxfail"):
-        return "xfailed", "w", "WAIVED"
-    return None
-
-
-_NOT_OF_RESULT = ("image", "image_notes", "image_layers", "error")
-
-
-class Recorder:
-    """Collects the results of all workers in the process that the user started."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        extra: dict[str, Any] = getattr(report, "mlcheck", {})
-        if "image" not in extra or (report.when != "call" and report.passed):
-            return
-        if report.when == "teardown" and not report.failed:
-            return
-        fields = {key: extra[key] for key in extra if key not in _NOT_OF_RESULT}
-        if "image_layers" in extra:
-            layers = tuple(LayerModel(**row) for row in extra["image_layers"])
-            self.run.layers[extra["image"]] = layers
-        self.run.notes.setdefault(extra["image"], {}).update(dict.fromkeys(extra["image_notes"]))
-        self.run.results.append(
-            ResultModel(
-                test=report.nodeid,
-                image=extra["image"],
-                outcome=_outcome(report, extra),
-                message=_message(report, extra),
-                seconds=round(report.duration, 4),
-                **fields,
-            )
-        )
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
-        """A run that judged nothing is not green."""
-        yield
-        judged = [result for result in self.run.results if result.outcome != "skipped"]
-        if self.run.results and not judged and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
-        path = session.config.getoption("--mlcheck-json")
-        if path:
-            report = self.run.report(int(session.exitstatus))
-            file = session.config.invocation_params.dir / path
-            file.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
-
-    def pytest_terminal_summary(
-        self, terminalreporter: pytest.TerminalReporter, exitstatus: int
-    ) -> None:
-        if self.run.results:
-            summary.write(terminalreporter, self.run.report(int(exitstatus)))
-
-
-def _outcome(report: pytest.TestReport, extra: dict[str, Any]) -> Any:
-    if hasattr(report, "wasxfail"):
-        return "waived"
-    if report.failed and (report.when != "call" or "error" in extra):
-        return "error"
-    return report.outcome
-
-
-def _message(report: pytest.TestReport, extra: dict[str, Any]) -> str | None:
-    if "error" in extra:
-        return str(extra["error"])
-    if report.skipped and isinstance(report.longrepr, tuple):
-        return str(report.longrepr[2]).removeprefix("Skipped: ")
-    if report.failed and "check" not in extra:
-        return text.printable(report.longreprtext)
-    return None
-
-
 def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
-
-
-def _target(item: pytest.Item) -> Target | None:
-    """The image that a test is about."""
-    found = item.callspec.params.get("mlcheck_target") if hasattr(item, "callspec") else None
-    return found if isinstance(found, Target) else None

@@ -9,29 +9,26 @@ opening a device can do anything.
 from __future__ import annotations
 
 import errno
-import marshal
+import itertools
 import os
 import resource
 import stat
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence, ValuesView
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
+from mlcheck.directories import Directories, Directory, fail
 from mlcheck.engines.base import HEAD, T, Unreadable
-from mlcheck.errors import ProbeError
-from mlcheck.facts import File, FileType, ResolvedFile
+from mlcheck.entries import Entries, FactOf, Names, fact, file_type
+from mlcheck.facts import File, ResolvedFile
 from mlcheck.files import (
     LINK_LIMIT,
-    PATH_LIMIT,
     TYPE_WORDS,
     components,
     led,
     normal,
-    once,
     size_text,
     without_collection,
 )
@@ -44,41 +41,7 @@ _BATCH = 16
 """Directories whose files one thread reads in a row."""
 
 _CHUNK = 1024 * 1024
-_KEPT_DIRECTORIES = 64
 _OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
-
-_TYPE_BITS, _MODE_BITS = 0o170000, 0o7777
-_TYPES: dict[int, FileType] = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFBLK: "block",
-    stat.S_IFCHR: "char",
-}
-Status = tuple[int, ...]
-"""The first seven numbers of stat(2) in Python's order: type and mode, inode, device, links,
-owner, group, size."""
-
-Row = tuple[str, Status, tuple[int, int]]
-"""A name in a directory, its status, and when its content and itself last changed (ns)."""
-
-
-class _Directory:
-    """An open directory of the image. It is closed when the last thread lets go of it."""
-
-    __slots__ = ("fd", "path")
-
-    def __init__(self, fd: int, path: str) -> None:
-        self.fd = fd
-        self.path = path
-
-    def __del__(self) -> None:
-        os.close(self.fd)
-
-    def child(self, name: str) -> str:
-        return f"{self.path.rstrip('/')}/{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +51,7 @@ class _Place:
     The root itself is the entry "." of the root.
     """
 
-    parent: _Directory
+    parent: Directory
     name: str
     path: str
     status: os.stat_result | None
@@ -117,8 +80,10 @@ class DirectoryRootFS:
 
     Args:
         root: an existing directory.
+        fact: what is told of a file.
 
     Attributes:
+        remember: takes in what somebody else has seen (`Entries.remember`).
         stored: the layers that overlayfs shows there as one, the lowest first; none where that is
             not known.
 
@@ -126,35 +91,18 @@ class DirectoryRootFS:
         ProbeError: this machine's permissions forbid it to be opened.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, fact: FactOf = fact) -> None:
         self.root = root
         self.stored: tuple[StoredLayer, ...] = ()
-        try:
-            fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            _fail(str(root), error)
-        self._root = _Directory(fd, "/")
-        # Probes read files directory by directory: keeping the last directories open saves
-        # most of the walk from the root.
-        self._kept: OrderedDict[str, _Directory] = OrderedDict()
-        # By path without symlinks: the entries of a directory by name, sorted.
-        self._listed: dict[str, dict[str, File]] = {}
-        self._seen: dict[str, bytes] = {}
-        self._to_learn: Callable[[], Iterable[tuple[str, bytes]]] | None = None
-        self._lock = threading.Lock()
+        self._fact = fact
+        self._directories = Directories(root)
+        self._root = self._directories.root
+        self._entries = Entries(self._directories, fact)
+        self.remember = self._entries.remember
 
     def fileno(self) -> int:
         """Descriptor of the root, opened with O_PATH."""
         return self._root.fd
-
-    def remember(self, seen: Callable[[], Iterable[tuple[str, bytes]]]) -> None:
-        """What somebody else has just seen, so that it is not looked at again.
-
-        Args:
-            seen: asked when it is first needed: paths of directories without a symlink in them,
-                each with a sorted list of all its `Row`s, packed by marshal.
-        """
-        self._to_learn = seen
 
     def lstat(self, path: str) -> File | None:
         """What is at `path`, a final symlink not followed; None when nothing is.
@@ -163,7 +111,7 @@ class DirectoryRootFS:
             ProbeError: this machine's permissions forbid to look.
         """
         parent, _, name = path.rpartition("/")
-        if name and name not in (".", "..") and (listed := self._listed.get(parent or "/")):
+        if name and name not in (".", "..") and (listed := self._entries.known(parent or "/")):
             return listed.get(name)
         place = self._locate(path, follow=False)
         return self._file(place, normal(path)) if place.status else None
@@ -175,7 +123,7 @@ class DirectoryRootFS:
             ProbeError: this machine's permissions forbid to look.
         """
         file = self.lstat(path)
-        if file and file.type != "symlink" and file.path.rpartition("/")[0] in self._listed:
+        if file and file.type != "symlink" and self._entries.known(file.path.rpartition("/")[0]):
             return ResolvedFile(path, file, file, file.path)
         place = self._locate(path)
         if place.status is None:
@@ -201,7 +149,7 @@ class DirectoryRootFS:
                     content += chunk
                     too_large = len(content) > limit
             except OSError as error:
-                _fail(path, error)
+                fail(path, error)
         if too_large:
             raise Unreadable(path, f"is larger than {size_text(limit)}")
         return bytes(content)
@@ -223,12 +171,12 @@ class DirectoryRootFS:
             try:
                 fd = os.open(place.name, _OPEN_FLAGS, dir_fd=place.parent.fd)
             except OSError as error:
-                _fail(path, error)
+                fail(path, error)
             status = os.fstat(fd)
             if stat.S_ISREG(status.st_mode):
                 return os.fdopen(fd, "rb", buffering=0)
             os.close(fd)
-        word = TYPE_WORDS[_type(status)]
+        word = TYPE_WORDS[file_type(status.st_mode)]
         raise Unreadable(
             path, led(path, self.lstat(path), place.path, f"is {word}, not a regular file")
         )
@@ -240,7 +188,7 @@ class DirectoryRootFS:
             ProbeError: this machine's permissions forbid it.
         """
         directory = self._directory_at(self._locate(path))
-        return [] if directory is None else list(self._entries(directory))
+        return [] if directory is None else list(self._entries.of(directory.path))
 
     def walk(self, top: str) -> Iterator[File]:
         """Every file below `top`, in sorted order, a directory before what it holds.
@@ -256,87 +204,90 @@ class DirectoryRootFS:
         if directory is None:
             return
         with without_collection():
-            for _ in self._directories(directory.path):
-                pass
+            self._entries.list_below(directory.path)
         real, shown = directory.path.rstrip("/"), normal(top).rstrip("/")
-        for file in self._below(directory):
+        for file in self._files_below(directory):
             yield file if real == shown else file._replace(path=shown + file.path[len(real) :])
 
     def each(
         self,
         top: str,
-        wanted: Callable[[File, bytes], bool],
+        wanted: Callable[[str, bytes], bool],
         look: Callable[[File, BinaryIO], T],
     ) -> Iterator[tuple[File, T | Unreadable]]:
         """Look into the regular files below `top`; see `mlcheck.engines.base.RootFS.each`."""
         directory = self._directory_at(self._locate(top))
         if directory is None:
             return
-        shown = normal(top).rstrip("/")
-        work: list[tuple[str, list[File]]] = []
-        seen: set[tuple[int, int]] = set()
-        with without_collection():
-            for path, entries in self._directories(directory.path):
-                files = list(once(entries, seen))
-                if directory.path != normal(top):
-                    below = len(directory.path.rstrip("/"))
-                    files = [file._replace(path=shown + file.path[below:]) for file in files]
-                if files:
-                    work.append((path, files))
-        left = iter([work[start : start + _BATCH] for start in range(0, len(work), _BATCH)])
-        for batch in left:
+        real, shown = directory.path.rstrip("/"), normal(top).rstrip("/")
+
+        def looked(batch: Sequence[Names]) -> Iterator[tuple[File, T | Unreadable]]:
+            for path, names in batch:
+                if names:
+                    at = f"{shown}{path[len(real) :]}".rstrip("/")
+                    yield from self._look(path, at, names, wanted, look)
+
+        names = self._entries.regular_files(directory.path)
+        batches = iter(lambda: list(itertools.islice(names, _BATCH)), [])
+        for batch in batches:
             waits = _waits()
-            yield from self._look(batch, wanted, look)
+            yield from looked(batch)
             if _waits() - waits > _BATCH:
                 break
         with ThreadPoolExecutor(THREADS) as pool:
-            for found in pool.map(lambda batch: list(self._look(batch, wanted, look)), left):
+            for found in pool.map(lambda batch: list(looked(batch)), batches):
                 yield from found
 
     def _look(
         self,
-        batch: Sequence[tuple[str, Sequence[File]]],
-        wanted: Callable[[File, bytes], bool],
+        path: str,
+        shown: str,
+        names: Sequence[str],
+        wanted: Callable[[str, bytes], bool],
         look: Callable[[File, BinaryIO], T],
     ) -> Iterator[tuple[File, T | Unreadable]]:
-        """What `look` tells of some files, given with the directories that hold them."""
-        for path, files in batch:
-            directory = self._directory(path)
-            for file in files:
+        """What `look` tells of these regular files in the directory at `path`.
+
+        Args:
+            shown: what their paths begin with.
+        """
+        at = self._directories.for_reading(path)
+        try:
+            for name in names:
+                file = f"{shown}/{name}"
                 try:
-                    fd = os.open(file.path.rpartition("/")[2], _OPEN_FLAGS, dir_fd=directory.fd)
+                    fd = os.open(name, _OPEN_FLAGS, dir_fd=at)
                 except FileNotFoundError:
                     continue  # removed since the directory was read
                 except OSError as error:
-                    _fail(file.path, error)
+                    fail(file, error)
                 try:
-                    if not wanted(file, os.pread(fd, HEAD, 0)):
-                        continue
-                    # Something else may have come in the place of a regular file by now.
-                    status = os.fstat(fd)
-                    if not stat.S_ISREG(status.st_mode):
-                        raise Unreadable(file.path, f"is {TYPE_WORDS[_type(status)]}")
-                    with os.fdopen(fd, "rb", buffering=0, closefd=False) as content:
-                        yield file, look(file, content)
-                except Unreadable as unreadable:
-                    yield file, unreadable
+                    if wanted(file, os.pread(fd, HEAD, 0)):
+                        yield self._looked(fd, file, look)
                 except OSError as error:
-                    _fail(file.path, error)
+                    fail(file, error)
                 finally:
                     os.close(fd)
+        finally:
+            os.close(at)
 
-    def _directories(self, top: str) -> Iterator[tuple[str, ValuesView[File]]]:
-        """The directory `top`, which has no symlink in it, and all below it, with their entries."""
-        pending = [top]
-        while pending:
-            path = pending.pop()
-            entries = self._entries_at(path).values()
-            yield path, entries
-            pending += [file.path for file in reversed(entries) if file.type == "directory"]
+    def _looked(
+        self, fd: int, path: str, look: Callable[[File, BinaryIO], T]
+    ) -> tuple[File, T | Unreadable]:
+        """What `look` tells of an open file."""
+        file = self._fact(path, os.fstat(fd)[:7], None)
+        try:
+            # Something else may have come in the place of a regular file by now.
+            if file.type != "file":
+                raise Unreadable(path, f"is {TYPE_WORDS[file.type]}")
+            with os.fdopen(fd, "rb", buffering=0, closefd=False) as content:
+                return file, look(file, content)
+        except Unreadable as unreadable:
+            return file, unreadable
 
-    def _below(self, directory: _Directory) -> Iterator[File]:
+    def _files_below(self, directory: Directory) -> Iterator[File]:
         """Every file below a directory, by its path without symlinks."""
-        pending = [iter(self._entries(directory).values())]
+        pending = [iter(self._entries.of(directory.path).values())]
         while pending:
             file = next(pending[-1], None)
             if file is None:
@@ -344,47 +295,7 @@ class DirectoryRootFS:
                 continue
             yield file
             if file.type == "directory":
-                pending.append(iter(self._entries_at(file.path).values()))
-
-    def _entries_at(self, path: str) -> dict[str, File]:
-        """The entries of the directory at `path`, which has no symlink in it."""
-        listed = self._listed.get(path)
-        return self._entries(self._directory(path)) if listed is None else listed
-
-    def _entries(self, directory: _Directory) -> dict[str, File]:
-        """The entries of one directory, as they were when it was first asked for."""
-        if (listed := self._listed.get(directory.path)) is not None:
-            return listed
-        found: dict[str, File] = {}
-        fact = self._fact
-        prefix = directory.path.rstrip("/")
-        with self._lock:
-            if self._to_learn is not None:
-                self._seen = dict(self._to_learn())
-                self._to_learn = None
-        seen = self._seen.pop(directory.path, None)
-        for name, status in (
-            _statuses(directory)
-            if seen is None
-            else ((name, status) for name, status, _ in marshal.loads(seen))  # noqa: S302 -- our own
-        ):
-            path = f"{prefix}/{name}"
-            if len(path) > PATH_LIMIT:
-                raise ProbeError(
-                    f"{path[:60]}... in {self.root} is a path of more than {PATH_LIMIT} bytes, "
-                    "which no program can open.",
-                    "Remove the nested directories from the image.",
-                )
-            target = None
-            if stat.S_ISLNK(status[0]):
-                try:
-                    target = os.readlink(name, dir_fd=directory.fd)
-                except FileNotFoundError:
-                    continue  # removed since the directory was read
-                except OSError as error:
-                    _fail(path, error)
-            found[name] = fact(path, status, target)
-        return self._listed.setdefault(directory.path, found)
+                pending.append(iter(self._entries.of(file.path).values()))
 
     def _file(self, place: _Place, path: str) -> File:
         assert place.status is not None
@@ -393,13 +304,8 @@ class DirectoryRootFS:
             try:
                 target = os.readlink(place.name, dir_fd=place.parent.fd)
             except OSError as error:
-                _fail(path, error)
+                fail(path, error)
         return self._fact(path, place.status[:7], target)
-
-    def _fact(self, path: str, status: Status, target: str | None) -> File:
-        mode, inode, device, _, uid, gid, size = status
-        kind = _TYPES[mode & _TYPE_BITS]
-        return File(path, kind, mode & _MODE_BITS, uid, gid, size, target, (device, inode))
 
     def _locate(self, path: str, *, follow: bool = True) -> _Place:
         """Walk to `path`; with `follow`, through a final symlink too."""
@@ -408,14 +314,14 @@ class DirectoryRootFS:
             return _Place(at, "", path, None, "does not exist in the image")
         # The usual case: a file in a directory that was just looked at.
         parent, _, name = path.rpartition("/")
-        if (kept := self._recall(parent)) is not None:
+        if (kept := self._directories.recall(parent)) is not None:
             at, path = kept, name
         todo = components(path)
         links = 0
         while todo:
             name = todo.pop()
             if name == "..":
-                at = self._directory(at.path.rpartition("/")[0] or "/")
+                at = self._directories.at(at.path.rpartition("/")[0] or "/")
                 continue
             here = at.child(name)
             try:
@@ -437,54 +343,21 @@ class DirectoryRootFS:
             except OSError as error:
                 if error.errno == errno.ENAMETOOLONG:
                     return _Place(at, name, here, None, "does not exist: its name is too long")
-                _fail(here, error)
+                fail(here, error)
             if not todo:
                 return _Place(at, name, here, status)
             if not stat.S_ISDIR(status.st_mode):
-                word = TYPE_WORDS[_type(status)]
+                word = TYPE_WORDS[file_type(status.st_mode)]
                 return _Place(at, name, here, None, f"is {word}, not a directory")
-            at = self._enter(at, name)
+            at = self._directories.enter(at, name)
         return _Place(at, ".", at.path, os.stat(".", dir_fd=at.fd))
 
-    def _directory_at(self, place: _Place) -> _Directory | None:
+    def _directory_at(self, place: _Place) -> Directory | None:
         if place.status is None or not stat.S_ISDIR(place.status.st_mode):
             return None
-        return place.parent if place.name == "." else self._enter(place.parent, place.name)
-
-    def _directory(self, path: str) -> _Directory:
-        """The directory at `path`, which has no symlink in it."""
-        missing = []
-        while (directory := self._recall(path)) is None:
-            if path in ("", "/"):
-                directory = self._root
-                break
-            path, _, name = path.rpartition("/")
-            missing.append(name)
-        for name in reversed(missing):
-            directory = self._enter(directory, name)
-        return directory
-
-    def _enter(self, parent: _Directory, name: str) -> _Directory:
-        path = parent.child(name)
-        directory = self._recall(path)
-        if directory is None:
-            flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            try:
-                directory = _Directory(os.open(name, flags, dir_fd=parent.fd), path)
-            except OSError as error:
-                _fail(path, error)
-            with self._lock:
-                self._kept[path] = directory
-                if len(self._kept) > _KEPT_DIRECTORIES:
-                    self._kept.popitem(last=False)
-        return directory
-
-    def _recall(self, path: str) -> _Directory | None:
-        with self._lock:
-            directory = self._kept.get(path)
-            if directory is not None:
-                self._kept.move_to_end(path)
-            return directory
+        return (
+            place.parent if place.name == "." else self._directories.enter(place.parent, place.name)
+        )
 
 
 def _waits() -> int:
@@ -492,41 +365,5 @@ def _waits() -> int:
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
-def _statuses(directory: _Directory) -> Iterator[tuple[str, Status]]:
-    fd = directory.fd
-    for name in _names(directory):
-        try:
-            yield name, os.stat(name, dir_fd=fd, follow_symlinks=False)[:7]
-        except FileNotFoundError:
-            continue  # removed since the directory was read
-        except OSError as error:
-            _fail(directory.child(name), error)
-
-
-def _names(directory: _Directory) -> list[str]:
-    try:
-        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory.fd)
-    except OSError as error:
-        _fail(directory.path, error)
-    try:
-        return sorted(os.listdir(fd))  # noqa: PTH208 -- Path cannot list a descriptor
-    except OSError as error:
-        _fail(directory.path, error)
-    finally:
-        os.close(fd)
-
-
-def _type(status: os.stat_result) -> FileType:
-    return _TYPES[stat.S_IFMT(status.st_mode)]
-
-
 def _problem(path: str, file: File | None, place: _Place) -> str:
     return led(path, file, place.path, place.problem or "")
-
-
-def _fail(path: str, error: OSError) -> NoReturn:
-    reason = error.strerror or str(error)
-    remedy = ""
-    if isinstance(error, PermissionError):
-        remedy = "Run mlcheck as a user who may read the whole image."
-    raise ProbeError(f"{path}: cannot be read on this machine: {reason}.", remedy) from error

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import functools
 import os
+import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -85,6 +86,16 @@ class Run:
         self._given = given
         self._ready: dict[str, Prepared | EngineError] = {}
         self._images = contextlib.ExitStack()
+
+    @functools.cached_property
+    def of_suite(self) -> bool:
+        """Whether this run collects tests of images at all, and not only other tests."""
+        suites = [directory.resolve() for directory in self.catalog.directories]
+        for argument in self.config.args:
+            path = (self.config.invocation_params.dir / argument.partition("::")[0]).resolve()
+            if any(path in (s, *s.parents) or s in path.parents for s in suites):
+                return True
+        return False
 
     @functools.cached_property
     def targets(self) -> list[Target]:
@@ -245,13 +256,10 @@ class Run:
         """Find mistakes before the first test, in one message.
 
         Raises:
-            UsageError: an image or a directory of an option does not exist.
+            UsageError: an image does not exist.
         """
         for target in (*self.targets, *filter(None, [self.compared])):
             opening.check_exists(target.ref)
-        report = self.config.getoption("--mlcheck-json")
-        if report and not (self.config.invocation_params.dir / report).parent.is_dir():
-            raise UsageError(f"--mlcheck-json {report}: its directory does not exist.")
 
     def look_ahead(self) -> None:
         """Begin with what takes long of a single image, while its tests are collected."""
@@ -337,6 +345,7 @@ class Run:
             counts[result.outcome] += 1
         return Report(
             mlcheck_version=mlcheck.__version__,
+            machine=platform.node() or None,
             started=self.started.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - self.clock, 3),
             exit_code=exit_code,
@@ -368,6 +377,12 @@ class Run:
             unused_waivers=tuple(unused),
             layers=self.layers.get(target.id, ()),
         )
+
+
+def target_of(item: pytest.Item) -> Target | None:
+    """The image that a test is about."""
+    found = item.callspec.params.get("mlcheck_target") if hasattr(item, "callspec") else None
+    return found if isinstance(found, Target) else None
 
 
 RUN = pytest.StashKey[Run]()

@@ -458,7 +458,7 @@ def test_contents_are_read_anywhere(
 
         with ThreadPoolExecutor(8) as pool:
             assert all(pool.map(whole, [*files] * 3))
-        looked = image.rootfs.each("/", lambda f, head: head == files[f.path[1:]][:64], read_all)
+        looked = image.rootfs.each("/", lambda path, head: head == files[path[1:]][:64], read_all)
         assert {file.path[1:]: content for file, content in looked} == files
 
 

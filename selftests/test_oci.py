@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import http.server
 import os
@@ -29,7 +30,7 @@ from mlcheck.engines.channel import StreamEnded
 from mlcheck.engines.oci import Oci, OpenOci
 from mlcheck.engines.oci_client import DOCKER, PODMAN, Dialect, connect
 from mlcheck.engines.oci_container import OWNER_LABEL, Attached
-from mlcheck.engines.oci_files import WAYS, Way
+from mlcheck.engines.oci_files import WAYS, Way, mapped
 from mlcheck.errors import EngineError
 from mlcheck.image import ImageRef
 from mlcheck.rootfs import DirectoryRootFS
@@ -460,9 +461,8 @@ def test_files_are_the_same_in_every_way(
 
 
 def test_owners_are_numbered_as_inside(tree: Path) -> None:
-    from mlcheck.engines.oci_files import MappedRootFS
-
-    rootfs = MappedRootFS(tree, ((0, 1234, 1), (1, 100_000, 65_536)), ((7, 1234, 1),))
+    users, groups = ((0, 1234, 1), (1, 100_000, 65_536)), ((7, 1234, 1),)
+    rootfs = DirectoryRootFS(tree, functools.partial(mapped, users, groups))
     file = rootfs.lstat("/opt/files/other")
     assert file is not None
     assert (file.uid, file.gid) == (0, 7)

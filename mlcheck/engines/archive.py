@@ -206,7 +206,7 @@ class ArchiveRootFS(TreeRootFS[LayerNode]):
     def each(
         self,
         top: str,
-        wanted: Callable[[File, bytes], bool],
+        wanted: Callable[[str, bytes], bool],
         look: Callable[[File, BinaryIO], T],
     ) -> Iterator[tuple[File, T | Unreadable]]:
         """See `mlcheck.engines.base.RootFS.each`. The files are read as they lie in the archive:
@@ -216,7 +216,7 @@ class ArchiveRootFS(TreeRootFS[LayerNode]):
             start = node.start
             if len(start) < min(HEAD, node.size):
                 start = self._layers[node.layer].source.pread(node.offset, min(HEAD, node.size))
-            if wanted(file, start[:HEAD]):
+            if wanted(file.path, start[:HEAD]):
                 chosen.append((node, file))
         told: dict[str, T | Unreadable] = {}
         for node, file in sorted(chosen, key=lambda one: (one[0].layer, one[0].offset)):

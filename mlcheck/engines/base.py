@@ -84,7 +84,7 @@ class RootFS(Protocol):
     def each(
         self,
         top: str,
-        wanted: Callable[[File, bytes], bool],
+        wanted: Callable[[str, bytes], bool],
         look: Callable[[File, BinaryIO], T],
     ) -> Iterator[tuple[File, T | Unreadable]]:
         """Look into the regular files below `top`: each is opened once, hard links of one file
@@ -93,8 +93,8 @@ class RootFS(Protocol):
         They come directory by directory, each before those in it, sorted by name.
 
         Args:
-            wanted: told a file and how it begins (HEAD bytes, or all of a smaller one): whether
-                to look into it. Called from several threads, as `look` is.
+            wanted: told a path and how the file begins (HEAD bytes, or all of a smaller one):
+                whether to look into it. Called from several threads, as `look` is.
             look: told a file, open for reading and seekable. It may raise Unreadable.
 
         Raises:

@@ -10,6 +10,7 @@ streamed: archives from the engine; for daemons elsewhere, and for containers th
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,9 +24,10 @@ from mlcheck.engines.oci_container import Container
 from mlcheck.engines.oci_monitors import has_arguments
 from mlcheck.engines.oci_stored import stored_layers
 from mlcheck.engines.streamed import StreamedRootFS
+from mlcheck.entries import Status, fact
 from mlcheck.errors import ProbeError
 from mlcheck.facts import File
-from mlcheck.rootfs import DirectoryRootFS, Status
+from mlcheck.rootfs import DirectoryRootFS
 
 Way = Literal["merged", "process", "streamed"]
 WAYS: tuple[Way, ...] = ("merged", "process", "streamed")
@@ -50,11 +52,12 @@ def local_files(container: Container, way: Way, image: Mapping[str, Any]) -> Roo
     process = Path(f"/proc/{pid}/root")
     try:
         users, groups = (_ranges(Path(f"/proc/{pid}/{name}")) for name in ("uid_map", "gid_map"))
+        fact_of = functools.partial(mapped, users, groups)
         rootfs: DirectoryRootFS | None = None
         if way == "process":
-            rootfs = MappedRootFS(process, users, groups)
+            rootfs = DirectoryRootFS(process, fact_of)
         elif (directory := _merged(container.state)) is not None:
-            rootfs = MappedRootFS(directory, users, groups)
+            rootfs = DirectoryRootFS(directory, fact_of)
             # The engine's word is not enough: it may speak of another machine's directory.
             if not os.path.samestat(directory.stat(), process.stat()):
                 rootfs = None
@@ -101,21 +104,14 @@ def chunks(client: Client, response: Any, what: str) -> Iterator[bytes]:
         response.close()
 
 
-class MappedRootFS(DirectoryRootFS):
-    """A container's files, with owners as they are numbered inside the container.
+def mapped(users: _Ranges, groups: _Ranges, path: str, status: Status, target: str | None) -> File:
+    """A container's file, with owners as they are numbered inside the container.
 
     Args:
         users, groups: the maps of its user namespace.
     """
-
-    def __init__(self, root: Path, users: _Ranges, groups: _Ranges) -> None:
-        super().__init__(root)
-        self._maps = users, groups
-
-    def _fact(self, path: str, status: Status, target: str | None) -> File:
-        file = super()._fact(path, status, target)
-        users, groups = self._maps
-        return file._replace(uid=_inside(file.uid, users), gid=_inside(file.gid, groups))
+    file = fact(path, status, target)
+    return file._replace(uid=_inside(file.uid, users), gid=_inside(file.gid, groups))
 
 
 def _merged(state: Any) -> Path | None:

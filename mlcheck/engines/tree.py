@@ -181,7 +181,7 @@ class TreeRootFS(abc.ABC, Generic[N]):
     def each(
         self,
         top: str,
-        wanted: Callable[[File, bytes], bool],
+        wanted: Callable[[str, bytes], bool],
         look: Callable[[File, BinaryIO], T],
     ) -> Iterator[tuple[File, T | Unreadable]]:
         """Look into the regular files below `top`; see `mlcheck.engines.base.RootFS.each`."""
@@ -191,7 +191,7 @@ class TreeRootFS(abc.ABC, Generic[N]):
                     head = b""
                     while len(head) < HEAD and (more := content.read(HEAD - len(head))):
                         head += more
-                    if wanted(file, head):
+                    if wanted(file.path, head):
                         yield file, look(file, content)
             except Unreadable as unreadable:
                 yield file, unreadable

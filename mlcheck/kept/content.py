@@ -18,20 +18,20 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlcheck.engines.base import OpenImage
+from mlcheck.engines.base import OpenImage, RootFS
 from mlcheck.files import PATH_LIMIT, without_collection
-from mlcheck.kept.tree import Ahead, Packed, look
+from mlcheck.listing import Ahead, Packed, look
 from mlcheck.rootfs import DirectoryRootFS
 
 SETTLED_NS = 2_000_000_000
 """How long nothing may have changed. The kernel's clock ticks every 1 to 10 ms; a file server may
 count whole seconds."""
 
-Seen = Callable[[Callable[[], Packed]], object]
+Seen = Callable[[Callable[[], Sequence[Packed]]], object]
 
 _CVMFS_FLAT = re.compile(r"/cvmfs/[^/]+/\.flat/[0-9a-f]{2}/([0-9a-f]{64})")
 """CVMFS names the directory of an image after the digest of its configuration, and makes it
@@ -135,6 +135,15 @@ def look_ahead(path: Path) -> None:
             return
         ahead = _AHEAD[status.st_dev, status.st_ino] = Ahead(str(path), PATH_LIMIT)
         atexit.register(ahead.close)
+
+
+def already_looked_at(rootfs: RootFS) -> None:
+    """Let what was seen for a fingerprint that nobody wants spare the probes a look."""
+    if not isinstance(rootfs, DirectoryRootFS):
+        return
+    status = os.fstat(rootfs.fileno())
+    if ahead := _AHEAD.pop((status.st_dev, status.st_ino), None):
+        rootfs.remember(lambda: ahead.directories() if ahead.found(status) else ())
 
 
 def _tree(top: Path, status: os.stat_result, seen: Seen) -> tuple[int, str]:

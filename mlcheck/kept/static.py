@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 from mlcheck.engines.base import OpenImage, RootFS
 from mlcheck.errors import ProbeError
 from mlcheck.facts import Environment
-from mlcheck.kept.content import Content, of_image
+from mlcheck.kept.content import Content, already_looked_at, of_image
 from mlcheck.kept.store import Kept, Store, default, switched_off
 from mlcheck.kept.version import source_of
 from mlcheck.layered import BY_LAYER, ByLayer, Parts
@@ -229,6 +229,8 @@ def asking(image: OpenImage, since_ns: int | None = None, *, gpu: bool = False) 
         gpu: whether GPUs were asked for.
     """
     store = None if switched_off() else default()
+    if store is None:
+        already_looked_at(image.rootfs)
     since_ns = time.time_ns() if since_ns is None else since_ns
     return Static(image, since_ns, pinned=not gpu, store=store)
 

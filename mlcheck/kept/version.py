@@ -13,6 +13,9 @@ import mlcheck
 _PACKAGE = Path(mlcheck.__file__).parent
 _READERS = (
     "rootfs.py",
+    "entries.py",
+    "directories.py",
+    "listing.py",
     "files.py",
     "layered.py",
     "errors.py",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 from collections.abc import Sequence
 from typing import BinaryIO
 
@@ -26,12 +27,13 @@ def probe(rootfs: RootFS, top: str = "/opt/conda") -> ElfFiles:
     Raises:
         ProbeError: this machine forbids reading a file.
     """
-    LIEF.get_ready()
-    looked_at: list[bool] = []
+    scanned = itertools.count()
 
-    def begins_as_elf(_: File, head: bytes) -> bool:
+    def begins_as_elf(_: str, head: bytes) -> bool:
+        next(scanned)
         begins = head.startswith(elf_cut.MAGIC)
-        looked_at.append(begins)
+        if begins:
+            LIEF.get_ready()
         return begins
 
     # All of them first: meanwhile lief gets ready.
@@ -45,7 +47,7 @@ def probe(rootfs: RootFS, top: str = "/opt/conda") -> ElfFiles:
             files[file.path] = _fact(cut, file.path)
         except Unreadable as unreadable:
             problems.append(Problem(unreadable.path, unreadable.what))
-    return ElfFiles(files, len(looked_at), tuple(problems))
+    return ElfFiles(files, next(scanned), tuple(problems))
 
 
 def _cut(file: File, content: BinaryIO) -> elf_cut.Cut:

@@ -100,16 +100,17 @@ def files(rootfs: RootFS, prefix: str | None) -> ImageFiles:
     """
     noted = (*_OF_ENGINES, *_NOTED, *([f"{prefix}/conda-meta"] if prefix else []))
 
-    def wanted(file: File) -> bool:
-        path = file.path
+    def wanted(path: str, _: bytes = b"") -> bool:
         return not path.endswith(".pyc") and not any(
             path == top or path.startswith(f"{top}/") for top in noted
         )
 
+    # First, since what is listed whole need not be listed by name before.
+    files = [file for file in rootfs.walk("/") if wanted(file.path)]
     reading = _Reading()
     digests: dict[str, str] = {}
     links: dict[tuple[int, int], str] = {}
-    for file, digest in rootfs.each("/", lambda file, _: wanted(file), reading.digest):
+    for file, digest in rootfs.each("/", wanted, reading.digest):
         if isinstance(digest, Unreadable):
             continue
         digests[file.path] = digest
@@ -134,8 +135,7 @@ def files(rootfs: RootFS, prefix: str | None) -> ImageFiles:
                 ),
                 package="" if file.type == "directory" else packages.get(file.path, ""),
             )
-            for file in rootfs.walk("/")
-            if wanted(file)
+            for file in files
         ),
         reading.unread,
     )

@@ -1,7 +1,7 @@
 """The JSON report: one definition for writing it and for its JSON schema.
 
 The schema's version is part of every report. A new key with a default is a new minor version;
-anything that could break a reader is a new major version.
+anything that could break a reader is a new major version. All other reports are made of this one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 Outcome = Literal["passed", "failed", "error", "skipped", "waived"]
 
@@ -87,7 +87,11 @@ class ImageModel(_Model):
     """One image on one engine."""
 
     id: str
-    """As in the tests' ids."""
+    """As in the tests' ids; in a merged report, if two are alike, with the machine behind it."""
+    id_in_tests: str | None = None
+    """The id in the tests' ids, where a merged report needed another."""
+    machine: str | None = None
+    """Where it was judged, in a merged report; else it is the report's."""
     reference: str
     """As the user wrote it."""
     profile: str
@@ -104,17 +108,36 @@ class ImageModel(_Model):
     """Empty: the engine knows no layers, or no test asked for them."""
 
 
-class Report(_Model):
-    """What one run of the suite found."""
+class RunModel(_Model):
+    """One run of the suite, of those that a merged report joins."""
 
-    schema_version: str = SCHEMA_VERSION
     mlcheck_version: str
+    machine: str | None = None
     started: str
     """ISO 8601 with time zone."""
     seconds: float
     exit_code: int
+    compared_with: str | None = None
+
+
+class Report(_Model):
+    """What one run of the suite found, or several that were merged."""
+
+    schema_version: str = SCHEMA_VERSION
+    mlcheck_version: str
+    """Of a merged report: every one, with commas."""
+    machine: str | None = None
+    """Name of the machine; None in a merged report."""
+    started: str
+    """ISO 8601 with time zone; of a merged report the earliest."""
+    seconds: float
+    """Of a merged report: of all runs together."""
+    exit_code: int
+    """Of a merged report: 1 if it is that of any run, else the highest."""
+    runs: tuple[RunModel, ...] = ()
+    """What a merged report joins; empty in one of a single run."""
     images: tuple[ImageModel, ...]
     compared_with: str | None = None
-    """IMAGE@ENGINE of --compare."""
+    """IMAGE@ENGINE of --compare; None in a merged report whose runs differ in that."""
     results: tuple[ResultModel, ...]
     counts: dict[Outcome, int]

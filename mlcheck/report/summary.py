@@ -2,89 +2,139 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import os
 from collections.abc import Iterable
+from typing import Protocol, TextIO
 
-import pytest
-
-from mlcheck.report.model import ImageModel, Outcome, Report, ResultModel
+from mlcheck.report import overview, text
+from mlcheck.report.model import Report, ResultModel
+from mlcheck.report.overview import ImageOverview, Row
 from mlcheck.verdict import SILENCE
 
+_MOST_COLUMNS = 30
+"""Images side by side in the matrix of a terminal; the HTML page shows more."""
 
-def write(terminal: pytest.TerminalReporter, report: Report) -> None:
+_MARKS = {"failed": "F", "error": "E", "waived": "w", "passed": ".", "skipped": "-"}
+_CODES = {"bold": 1, "red": 31, "green": 32, "yellow": 33}
+_COLOURS = {"failed": "red", "error": "red", "waived": "yellow"}
+
+
+class Screen(Protocol):
+    """A terminal, as pytest's reporter is one."""
+
+    def write(self, content: str, **markup: bool) -> None: ...
+
+    def section(self, title: str) -> None: ...
+
+
+class Plain:
+    """A stream as a screen, with colours where it is a terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._colours = stream.isatty() and not os.environ.get("NO_COLOR")
+        self._line = ""
+
+    def write(self, content: str, **markup: bool) -> None:
+        codes = [str(_CODES[name]) for name, on in markup.items() if on]
+        if codes and self._colours:
+            content = f"\x1b[{';'.join(codes)}m{content}\x1b[0m"
+        *lines, self._line = (self._line + content).split("\n")
+        self._stream.writelines(f"{text.no_command(line)}\n" for line in lines)
+
+    def section(self, title: str) -> None:
+        self.write(f"{f' {title} ':=^80}\n")
+
+
+def write(screen: Screen, report: Report) -> None:
     """Write the summary of all images of a run."""
-    terminal.section("mlcheck")
-    for image in report.images:
-        results = [result for result in report.results if result.image == image.id]
-        if results:
-            _write_image(terminal, image, results)
+    screen.section("mlcheck")
+    found = overview.images(report)
+    for one in found:
+        _write_image(screen, one)
+    if len(found) > 1:
+        _write_matrix(screen, report, found)
 
 
-def _write_image(
-    terminal: pytest.TerminalReporter, image: ImageModel, results: list[ResultModel]
-) -> None:
-    counts = Counter(result.outcome for result in results)
-    if counts["error"]:
-        verdict, colour = "NOT JUDGED", "red"
-    elif counts["failed"]:
-        verdict, colour = "DOES NOT CONFORM", "red"
-    elif counts["passed"] + counts["waived"] == 0:
-        verdict, colour = "NOTHING WAS CHECKED", "yellow"
-    else:
-        verdict, colour = "CONFORMS", "green"
-    if counts["error"] and counts["failed"]:
-        verdict = "DOES NOT CONFORM, and not all of it could be judged"
-    parts = [f"{counts[name]} {name}" for name in _ORDER if counts[name]]
-    terminal.write(f"{image.id}  ")
-    terminal.write(verdict, **{colour: True, "bold": True})
-    terminal.write(f"  ({', '.join(parts)})\n")
+def _write_image(screen: Screen, one: ImageOverview) -> None:
+    image, results = one.image, [result for _, result in one.results]
+    verdict, colour = one.verdict
+    screen.write(text.printable(f"{image.id}  "))
+    screen.write(verdict, **{colour: True, "bold": True})
+    screen.write(f"  ({one.tally()})\n")
     if image.digest:
-        terminal.write(f"  {image.digest}\n")
+        screen.write(text.printable(f"  {image.digest}\n"))
     for result in results:
         if result.outcome == "failed":
-            _write_failure(terminal, result)
+            _write_failure(screen, result)
     for message, tests in _grouped(results, "error"):
         first, *rest = message.splitlines() or [""]
-        terminal.write("  ERROR   ", red=True)
-        terminal.write(f"{first}   [{tests}]\n")
+        screen.write("  ERROR   ", red=True)
+        screen.write(text.printable(f"{first}   [{tests}]\n"))
         for line in rest:
-            terminal.write(f"          {line}\n")
+            screen.write(text.printable(f"          {line}\n"))
     for result in results:
-        if result.outcome == "waived":
+        if result.outcome == "waived" and result.waivers:
             waiver = result.waivers[0]
-            terminal.write("  waived  ", yellow=True)
-            terminal.write(f"{result.check}: {waiver.reason} (until {waiver.until})\n")
+            screen.write("  waived  ", yellow=True)
+            screen.write(
+                text.printable(f"{result.check}: {waiver.reason} (until {waiver.until})\n")
+            )
     for note in image.notes:
-        terminal.write("  note    ", yellow=True)
-        terminal.write(f"{note}\n")
+        screen.write("  note    ", yellow=True)
+        screen.write(text.printable(f"{note}\n"))
     for waiver_line in image.unused_waivers:
-        terminal.write("  note    ", yellow=True)
-        terminal.write(f"{waiver_line}: this waiver fits no finding any more, take it out\n")
+        screen.write("  note    ", yellow=True)
+        screen.write(
+            text.printable(f"{waiver_line}: this waiver fits no finding any more, take it out\n")
+        )
     silent = 0
     for message, tests in _grouped(results, "skipped"):
         if message.startswith(SILENCE):
             silent += sum(result.message == message for result in results)
         else:
-            terminal.write(f"  skipped {message}   [{tests}]\n")
+            screen.write(text.printable(f"  skipped {message}   [{tests}]\n"))
     if silent:
         checks = "one check" if silent == 1 else f"{silent} checks"
-        terminal.write(f"  skipped {checks} of what the profile does not promise   [-rs: why]\n")
+        screen.write(f"  skipped {checks} of what the profile does not promise   [-rs: why]\n")
 
 
-_ORDER: tuple[Outcome, ...] = ("failed", "error", "passed", "waived", "skipped")
-
-
-def _write_failure(terminal: pytest.TerminalReporter, result: ResultModel) -> None:
-    open_findings = [finding for finding in result.findings if not finding.waived]
-    if not open_findings:
-        terminal.write("  FAILED  ", red=True)
-        terminal.write(f"{result.test}\n")
+def _write_failure(screen: Screen, result: ResultModel) -> None:
+    screen.write("  FAILED  ", red=True)
+    if not overview.open_findings(result):
+        screen.write(text.printable(f"{result.test}\n"))
         return
-    first = open_findings[0]
-    more = f"   (and {len(open_findings) - 1} more)" if len(open_findings) > 1 else ""
-    terminal.write("  FAILED  ", red=True)
-    terminal.write(f"{result.check}: {first.subject}: {first.found}{more}\n")
-    terminal.write(f"          mend: {result.remedy}\n")
+    screen.write(text.printable(f"{result.check}: {overview.headline(result, '   ')}\n"))
+    screen.write(text.printable(f"          mend: {result.remedy}\n"))
+
+
+def _write_matrix(screen: Screen, report: Report, found: list[ImageOverview]) -> None:
+    """Where something is wrong, of several images: a column each, a row for each such check."""
+    wrong = [row for row in overview.rows(report) if row.worst in ("failed", "error")]
+    shown = found[:_MOST_COLUMNS]
+    if wrong:
+        width = max(len(row.label) for row in wrong)
+        numbers = "".join(f"{number:>3}" for number in range(1, len(shown) + 1))
+        screen.write(f"\n{'':{width}}  {numbers}\n")
+        for row in wrong:
+            screen.write(text.printable(f"{row.label:{width}}  "))
+            for one in shown:
+                mark, colour = _mark(report, row, one)
+                screen.write(f"{mark:>3}", **({colour: True} if colour else {}))
+            screen.write("\n")
+        for number, one in enumerate(shown, 1):
+            screen.write(text.printable(f"{number:>3}  {one.image.id}\n"))
+        if len(found) > len(shown):
+            screen.write(f"     and {len(found) - len(shown)} more images (--html FILE has all)\n")
+    screen.write(f"\n{overview.closing(found)}\n", bold=True)
+
+
+def _mark(report: Report, row: Row, one: ImageOverview) -> tuple[str, str]:
+    indices = row.cells.get(one.image.id, ())
+    if not indices:
+        return "", ""
+    outcome = overview.worst(report.results[index] for index in indices)
+    return _MARKS[outcome], _COLOURS.get(outcome, "")
 
 
 def _grouped(results: Iterable[ResultModel], outcome: str) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Callable, Sequence
 
@@ -25,13 +26,24 @@ def printable(text: str) -> str:
     )
 
 
+def no_command(line: str) -> str:
+    """A line that GitHub's runner does not take for a command: it would one that begins with two
+    colons behind any spaces, and an older form anywhere in a line."""
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        return line
+    rest = line.lstrip()
+    if rest.startswith("::"):
+        line = f"{line[: len(line) - len(rest)]}: {rest[1:]}"
+    return line.replace("##[", "## [")
+
+
 def headline(verdict: Verdict, findings: Sequence[Finding]) -> str:
     """One line: the check, its first finding, and how many more there are."""
     first = findings[0]
     more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-    found = " ".join(first.found.split())
+    subject, found = " ".join(first.subject.split()), " ".join(first.found.split())
     shortened = found if len(found) <= 120 else found[:117] + "..."
-    return printable(f"{verdict.check}: {first.subject}: {shortened}{more}")
+    return printable(f"{verdict.check}: {subject}: {shortened}{more}")
 
 
 def failure(

@@ -14,16 +14,21 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 _LENGTH = 8
 
-Packed = list[tuple[str, bytes]]
-"""By the path of a directory in the tree: the sorted list of all its `mlcheck.rootfs.Row`s, packed
-by marshal into a fifth of the memory."""
+Row = tuple[str, tuple[int, ...], tuple[int, int]]
+"""A name in a directory; the first seven numbers of its stat(2) in Python's order (type and mode,
+inode, device, links, owner, group, size); when its content and itself last changed (ns)."""
+
+Packed = tuple[str, bytes]
+"""The path of a directory in the tree, without a symlink in it, and the sorted list of all its
+`Row`s, packed by marshal into a fifth of the memory."""
 
 
-def look(root: int, path_limit: int) -> tuple[int, str, Packed]:
+def look(root: int, path_limit: int) -> tuple[int, str, list[Packed]]:
     """The newest ctime below a directory, a hash of all that lies there, and the files themselves.
 
     Args:
@@ -32,25 +37,26 @@ def look(root: int, path_limit: int) -> tuple[int, str, Packed]:
 
     Raises:
         OSError: something cannot be looked at.
-        ValueError: something lies too deep.
+        ValueError: something lies too deep, or is not where it was.
     """
-    found = hashlib.sha256()
+    hashed = hashlib.sha256()
     newest = 0
-    directories: Packed = []
+    directories = []
+    top = place(root)
     pending = [""]
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     while pending:
         path = pending.pop()
         if len(path) > path_limit:
             raise ValueError("no program can open what lies so deep")
-        fd = os.open(f".{path}", flags, dir_fd=root)
+        if (fd := reached(root, top, path)) is None:
+            raise ValueError("is no longer where it was")
         try:
             with os.scandir(fd) as entries:
                 looked = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
         finally:
             os.close(fd)
         # The target of a symlink is not read: another one has another inode.
-        rows = [
+        rows: list[Row] = [
             (name, status[:7], (status.st_mtime_ns, status.st_ctime_ns)) for name, status in looked
         ]
         rows.sort()
@@ -59,15 +65,52 @@ def look(root: int, path_limit: int) -> tuple[int, str, Packed]:
         # The second version has no references between objects: equal rows, equal bytes.
         packed = marshal.dumps(rows, 2)
         directories.append((path or "/", packed))
-        found.update(marshal.dumps(path, 2) + packed)
-    return newest, found.hexdigest(), directories
+        hashed.update(marshal.dumps(path, 2) + packed)
+    return newest, hashed.hexdigest(), directories
+
+
+def reached(root: int, top: str, path: str) -> int | None:
+    """A descriptor of a directory, for reading; None where it is not there without a symlink in
+    the way, which could lead out of the image.
+
+    Args:
+        root: descriptor of the image's root.
+        top: `place(root)`.
+        path: of the directory, absolute in the image.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    path = path.rstrip("/")
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(f".{path}", flags, dir_fd=root)
+    try:
+        if place(fd) == (top.rstrip("/") + path or "/"):
+            return fd
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
+
+
+def place(fd: int) -> str:
+    """Where an open directory is by now."""
+    return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 -- pathlib takes long to import
+
+
+def unpacked(packed: bytes) -> list[Row]:
+    """The rows of a directory."""
+    rows: list[Row] = marshal.loads(packed)  # noqa: S302 -- our own
+    return rows
 
 
 class Ahead:
-    """Looks at a directory in a process of its own, from now on.
+    """Takes the fingerprint of a directory, from now on.
 
     Args:
         path: of the directory.
+        path_limit: as of `directories`.
     """
 
     def __init__(self, path: str, path_limit: int) -> None:
@@ -88,10 +131,10 @@ class Ahead:
         answer = self._next()
         if answer is None:
             return None
-        newest, found, inode = marshal.loads(answer)  # noqa: S302 -- our own program
+        newest, found, inode = answer
         return (newest, found) if inode == (status.st_dev, status.st_ino) else None
 
-    def directories(self) -> Packed:
+    def directories(self) -> Sequence[Packed]:
         """The files; to be asked for once, after `found`. None where the process has failed."""
         assert self._process.stdin is not None
         try:
@@ -99,29 +142,30 @@ class Ahead:
             self._process.stdin.flush()
         except BrokenPipeError:
             return []
-        answer = self._next()
-        return [] if answer is None else list(marshal.loads(answer))  # noqa: S302 -- the same
+        return self._next() or []
 
     def close(self) -> None:
         """End the process."""
         self._process.kill()
         self._process.communicate()
 
-    def _next(self) -> bytes | None:
+    def _next(self) -> Any:
+        """What it tells next; None: it has ended."""
         assert self._process.stdout is not None
         length = int.from_bytes(self._process.stdout.read(_LENGTH), "big")
         answer = self._process.stdout.read(length)
-        return answer if length and len(answer) == length else None
+        complete = length and len(answer) == length
+        return marshal.loads(answer) if complete else None  # noqa: S302 -- our own program
 
 
 def _main(path: str, path_limit: str) -> None:
     gc.disable()
     root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    newest, found, directories = look(root, int(path_limit))
+    newest, hashed, files = look(root, int(path_limit))
     status = os.fstat(root)
-    _tell(sys.stdout.buffer, (newest, found, (status.st_dev, status.st_ino)))
+    _tell(sys.stdout.buffer, (newest, hashed, (status.st_dev, status.st_ino)))
     if sys.stdin.buffer.read(1):
-        _tell(sys.stdout.buffer, directories)
+        _tell(sys.stdout.buffer, files)
 
 
 def _tell(stream: BinaryIO, what: Any) -> None:

@@ -1,0 +1,206 @@
+"""For GitHub Actions: annotations at the lines that were broken, and the job's summary.
+
+Workflow commands and their escapes:
+https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlcheck.report import overview, text
+from mlcheck.report.model import FindingModel, Report, ResultModel
+from mlcheck.report.overview import ImageOverview
+
+MOST = 10
+"""GitHub shows so many annotations of a kind for each step."""
+
+LARGEST = 1000 * 1000
+"""Bytes of a summary; GitHub shows none of more than 1 MiB for a step."""
+
+_NAMED = 5
+"""Findings that are named of one failure, and images of one annotation."""
+
+
+@dataclass
+class _Broken:
+    """One check that failed because of one line, on one or several images."""
+
+    result: ResultModel
+    finding: FindingModel | None
+    count: int = 0
+    images: list[str] = field(default_factory=list)
+
+
+def errors(report: Report) -> Iterator[str]:
+    """Workflow commands, one line each: first one for each check that failed, then for its other
+    lines; what one could not judge; and at the end how many are left out."""
+    found = list(_broken(report))
+    stopped = {
+        (result.message or "").splitlines()[0] if result.message else result.test: result
+        for result in report.results
+        if result.outcome == "error"
+    }
+    lines = [_error(one) for one in found]
+    lines += [
+        command("error", {"title": "mlcheck: not judged"}, result.message or result.test)
+        for result in stopped.values()
+    ]
+    if len(lines) <= MOST:
+        yield from lines
+        return
+    yield from lines[: MOST - 1]
+    left = len(lines) - MOST + 1
+    yield command("error", {"title": f"mlcheck: {left} more"}, "The job's summary has all.")
+
+
+def command(name: str, properties: dict[str, str], message: str) -> str:
+    """A workflow command; nothing in its parts can end it or begin another."""
+    said = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
+    return f"::{name}{' ' * bool(said)}{said}::{_data(message)}"
+
+
+def _broken(report: Report) -> Iterator[_Broken]:
+    by_check: dict[str, dict[str, _Broken]] = {}
+    for result in report.results:
+        if result.outcome != "failed":
+            continue
+        lines = by_check.setdefault(result.check or result.test, {})
+        for finding in overview.open_findings(result) or [None]:
+            source = (finding.source if finding else None) or ""
+            one = lines.setdefault(source, _Broken(result, finding))
+            one.count += 1
+            if result.image not in one.images:
+                one.images.append(result.image)
+    # The first line of every check, then the second of those that have one, and so on.
+    every = [list(lines.values()) for lines in by_check.values()]
+    for rank in range(max(map(len, every), default=0)):
+        yield from (lines[rank] for lines in every if len(lines) > rank)
+
+
+def _error(one: _Broken) -> str:
+    result, finding = one.result, one.finding
+    more = f" (and {len(one.images) - 1} more images)" if len(one.images) > 1 else ""
+    title = f"{result.check or 'a test'}: {one.images[0]}{more}"
+    if finding is None:
+        return command("error", {"title": title}, result.message or result.test)
+    place = _place(finding.source) if finding.source else {}
+    source = f"   ({finding.source})" if finding.source and not place else ""
+    lines = [
+        f"{finding.subject}: {finding.found}"
+        + (f" (and {one.count - 1} more)" if one.count > 1 else ""),
+        f"expected: {finding.expected}{source}",
+        f"rule: {result.rule}",
+        f"mend: {result.remedy}",
+    ]
+    return command("error", {**place, "title": title}, "\n".join(lines))
+
+
+def _place(source: str) -> dict[str, str]:
+    """FILE:LINE as GitHub wants it: below the workspace. Empty: it is elsewhere, as in an
+    installed package."""
+    file, _, line = source.rpartition(":")
+    if not line.isdecimal():
+        return {}
+    workspace = Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd()).resolve()
+    try:
+        return {"file": str(Path(file).resolve().relative_to(workspace)), "line": line}
+    except (OSError, ValueError):
+        return {}
+
+
+def _data(value: str) -> str:
+    """A message, escaped as GitHub's runner reads it."""
+    safe = text.printable(value.replace("\r", ""))
+    return safe.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(value: str) -> str:
+    return _data(value).replace(":", "%3A").replace(",", "%2C")
+
+
+def add_summary(report: Report) -> bool:
+    """Append the summary to the job's, if this is one of GitHub's jobs."""
+    file = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not file:
+        return False
+    with Path(file).open("a", encoding="utf-8") as summary:
+        summary.write(markdown(report))
+    return True
+
+
+def markdown(report: Report) -> str:
+    """The report in Markdown, not longer than GitHub shows."""
+    found = overview.images(report)
+    parts = [f"## mlcheck: {overview.closing(found)}\n\n"]
+    parts.append("| image | | failed | errors | passed | waived | skipped |\n")
+    parts.append("|---|---|---:|---:|---:|---:|---:|\n")
+    for one in found:
+        counts = one.counts
+        numbers = (counts[name] for name in ("failed", "error", "passed", "waived", "skipped"))
+        words, colour = one.verdict
+        mark = {"red": "❌", "yellow": "⚠️", "green": "✅"}[colour]
+        parts.append(f"| {code(one.image.id)} | {mark} {words} | ")
+        parts.append(" | ".join(map(str, numbers)) + " |\n")
+    for one in found:
+        parts += _failures(one)
+    size, kept = 0, []
+    for part in parts:
+        size += len(part.encode())
+        if size > LARGEST - 200:
+            kept.append("\n\nThis is not all: the summary would be too long for GitHub.\n\n")
+            break
+        kept.append(part)
+    return "".join(kept)
+
+
+def _failures(one: ImageOverview) -> Iterator[str]:
+    wrong = [result for _, result in one.results if result.outcome in ("failed", "error")]
+    if wrong:
+        yield f"\n### {code(one.image.id)}\n\n"
+        if one.image.digest:
+            yield f"{code(one.image.digest)}\n\n"
+    told: set[str] = set()
+    for result in wrong:
+        if result.outcome == "error":
+            if (message := result.message or result.test) not in told:
+                told.add(message)
+                yield f"- **not judged**: {code(message)}\n\n"
+            continue
+        lines = [
+            f"<details><summary>{code(result.check or result.test)} "
+            f"{code(overview.headline(result))}</summary>\n\n"
+        ]
+        if result.rule:
+            lines.append(f"{plain(result.rule)}\n\n")
+        shown = overview.open_findings(result)
+        if shown:
+            lines.append("| what | found | expected | by |\n|---|---|---|---|\n")
+        for finding in shown[:_NAMED]:
+            cells = (finding.subject, finding.found, finding.expected, finding.source or "")
+            lines.append("| " + " | ".join(code(cell) for cell in cells) + " |\n")
+        if len(shown) > _NAMED:
+            lines.append(f"\nand {len(shown) - _NAMED} more\n")
+        by_hand = next((finding.by_hand for finding in shown if finding.by_hand), None)
+        if by_hand:
+            lines.append(f"\nby hand: {code(by_hand)}\n")
+        if result.remedy:
+            lines.append(f"\n**mend**: {plain(result.remedy)}\n")
+        yield "".join([*lines, "\n</details>\n\n"])
+
+
+def plain(value: str) -> str:
+    """Text in Markdown as it is: each sign that could mean something there is a number."""
+    safe = text.printable(value)
+    return "".join(
+        sign if sign.isalnum() or sign == " " else "<br>" if sign == "\n" else f"&#{ord(sign)};"
+        for sign in safe
+    )
+
+
+def code(value: str) -> str:
+    """The same as code, in which GitHub makes no links of names and numbers."""
+    return f"<code>{plain(value)}</code>" if value else ""

@@ -1,0 +1,113 @@
+"""JUnit XML from a report: a test suite for each image, a test case for each test.
+
+What the format is: https://github.com/jenkinsci/xunit-plugin (junit-10.xsd), which Jenkins and
+pytest follow. Of one run, pytest's own --junitxml says the same; this is for merged reports.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+from mlcheck.report import overview, text
+from mlcheck.report.model import Report, ResultModel
+from mlcheck.report.overview import ImageOverview
+
+
+def document(report: Report) -> str:
+    """The XML text.
+
+    Text from an image can hold what XML cannot (control characters), which `printable` escapes;
+    the rest, "]]>" too, is escaped by the writer.
+    """
+    root = ET.Element("testsuites", name="mlcheck")
+    totals = {"tests": 0, "failures": 0, "errors": 0}
+    for one in overview.images(report):
+        suite = _suite(report, one)
+        root.append(suite)
+        totals = {key: count + int(suite.attrib[key]) for key, count in totals.items()}
+    root.attrib.update({key: str(count) for key, count in totals.items()})
+    ET.indent(root, " ")
+    return ET.tostring(root, encoding="unicode", xml_declaration=False).join(
+        ('<?xml version="1.0" encoding="utf-8"?>\n', "\n")
+    )
+
+
+def _suite(report: Report, one: ImageOverview) -> ET.Element:
+    image, counts = one.image, one.counts
+    suite = ET.Element(
+        "testsuite",
+        name=_clean(image.id),
+        tests=str(len(one.results)),
+        failures=str(counts["failed"]),
+        errors=str(counts["error"]),
+        skipped=str(counts["skipped"] + counts["waived"]),
+        time=f"{sum(result.seconds for _, result in one.results):.3f}",
+        timestamp=_clean(report.started),
+    )
+    if machine := image.machine or report.machine:
+        suite.set("hostname", _clean(machine))
+    properties = ET.SubElement(suite, "properties")
+    known = {
+        "image": image.reference,
+        "engine": image.engine,
+        "digest": image.digest,
+        "profile": image.profile + (f":{image.tag}" if image.tag else ""),
+        "verdict": one.verdict[0],
+        "mlcheck": report.mlcheck_version,
+    }
+    for name, value in known.items():
+        if value is not None:
+            ET.SubElement(properties, "property", name=name, value=_clean(value))
+    for _, result in one.results:
+        suite.append(_case(result))
+    return suite
+
+
+def _case(result: ResultModel) -> ET.Element:
+    path, _, name = result.test.partition("::")
+    case = ET.Element(
+        "testcase",
+        classname=_clean(path.removesuffix(".py").replace("/", ".")),
+        name=_clean(name or path),
+        time=f"{result.seconds:.3f}",
+    )
+    check = f"{result.check}: " if result.check else ""
+    if result.outcome == "failed":
+        failure = ET.SubElement(case, "failure", type="mlcheck.Failed")
+        said = [check + overview.headline(result)]
+        if result.remedy:
+            said.append(f"mend: {result.remedy}")
+        failure.set("message", _clean("\n".join(said)))
+        failure.text = _clean(details(result))
+    elif result.outcome == "error":
+        error = ET.SubElement(case, "error", type="mlcheck.NotJudged")
+        error.set("message", _clean(check + overview.headline(result)))
+        error.text = _clean(result.message or "")
+    elif result.outcome == "skipped":
+        ET.SubElement(case, "skipped", type="mlcheck.Skipped", message=_clean(result.message or ""))
+    elif result.outcome == "waived":
+        why = "; ".join(f"waived until {w.until}: {w.reason}" for w in result.waivers)
+        ET.SubElement(case, "skipped", type="mlcheck.Waived", message=_clean(why))
+    return case
+
+
+def details(result: ResultModel) -> str:
+    """The whole of a failure as text: rule, findings, remedy."""
+    if not result.check:
+        return result.message or ""
+    lines = [f"rule      {result.rule}"]
+    found = overview.open_findings(result)
+    for finding in found[: text.MOST]:
+        where = f"   ({finding.source})" if finding.source else ""
+        lines += ["", f"  {finding.subject}", f"    found     {finding.found}"]
+        lines.append(f"    expected  {finding.expected}{where}")
+        if finding.by_hand:
+            lines.append(f"    by hand   {finding.by_hand}")
+    if len(found) > text.MOST:
+        lines.append(f"  ... and {len(found) - text.MOST} more (the JSON report has all)")
+    lines += ["", f"mend      {result.remedy}"]
+    return "\n".join([*lines, *(f"note      {note}" for note in result.notes)])
+
+
+def _clean(value: str) -> str:
+    return text.printable(value)

@@ -1,0 +1,151 @@
+"""What a report says at a glance: each image's verdict, and images x checks as a matrix."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mlcheck.report.model import FindingModel, ImageModel, Outcome, Report, ResultModel
+
+ORDER: tuple[Outcome, ...] = ("failed", "error", "waived", "passed", "skipped")
+"""The worst first."""
+
+Colour = Literal["red", "yellow", "green"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOverview:
+    """One image: its results, and what they come to.
+
+    Args:
+        results: an index among the report's results, and the result.
+    """
+
+    image: ImageModel
+    results: tuple[tuple[int, ResultModel], ...]
+
+    @property
+    def counts(self) -> Counter[Outcome]:
+        return Counter(result.outcome for _, result in self.results)
+
+    @property
+    def verdict(self) -> tuple[str, Colour]:
+        """In words, and by which colour they are shown."""
+        counts = self.counts
+        if counts["error"] and counts["failed"]:
+            return "DOES NOT CONFORM, and not all of it could be judged", "red"
+        if counts["error"]:
+            return "NOT JUDGED", "red"
+        if counts["failed"]:
+            return "DOES NOT CONFORM", "red"
+        if counts["passed"] + counts["waived"] == 0:
+            return "NOTHING WAS CHECKED", "yellow"
+        return "CONFORMS", "green"
+
+    def tally(self) -> str:
+        """ "2 failed, 55 passed, 26 skipped" """
+        shown: tuple[Outcome, ...] = ("failed", "error", "passed", "waived", "skipped")
+        return ", ".join(f"{self.counts[name]} {name}" for name in shown if self.counts[name])
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One check, on all images.
+
+    Args:
+        cells: for each image that has any, the indices of its results.
+        worst: of all its results.
+    """
+
+    label: str
+    rule: str | None
+    cells: dict[str, tuple[int, ...]]
+    worst: Outcome
+
+
+def images(report: Report) -> list[ImageOverview]:
+    """The images that have a result."""
+    found: dict[str, list[tuple[int, ResultModel]]] = {}
+    for index, result in enumerate(report.results):
+        found.setdefault(result.image, []).append((index, result))
+    return [
+        ImageOverview(image, tuple(found[image.id])) for image in report.images if image.id in found
+    ]
+
+
+def rows(report: Report) -> list[Row]:
+    """Images x checks: the rows in which something is wrong first, else in the suite's order.
+
+    A test that got as far as a verdict names its check. One that never did, because it was skipped
+    or stopped on every image, stands under its own name.
+    """
+    known = {image.id: image.id_in_tests or image.id for image in report.images}
+    keys = [_without_image(result.test, known.get(result.image, "")) for result in report.results]
+    checks = {
+        key: result.check for key, result in zip(keys, report.results, strict=True) if result.check
+    }
+    cells: dict[str, dict[str, list[int]]] = {}
+    for index, (key, result) in enumerate(zip(keys, report.results, strict=True)):
+        row = cells.setdefault(checks.get(key) or _name(key), {})
+        row.setdefault(result.image, []).append(index)
+    rules = {result.check: result.rule for result in report.results if result.check}
+    found = [
+        Row(
+            label,
+            rules.get(label),
+            {image: tuple(indices) for image, indices in row.items()},
+            worst(report.results[index] for indices in row.values() for index in indices),
+        )
+        for label, row in cells.items()
+    ]
+    return sorted(found, key=lambda row: ORDER.index(row.worst))
+
+
+def worst(results: Iterable[ResultModel]) -> Outcome:
+    """The worst outcome of some results."""
+    return min((result.outcome for result in results), key=ORDER.index)
+
+
+def open_findings(result: ResultModel) -> list[FindingModel]:
+    """Those that are not waived."""
+    return [finding for finding in result.findings if not finding.waived]
+
+
+def headline(result: ResultModel, gap: str = " ") -> str:
+    """One line that says what is wrong, and behind a gap how much more there is."""
+    if result.outcome == "failed" and (found := open_findings(result)):
+        more = f"{gap}(and {len(found) - 1} more)" if len(found) > 1 else ""
+        words = f"{found[0].subject}: {found[0].found}"
+        return f"{' '.join(words.split())}{more}"
+    first, *_ = (result.message or result.test).splitlines() or [""]
+    return first
+
+
+def closing(found: Sequence[ImageOverview]) -> str:
+    """One line that counts the images of a run."""
+    words = Counter(one.verdict[0].partition(",")[0] for one in found)
+    named = {
+        "CONFORMS": ("conforms", "conform"),
+        "DOES NOT CONFORM": ("does not conform", "do not conform"),
+        "NOT JUDGED": ("could not be judged", "could not be judged"),
+        "NOTHING WAS CHECKED": ("was not checked", "were not checked"),
+    }
+    parts = [f"{words[key]} {named[key][words[key] > 1]}" for key in named if words[key]]
+    return f"{len(found)} image{'s' * (len(found) != 1)}: {', '.join(parts)}"
+
+
+def _without_image(test: str, image: str) -> str:
+    """A test's id without the image in its parameters."""
+    name, bracket, parameters = test.partition("[")
+    if not bracket:
+        return test
+    left, _, right = parameters.removesuffix("]").partition(image)
+    rest = "-".join(part.strip("-") for part in (left, right) if part.strip("-"))
+    return f"{name}[{rest}]" if rest else name
+
+
+def _name(key: str) -> str:
+    """ "tests/general/test_rpath.py::test_no_rpath" as "no rpath" """
+    return key.rpartition("::")[2].removeprefix("test_").replace("_", " ")

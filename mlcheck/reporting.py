@@ -1,0 +1,257 @@
+"""pytest glue of the reports: progress, results of all workers, the summary, the files."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlcheck.errors import MlcheckError, NothingRuns, UsageError
+from mlcheck.facts import Layers
+from mlcheck.judge import RESULT, layer_rows
+from mlcheck.report import summary, text
+from mlcheck.report.model import LayerModel, Report, ResultModel
+from mlcheck.run import Run, target_of
+
+FILES = {"--mlcheck-json": "mlcheck_json", "--html": "mlcheck_html"}
+"""Options that write a report, and where their values are."""
+
+
+def add_options(group: pytest.OptionGroup, manager: pytest.PytestPluginManager) -> None:
+    """Add the options that write reports. --html is left to pytest-html where that is there."""
+    group.addoption("--mlcheck-json", metavar="FILE", help="write a report of all findings as JSON")
+    group.addoption(
+        *([] if manager.hasplugin("html") else ["--html"]),
+        "--mlcheck-html",
+        dest=FILES["--html"],
+        metavar="FILE",
+        help="write a report as one page for a browser, which needs nothing else (--mlcheck-html "
+        "where pytest-html is installed)",
+    )
+
+
+def check_options(config: pytest.Config) -> None:
+    """Find out before the first test what would keep a report from being written.
+
+    Raises:
+        UsageError: a report's directory does not exist, or its name is a directory's.
+    """
+    for option, name in FILES.items():
+        if value := config.getoption(name):
+            file = config.invocation_params.dir / value
+            if not file.parent.is_dir():
+                raise UsageError(f"{option} {value}: its directory does not exist.")
+            if file.is_dir():
+                raise UsageError(f"{option} {value}: that is a directory.", "Name a file.")
+
+
+class Progress:
+    """Shows how images are made ready: a line that changes, or where lines cannot change, one
+    now and then."""
+
+    EVERY_S = 5.0
+
+    def __init__(self, terminal: pytest.TerminalReporter | None) -> None:
+        self._terminal = terminal
+        self._next = 0.0
+        self._step = ""
+
+    def __call__(self, line: str) -> None:
+        if self._terminal is None:
+            return
+        shown = f"mlcheck: {text.printable(line)}"
+        # "pulling NAME: 1 of 7 layers" and "pulling NAME: 2 of 7 layers" are one step.
+        step = " ".join(line.split()[:3])
+        if self._terminal.isatty:
+            if self._step not in ("", step):
+                self._terminal.write_line("")
+            self._terminal.rewrite(shown[: shutil.get_terminal_size().columns - 1], erase=True)
+        elif step != self._step or time.monotonic() >= self._next:
+            self._terminal.ensure_newline()
+            self._terminal.write_line(shown)
+            self._next = time.monotonic() + self.EVERY_S
+        self._step = step
+
+    def end(self) -> None:
+        """What comes after this begins on a line of its own."""
+        if self._terminal is not None and self._terminal.isatty and self._step:
+            self._terminal.write_line("")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show our own errors without a traceback, and send the verdict with the report."""
+    report = yield
+    target = target_of(item)
+    error = call.excinfo.value if call.excinfo else None
+    extra = item.stash.get(RESULT, {}).copy() if call.when == "call" else {}
+    if isinstance(error, NothingRuns):
+        # Not judged, and nobody's fault: a run in which all was skipped is not green either.
+        path, line, _ = item.location
+        reason = text.printable(" ".join(str(error).splitlines()))
+        report.outcome, report.longrepr = "skipped", (path, line or 0, f"Skipped: {reason}")
+    elif isinstance(error, MlcheckError):
+        report.longrepr = text.printable(str(error))
+        extra["error"] = text.printable(str(error))
+    if target is not None:
+        extra["image"] = target.id
+        used = getattr(item, "funcargs", {})
+        sources = [used[name] for name in ("image", "static") if name in used]
+        extra["image_notes"] = [note for source in sources for note in source.notes]
+        if isinstance(used.get("layers"), Layers):
+            extra["image_layers"] = layer_rows(used["layers"])
+    report.mlcheck = extra  # type: ignore[attr-defined]  # travels with the report under xdist
+    return report
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """A test whose engine or probe failed in its body has judged nothing: ERROR, not FAILED."""
+    if report.when == "call" and "error" in getattr(report, "mlcheck", {}):
+        return "error", "E", "ERROR"
+    if report.when == "call" and report.skipped and hasattr(report, "wasxfail"):
+        return "xfailed", "w", "WAIVED"
+    return None
+
+
+_NOT_OF_RESULT = ("image", "image_notes", "image_layers", "error")
+
+
+class Recorder:
+    """Collects the results of all workers in the process that the user started, and reports."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.report: Report | None = None
+        self._begun: set[str] = set()
+        self._stopped = ""
+
+    def _terminal(self) -> pytest.TerminalReporter | None:
+        found = self.run.config.pluginmanager.get_plugin("terminalreporter")
+        return found if isinstance(found, pytest.TerminalReporter) else None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """From here on, nothing that is printed can be a command to GitHub's runner."""
+        terminal = self._terminal()
+        on_github = os.environ.get("GITHUB_ACTIONS") == "true"
+        if on_github and self.run.of_suite and terminal is not None:
+            self._stopped = secrets.token_hex(16)
+            terminal.write_line(f"::stop-commands::{self._stopped}")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Tell when the first test of an image begins, which starts it."""
+        targets = self.run.targets
+        for target in targets:
+            if target.id not in self._begun and target.id in nodeid:
+                self._begun.add(target.id)
+                count = f"   ({len(self._begun)} of {len(targets)})" if len(targets) > 1 else ""
+                terminal = self._terminal()
+                if terminal is not None and terminal.verbosity >= 0:
+                    line = f"mlcheck: starting and checking {target.id}{count}"
+                    terminal.write_line(text.printable(line))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        extra: dict[str, Any] = getattr(report, "mlcheck", {})
+        if "image" not in extra or (report.when != "call" and report.passed):
+            return
+        if report.when == "teardown" and not report.failed:
+            return
+        fields = {key: extra[key] for key in extra if key not in _NOT_OF_RESULT}
+        if "image_layers" in extra:
+            layers = tuple(LayerModel(**row) for row in extra["image_layers"])
+            self.run.layers[extra["image"]] = layers
+        self.run.notes.setdefault(extra["image"], {}).update(dict.fromkeys(extra["image_notes"]))
+        self.run.results.append(
+            ResultModel(
+                test=report.nodeid,
+                image=extra["image"],
+                outcome=_outcome(report, extra),
+                message=_message(report, extra),
+                seconds=round(report.duration, 4),
+                **fields,
+            )
+        )
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
+        """A run that judged nothing is not green. Write what was asked for."""
+        yield
+        judged = [result for result in self.run.results if result.outcome != "skipped"]
+        if self.run.results and not judged and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+        wanted = {option: session.config.getoption(name) for option, name in FILES.items()}
+        if not self._stopped and not any(wanted.values()):
+            return
+        self.report = self.run.report(int(session.exitstatus))
+        for option, value in wanted.items():
+            if value:
+                file = session.config.invocation_params.dir / value
+                _write(option, file, _WRITERS[option](self.report))
+
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, exitstatus: int
+    ) -> None:
+        if self.run.results:
+            summary.write(terminalreporter, self.run.report(int(exitstatus)))
+
+    def pytest_unconfigure(self) -> None:
+        """GitHub's runner takes commands again: last of all, ours."""
+        terminal = self._terminal()
+        if not self._stopped or terminal is None:
+            return
+        terminal.ensure_newline()
+        terminal.write_line(f"::{self._stopped}::")
+        if self.report is not None and self.report.results:
+            from mlcheck.report import github
+
+            for line in github.errors(self.report):
+                terminal.write_line(line)
+            github.add_summary(self.report)
+
+
+def _as_json(report: Report) -> str:
+    return report.model_dump_json(indent=1) + "\n"
+
+
+def _as_html(report: Report) -> str:
+    from mlcheck.report import html
+
+    return html.page(report)
+
+
+_WRITERS: dict[str, Callable[[Report], str]] = {"--mlcheck-json": _as_json, "--html": _as_html}
+
+
+def _write(option: str, file: Path, content: str) -> None:
+    try:
+        file.write_text(content, encoding="utf-8")
+    except OSError as error:
+        # The summary is on the terminal by now; the exit code says that the file is not there.
+        pytest.exit(f"{option} {file}: {error.strerror}. Nothing was written.", returncode=4)
+
+
+def _outcome(report: pytest.TestReport, extra: dict[str, Any]) -> Any:
+    if hasattr(report, "wasxfail"):
+        return "waived"
+    if report.failed and (report.when != "call" or "error" in extra):
+        return "error"
+    return report.outcome
+
+
+def _message(report: pytest.TestReport, extra: dict[str, Any]) -> str | None:
+    if "error" in extra:
+        return str(extra["error"])
+    if report.skipped and isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).removeprefix("Skipped: ")
+    if report.failed and "check" not in extra:
+        return text.printable(report.longreprtext)
+    return None
