@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from mlcheck import ahead
 from mlcheck.profile import SUITE
 from mlcheck.run import IMAGE_VARIABLE
 
-pytest_plugins = ["mlcheck.plugin"]
+pytest_plugins = ["mlcheck.ahead", "mlcheck.plugin"]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -23,7 +24,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Before pytest looks for a conftest.py: it must not look in an image, whose code it would
     run."""
     found = early_config.known_args_namespace
-    found.file_or_dir = _places(found)
+    images, found.file_or_dir = found.file_or_dir, _places(found)
+    if not ahead.reads_nothing_here(found):
+        ahead.look([f"--image={image}" for image in images], early_config.invocation_params.dir)
 
 
 @pytest.hookimpl(tryfirst=True)

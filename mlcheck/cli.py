@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import mlcheck
 from mlcheck.errors import MlcheckError, UsageError
@@ -74,8 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 3
 
 
+class _Help(argparse.HelpFormatter):
+    """What has several lines, as examples, stays as it is written."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
 class _Parser(argparse.ArgumentParser):
     """One that ends with the command's own exit code for a mistake."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**{**how, "formatter_class": _Help})
 
     def error(self, message: str) -> NoReturn:
         wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
@@ -94,7 +104,6 @@ def parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         prog="mlcheck",
         description="A conformance test suite for machine-learning container images.",
         epilog=f"An IMAGE is one of:\n{FORMS}\n\nmlcheck COMMAND --help tells more, with examples.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=mlcheck.__version__)
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         help="image to judge; repeat for several. NAME[:TAG] or NAME@DIGEST of docker, podman or a "
         "registry, a directory (./X, /X), FILE.sif, docker-archive:FILE, oci:DIR, "
         "oci-archive:FILE or reference:NAME[:TAG]; the short name of a published image or all "
-        "(`mlcheck images` lists them). Default: the reference images.",
+        "(`mlcheck images` lists them). Default of pytest: the reference images.",
     )
     group.addoption(
         "--engine",

@@ -119,9 +119,9 @@ def test_imports_go_one_way(name: str, file: Path) -> None:
         (
             "pytest",
             {
+                "ahead",
                 "checking",
                 "commands.check",
-                "ahead",
                 "plugin",
                 "run",
                 "judge",

@@ -255,3 +255,18 @@ def test_what_cannot_be_fetched_is_explained(
     monkeypatch.setattr(cache, "base_interpreter", lambda: tmp_path / "none")
     with pytest.raises(EngineError, match="neither uv on PATH nor pip"):
         tools.tools(lambda line: None)
+
+
+def test_a_snapshot_from_the_wheel(installed: Path, place: Place) -> None:
+    """It runs the suite; and the profile that it writes passes at once."""
+    here = Place(place.path, installed)
+    (place.path / "own/mini").mkdir(parents=True)
+    written = here.run("snapshot", "./mini:v9", "-o", "own/mini/image.toml")
+    assert written.returncode == 0, written.stderr
+    done = here.check("./mini:v9", "--profiles", "own")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "mini:v9@sandbox  CONFORMS" in done.stdout
+    place.os_version("10")
+    assert here.check("./mini:v9", "--profiles", "own", "-k", "os_is").returncode == 1
+    told = here.run("explain", "rpath-hard-coded")
+    assert (told.returncode, told.stdout) == (0, place.run("explain", "rpath-hard-coded").stdout)

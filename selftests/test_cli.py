@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
+from mlcheck import cli
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +156,71 @@ def test_facts_and_exec_by_another_engine(tiny_rootfs: Path) -> None:
     wrong = mlcheck("exec", "--engine", "docker", str(tiny_rootfs), "--", "true")
     assert wrong.returncode == 2
     assert b"which docker does not open" in wrong.stderr
+
+
+@pytest.mark.parametrize("command", sorted(cli._COMMANDS))
+def test_help_has_examples_that_are_right(command: str) -> None:
+    """As the parser of the command reads them; the text is as wide as a terminal."""
+    done = mlcheck(command, "--help", env={"COLUMNS": "80"})
+    text = done.stdout.decode()
+    assert done.returncode == 0
+    assert max(map(len, text.splitlines())) <= 100
+    examples = re.findall(rf"^ +(?:eval \"\$\()?mlcheck {command}\b([^>\n)]*)", text, re.M)
+    assert examples, "no examples"
+    if command == "check":
+        return  # pytest reads its words
+    for example in examples:
+        words = shlex.split(example.partition("   ")[0], comments=True)
+        cli.parser([command]).parse_args([command, *words])
+
+
+IN_COLOUR = b"\x1b["
+
+
+@pytest.mark.parametrize(
+    ("env", "coloured"),
+    [
+        ({}, False),
+        ({"FORCE_COLOR": "1"}, True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        ({"FORCE_COLOR": "", "NO_COLOR": ""}, False),
+    ],
+)
+def test_colours_of_a_pipe(env: dict[str, str], coloured: bool) -> None:
+    doctor = mlcheck("doctor", env=env)
+    assert (IN_COLOUR in doctor.stdout) == coloured
+    for command in (["doctor", "--json"], ["images"]):
+        assert IN_COLOUR not in mlcheck(*command, env=env).stdout
+
+
+@pytest.mark.parametrize(
+    ("env", "coloured"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "dumb"}, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_colours_of_a_terminal(env: dict[str, str], coloured: bool) -> None:
+    reader, terminal = pty.openpty()
+    try:
+        kept = {name: os.environ[name] for name in os.environ if "COLOR" not in name}
+        subprocess.run(
+            [sys.executable, "-m", "mlcheck.cli", "doctor"],
+            env={**kept, **env},
+            stdout=terminal,
+            check=True,
+        )
+        assert (IN_COLOUR in os.read(reader, 65536)) == coloured
+    finally:
+        os.close(reader)
+        os.close(terminal)
+
+
+def test_clearing_the_cache_as_json(tmp_path: Path) -> None:
+    for words in (["clear", "--json"], ["--json", "clear"], ["clear", "--reference", "--json"]):
+        done = mlcheck("cache", *words, env={"MLCHECK_CACHE_DIR": str(tmp_path)})
+        assert json.loads(done.stdout) == {
+            "facts": {"removed": 0},
+            "reference": {"removed": 0, "in_use": 0},
+        }

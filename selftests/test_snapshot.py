@@ -41,6 +41,7 @@ from mlcheck.snapshot.found import Found
 from mlcheck.snapshot.settle import MARK, Judged, settle
 from mlcheck.snapshot.trial import Trial
 from mlcheck.verdict import SILENCE
+from selftests import archives
 
 ROOT = Path(__file__).parents[1]
 TODAY = datetime.date(2026, 3, 1)
@@ -434,7 +435,7 @@ def test_no_more_than_the_parent_says() -> None:
 # Real images --------------------------------------------------------------------------------
 
 
-def judge_image(image: Path, profiles: Path, name: str, *more: str) -> list[dict[str, Any]]:
+def judge_image(image: Path | str, profiles: Path, name: str, *more: str) -> list[dict[str, Any]]:
     """The results of the suite, in a process of its own."""
     report = profiles / "report.json"
     report.unlink(missing_ok=True)
@@ -491,6 +492,66 @@ def test_a_bare_directory(root: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 
     assert cli.main(["snapshot", str(root), "-o", str(file)]) == 2
     assert "is not overwritten" in capsys.readouterr().err
+
+
+def archive(path: Path, config: dict[str, Any], *more: bytes) -> Path:
+    files = [
+        archives.member("etc/os-release", "ID=tiny\nVERSION_ID=3\n"),
+        archives.member("etc/passwd", "joe:x:1000:100::/home/joe:/bin/sh\n"),
+        archives.member("home/joe", None, uid=1000, gid=100, mode=0o2775),
+        archives.member("start.sh", "#!/bin/sh\n", mode=0o755),
+    ]
+    layers = [archives.layer(*files), *more]
+    return archives.docker_archive(path, layers, config=config, tag="image:v1")
+
+
+CONFIG = {
+    "Env": ["LANG=C.UTF-8", f"ODD={HOSTILE}", "PATH=/usr/bin"],
+    "Entrypoint": ["/start.sh"],
+    "Cmd": [HOSTILE],
+    "User": "joe",
+    "WorkingDir": "/home/joe",
+    "ExposedPorts": {"8888/tcp": {}},
+    "Labels": {"version": "1", HOSTILE: "x"},
+}
+
+
+def test_an_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing runs in it: what only a process would show is not written. Its configuration and
+    its layers are told, and are hostile."""
+    good = archive(tmp_path / "image:v1.tar", CONFIG)
+    profiles = tmp_path / "profiles"
+    file = profiles / "image" / "image.toml"
+    of = ("--engine", "archive")
+    assert cli.main(["snapshot", f"docker-archive:{good}", *of, "-o", str(file)]) == 0
+    capsys.readouterr()
+    data = tomllib.loads(file.read_text())
+    assert data["environment"]["equals"]["ODD"] == HOSTILE
+    assert data["entrypoint"] == {"argv": ["/start.sh"], "cmd": [HOSTILE]}
+    assert data["configuration"]["labels"] == sorted([HOSTILE, "version"])
+    assert data["user"]["name"] == "joe"
+    assert data["layers"] == {"max_size": "1 kB", "max_waste": "9.9 MB"}
+    assert "shells" not in data
+    assert "entrypoint.activates" in file.read_text()  # not tried, and said so
+    assert all(char.isprintable() or char == "\n" for char in file.read_text())
+    results = judge_image(f"docker-archive:{good}", profiles, "image:v1", *of)
+    assert not checks(results, "failed", "error", "waived")
+    wanted = {"configuration", "entrypoint", "environment", "files", "os-release", "user"}
+    wanted |= {"layers-size", "layers-deleted", "layers-secrets", "image-size", "user-writable"}
+    assert checks(results, "passed") >= wanted
+
+    config = {**CONFIG, "Env": ["LANG=C"], "Labels": {}, "User": "root", "Cmd": ["x"]}
+    key = "-----BEGIN OPENSSH PRIVATE KEY-----\n"
+    more = archives.layer(
+        archives.member("home/joe", None, uid=0, gid=0, mode=0o755),
+        archives.member("home/joe/.ssh/id_rsa", key + "A" * 5000),
+        archives.member("start.sh", b"#" * 11_000_000),
+        archives.member("etc/os-release", "ID=tiny\nVERSION_ID=4\n"),
+    )
+    last = archives.layer(archives.member(".wh.start.sh"))
+    bad = archive(tmp_path / "bad:v1.tar", config, more, last)
+    failed = checks(judge_image(f"docker-archive:{bad}", profiles, "image:v1", *of), "failed")
+    assert failed >= wanted - {"image-size"}
 
 
 FAULTS = {

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections import Counter
 
 from mlcheck import kept
+from mlcheck.commands import common
 from mlcheck.reference import cache as reference
 from mlcheck.report import text
 
@@ -16,21 +16,24 @@ _TIME = "%Y-%m-%d %H:%MZ"
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command `cache`."""
-    parser = commands.add_parser(
+    parser = common.add_command(
+        commands,
         "cache",
+        _show,
         help="show what is kept of images that were judged, and the reference images",
         description="Show what is kept on this machine: what was read from images' files, so that "
         "an image that has not changed is not read again, and the reference images that were "
         f"built. Facts take at most {kept.LIMIT >> 20} MB: the image that was not judged for the "
         f"longest time goes first. --no-cache or {kept.OFF}=1 reads everything anew.",
+        epilog="examples:\n  mlcheck cache\n  mlcheck cache clear --reference",
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.set_defaults(run=_show)
     parts = parser.add_subparsers(metavar="COMMAND")
     clearing = parts.add_parser("clear", help="forget all facts")
     clearing.add_argument(
         "--reference", action="store_true", help="remove the reference images too"
     )
+    # What stands before `clear` counts too.
+    clearing.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as JSON")
     clearing.set_defaults(run=_clear)
 
 
@@ -62,7 +65,7 @@ def _show(arguments: argparse.Namespace) -> int:
                 for layer in layers
             ],
         }
-        print(json.dumps({"facts": facts, "reference": images}, indent=1))
+        common.print_json({"facts": facts, "reference": images})
         return 0
     print(text.printable(f"facts: {store.path}"))
     print(f"    {_megabytes(size)} of at most {kept.LIMIT >> 20} MB")
@@ -86,9 +89,14 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _clear(arguments: argparse.Namespace) -> int:
-    print(f"{_megabytes(kept.default().clear())} of facts removed")
+    size = kept.default().clear()
+    removed, in_use = reference.clear() if arguments.reference else (0, 0)
+    if arguments.json:
+        images = {"removed": removed, "in_use": in_use}
+        common.print_json({"facts": {"removed": size}, "reference": images})
+        return 0
+    print(f"{_megabytes(size)} of facts removed")
     if arguments.reference:
-        removed, in_use = reference.clear()
         held = f"; {in_use} in use and left" if in_use else ""
         print(f"{removed} reference images removed{held}")
     return 0

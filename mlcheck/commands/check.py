@@ -49,7 +49,6 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         description="Judge images with the suite that is installed with mlcheck.",
         usage="mlcheck check IMAGE ... [OPTION ...] [PYTEST OPTION ...]",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="what to judge")
     wanted = _Parser(parser)

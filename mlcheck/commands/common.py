@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlcheck import kept, opening
 from mlcheck.engines.base import OpenImage, PullPolicy, Start
@@ -20,6 +21,47 @@ from mlcheck.report import text
 if TYPE_CHECKING:
     from mlcheck.profile import Catalog
     from mlcheck.resolving import Resolved
+
+
+def add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    *images: str,
+    **texts: Any,
+) -> argparse.ArgumentParser:
+    """Add a command with --json; with names of images, those and the options of reading them.
+
+    Args:
+        run: returns the exit code.
+        texts: help, description and epilog.
+    """
+    parser = commands.add_parser(name, **texts)
+    if images:
+        add_image(parser, *images)
+        add_no_cache(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def print_json(told: object) -> None:
+    """Print for a program, as all commands do with --json."""
+    print(json.dumps(told, indent=1))
+
+
+_COLOURS = {"red": 31, "green": 32}
+
+
+def painted(colour: str, words: str) -> str:
+    """Words for stdout in a colour, where that is a terminal that has some.
+
+    NO_COLOR and FORCE_COLOR decide as with pytest: https://no-color.org, https://force-color.org
+    """
+    able = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    if os.environ.get("NO_COLOR") or not (able or os.environ.get("FORCE_COLOR")):
+        return words
+    return f"\x1b[{_COLOURS[colour]}m{words}\x1b[0m"
 
 
 def add_profiles(parser: argparse.ArgumentParser) -> None:

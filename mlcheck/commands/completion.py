@@ -54,7 +54,6 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "  mlcheck completion bash >~/.local/share/bash-completion/completions/mlcheck\n"
         '  mlcheck completion zsh >"${fpath[1]}/_mlcheck"\n'
         '  eval "$(mlcheck completion bash)"      only in this shell; zsh after compinit',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shell", choices=_SHELLS)
     parser.set_defaults(run=_run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 
 from mlcheck.checks import differences, parity
@@ -22,8 +21,12 @@ MISTAKE = 4
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command `diff`."""
-    parser = commands.add_parser(
+    parser = common.add_command(
+        commands,
         "diff",
+        run,
+        "a",
+        "b",
         help="compare two images: packages, kernels, tools, environment, files",
         description="Compare two images: operating system, packages (who installed them, in which "
         "version), Jupyter kernels, programs on PATH, variables and start, and files. Nothing runs "
@@ -32,10 +35,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "not be read.",
         epilog="examples:\n  mlcheck diff me/notebook-cpu:v1 me/notebook-gpu:v1\n"
         "  mlcheck diff ./before ./after --no-files --json",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    common.add_image(parser, "a", "b")
-    common.add_no_cache(parser)
     parser.add_argument(
         "--profile",
         metavar="NAME[:TAG]",
@@ -44,8 +44,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument(
         "--no-files", action="store_true", help="do not read and compare every file"
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.set_defaults(run=run, mistake=MISTAKE)
+    parser.set_defaults(mistake=MISTAKE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,27 +81,24 @@ _All = dict[differences.Aspect, Compared]
 
 
 def _print_json(a: Side, b: Side, compared: _All, shown: _Shown) -> None:
-    print(
-        json.dumps(
-            {
-                "a": a.name,
-                "b": b.name,
-                "differences": [
-                    {
-                        "aspect": aspect,
-                        "subject": text.printable(d.subject),
-                        "a": text.printable(d.a),
-                        "b": text.printable(d.b),
-                        "allowed": reason,
-                    }
-                    for aspect, reasons in shown.items()
-                    for d, reason in reasons
-                ],
-                "compared": {aspect: found.count for aspect, found in compared.items()},
-                "notes": [text.printable(n) for found in compared.values() for n in found.notes],
-            },
-            indent=1,
-        )
+    common.print_json(
+        {
+            "a": a.name,
+            "b": b.name,
+            "differences": [
+                {
+                    "aspect": aspect,
+                    "subject": text.printable(d.subject),
+                    "a": text.printable(d.a),
+                    "b": text.printable(d.b),
+                    "allowed": reason,
+                }
+                for aspect, reasons in shown.items()
+                for d, reason in reasons
+            ],
+            "compared": {aspect: found.count for aspect, found in compared.items()},
+            "notes": [text.printable(n) for found in compared.values() for n in found.notes],
+        }
     )
 
 
@@ -116,8 +112,8 @@ def _print(a: Side, b: Side, compared: _All, shown: _Shown, count: int) -> None:
         print(f"\n{aspect}: {said}" + (f", {may} more are allowed to" if may else ""))
         for d in open_:
             print(text.printable(f"  {d.subject}"))
-            print(text.printable(f"    - {d.a}"))
-            print(text.printable(f"    + {d.b}"))
+            print(common.painted("red", text.printable(f"    - {d.a}")))
+            print(common.painted("green", text.printable(f"    + {d.b}")))
         for note in compared[aspect].notes:
             common.progress(f"{aspect}: {note}")
     print(f"\n{count} difference{'s' * (count != 1)}" if count else "\nno difference")

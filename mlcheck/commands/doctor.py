@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 
 from mlcheck import doctor, opening
+from mlcheck.commands import common
 from mlcheck.report import text
 
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command `doctor`."""
-    parser = commands.add_parser(
+    common.add_command(
+        commands,
         "doctor",
+        _run,
         help="say which engines work on this machine, and what helps where one does not",
         description="Try every engine for real. The exit code is 3 when none can run commands.",
+        epilog="examples:\n  mlcheck doctor\n  mlcheck doctor --json",
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -26,11 +27,12 @@ def _run(arguments: argparse.Namespace) -> int:
     chosen = doctor.chosen(findings)
     if arguments.json:
         engines = [dataclasses.asdict(finding) for finding in findings]
-        print(json.dumps({"engines": engines, "auto": chosen, "gpu": doctor.gpu_line()}, indent=1))
+        common.print_json({"engines": engines, "auto": chosen, "gpu": doctor.gpu_line()})
     else:
         for finding in findings:
-            state = "works" if finding.usable else "cannot be used here"
-            print(text.printable(f"{finding.engine}: {state}: {finding.what}"))
+            states = {True: ("green", "works"), False: ("red", "cannot be used here")}
+            state = common.painted(*states[finding.usable])
+            print(f"{finding.engine}: {state}: {text.printable(finding.what)}")
             for line in finding.remedy.splitlines():
                 print(text.printable(f"    {line}"))
             if finding.usable:

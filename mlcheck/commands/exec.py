@@ -18,6 +18,8 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         help="run a command in an image as the suite does, and show what it prints",
         description="Run a command in an image exactly as the suite does. The exit code is the "
         "command's own; 124 when it did not end within its limit.",
+        epilog="examples:\n  mlcheck exec ml-pyroot:alma9-python311 -- root-config --libs\n"
+        "  mlcheck exec ./ml-pyroot.sif --limit 10 -- sh -c 'echo $PATH'",
     )
     common.add_image(execute)
     execute.add_argument(

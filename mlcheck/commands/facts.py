@@ -13,13 +13,16 @@ from mlcheck.report import text
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command `facts`."""
-    facts = commands.add_parser(
+    facts = common.add_command(
+        commands,
         "facts",
+        _run,
+        "image",
         help="print what the probes find in an image, without judging it",
         description="Print what the probes find in an image, without judging it.",
+        epilog="examples:\n  mlcheck facts ml-pyroot:alma9-python311\n"
+        "  mlcheck facts ./ml-pyroot.sif --probe elf --json",
     )
-    common.add_image(facts)
-    common.add_no_cache(facts)
     facts.add_argument(
         "--probe",
         action="append",
@@ -27,8 +30,6 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         metavar="NAME",
         help=f"only this one; repeatable. One of: {', '.join(sorted(PROBES))}",
     )
-    facts.add_argument("--json", action="store_true", help="as JSON")
-    facts.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -44,7 +45,7 @@ def _run(arguments: argparse.Namespace) -> int:
                     raise
                 common.progress(f"left out {name}: {error.what}")
     if arguments.json:
-        print(json.dumps(found, indent=1, ensure_ascii=True))
+        common.print_json(found)
     else:
         for name, fact in found.items():
             print(f"{name}:")

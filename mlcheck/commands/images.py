@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -36,19 +35,18 @@ class Row:
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command `images`."""
-    parser = commands.add_parser(
+    parser = common.add_command(
+        commands,
         "images",
+        run,
         help="list the published images, and where they are on this machine",
         description="List the published images by the names that --image takes, their references "
         "in their registries, and where they are on this machine: in docker, in podman, unpacked "
         "on CVMFS. No network is used.",
         epilog="examples:\n  mlcheck images\n  mlcheck images --json\n"
         "  pytest --image ml-pyroot:alma9-python311",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     common.add_profiles(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.set_defaults(run=run)
 
 
 def rows(published: Published) -> list[Row]:
@@ -72,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the list."""
     found = rows(Published(common.catalog(arguments)))
     if arguments.json:
-        print(json.dumps({"images": [asdict(row) for row in found]}, indent=1))
+        common.print_json({"images": [asdict(row) for row in found]})
         return 0
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print(text.printable(table(found, width)))

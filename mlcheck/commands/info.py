@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 
@@ -15,8 +14,10 @@ from mlcheck.report import text
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command `info`."""
-    parser = commands.add_parser(
+    parser = common.add_command(
+        commands,
         "info",
+        run,
         help="print digest, size, creation and labels of images, from where they are",
         description="Print what is known of images without fetching or opening them: digests, "
         "compressed size, creation, platform, labels. An image of a registry is asked for there; "
@@ -24,13 +25,10 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "directory tells what it holds; what it does not tell is named.",
         epilog="examples:\n  mlcheck info ml-pyroot:alma9-python311\n  mlcheck info all --json\n"
         "  mlcheck info --engine docker ml-pyroot:alma9-python311\n  mlcheck info ./ml-pyroot.sif",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE")
     common.add_engine(parser)
     common.add_profiles(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(text.printable(as_text(told)))
         found.append(told)
     if arguments.json:
-        print(json.dumps({"images": [asdict(one) for one in found]}, indent=1))
+        common.print_json({"images": [asdict(one) for one in found]})
     return code
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from mlcheck.checks import layers as checks
 from mlcheck.commands import common
@@ -18,20 +17,18 @@ _WIDTH = 60
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command `layers`."""
-    parser = commands.add_parser(
+    common.add_command(
+        commands,
         "layers",
+        run,
+        "image",
         help="list the layers of an image, their sizes, and what is stored in vain",
         description="List the layers of an image: their sizes, what is stored in vain (copies of "
         "which only owner or mode differ, files that a later layer deletes or replaces), package "
         "caches, secrets, and the line of the image's history that made each.",
         epilog="examples:\n  mlcheck layers ml-pyroot:alma9-python311 --engine docker\n"
         "  mlcheck layers docker-archive:ml-pyroot.tar --engine archive --json",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    common.add_image(parser)
-    common.add_no_cache(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -45,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
         found = static(probe.probe, image.layers)
     if arguments.json:
-        print(json.dumps(to_json(found), indent=1))
+        common.print_json(to_json(found))
     else:
         for line in table(found):
             print(text.printable(line.replace("\n", "\\n")))

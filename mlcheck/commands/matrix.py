@@ -54,7 +54,6 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "  mlcheck matrix 'ml-*:alma9-*' --engine docker,podman --json\n"
         '  mlcheck matrix --profiles profiles --github >>"$GITHUB_OUTPUT"\n'
         "docs/ci.md has a whole workflow.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "patterns",
@@ -94,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         told = {"include": [asdict(job) for job in found]}
         print(f"matrix={json.dumps(told, separators=(',', ':'))}")
     elif arguments.json:
-        print(json.dumps({"jobs": [asdict(job) for job in found]}, indent=1))
+        common.print_json({"jobs": [asdict(job) for job in found]})
     else:
         width = max(len(job.image) for job in found)
         for job in found:

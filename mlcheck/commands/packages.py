@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict, dataclass
 
 from mlcheck.checks import packages as checks
@@ -36,20 +35,18 @@ class Row:
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command `packages`."""
-    parser = commands.add_parser(
+    common.add_command(
+        commands,
         "packages",
+        run,
+        "image",
         help="list the packages in an image, as its package managers' own records say",
         description="List what is installed in an image: name, version, and who installed it "
         "(conda, pip, rpm, dpkg). It is read from the records of the package managers in the "
         "image; a note says how the image's own package list differs.",
         epilog="examples:\n  mlcheck packages ml-pyroot:alma9-python311\n"
         "  mlcheck packages --json ./ml-pyroot.sif",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    common.add_image(parser)
-    common.add_no_cache(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     notes = [*there.notes, *(f"{p.path} {p.what}" for p in there.problems)]
     notes += [note] if (note := comparison(listed, there, profile)) else []
     if arguments.json:
-        print(json.dumps({"packages": [asdict(row) for row in found], "notes": notes}, indent=1))
+        common.print_json({"packages": [asdict(row) for row in found], "notes": notes})
         return 0
     widths = [max((len(getattr(row, key)) for row in found), default=0) for key in _COLUMNS]
     for row in found:
@@ -101,7 +98,7 @@ def comparison(listed: PackageList, there: InstalledPackages, profile: Profile) 
     count = f"{len(differing)} package{'s' * (len(differing) != 1)}"
     return (
         f"{listed.path} differs from what is installed in {count}: "
-        "pytest -k is_what_is_installed with this image says in which."
+        "`mlcheck check` of this image with -k is_what_is_installed says in which."
     )
 
 

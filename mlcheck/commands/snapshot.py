@@ -65,9 +65,12 @@ def run(arguments: argparse.Namespace) -> int:
         there = found.look(image, static)
         ref, engine = image.ref, image.engine
     name = writing.profile_name(arguments.name or ref.name)
-    parent = None
+    parent, tag = None, ref.tag
     if arguments.extends is not None:
-        parent = catalog.load(arguments.extends, ref.tag)
+        try:
+            parent = catalog.load(arguments.extends, tag)
+        except UsageError:  # no tag of that image's: then what depends on the tag says nothing
+            parent, tag = catalog.load(arguments.extends), None
         if name in parent.lineage:
             name += "-snapshot"
     subject = writing.Subject(
@@ -80,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     judge = Trial(
         ref.text,
         engine,
-        name,
+        f"{name}:{tag}" if tag else name,
         profiles=tuple(arguments.profiles),
         options=("--no-cache",) if arguments.no_cache else (),
         progress=common.progress,

@@ -16,7 +16,15 @@ def add_arguments(
     subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
 ) -> None:
     """Add the command `reference`. Its namespace has `run`, which returns the exit code."""
-    parser = subparsers.add_parser("reference", help="build reference images, list defects")
+    parser = subparsers.add_parser(
+        "reference",
+        help="build reference images, list defects",
+        description="Build known-good images on the spot, and list the faults that can be planted "
+        "in them.",
+        epilog="examples:\n  mlcheck reference build ml-pyroot\n"
+        "  mlcheck reference build ml-pyroot --defect rpath --output ./broken\n"
+        "  mlcheck reference defects --json",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     building = commands.add_parser(

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from mlcheck.errors import EngineError
-from mlcheck.profile import FILE_NAME, SUITE
+from mlcheck.profile import CONFIGURATION, FILE_NAME, SUITE
 from mlcheck.snapshot.settle import MARK, Judged
 
-_CONFIGURATION = SUITE.with_name("pyproject.toml")
 _UNDERSTOOD = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
@@ -26,7 +25,7 @@ class Trial:
 
     Args:
         image, engine: as pytest's options have them.
-        name: of the profile.
+        profile: NAME[:TAG].
         profiles: other directories of profiles, for what it extends.
         options: more of pytest's.
         progress: told what happens.
@@ -34,7 +33,7 @@ class Trial:
 
     image: str
     engine: str
-    name: str
+    profile: str
     profiles: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     progress: Callable[[str], None] = lambda _: None
@@ -49,18 +48,18 @@ class Trial:
             EngineError: the suite could not be run.
         """
         with tempfile.TemporaryDirectory(prefix=MARK) as directory:
-            folder = Path(directory) / self.name
+            folder = Path(directory) / self.profile.partition(":")[0]
             folder.mkdir()
             (folder / FILE_NAME).write_text(text, encoding="utf-8")
             report = Path(directory) / "report.json"
             chosen = _Chosen(frozenset(tests), self.progress)
             said = io.StringIO()
             own = [
-                *("-c", str(_CONFIGURATION), "--rootdir", str(SUITE.parent)),
+                *("-c", str(CONFIGURATION), "--rootdir", str(SUITE.parent)),
                 *("--confcutdir", str(SUITE), "-p", "mlcheck.plugin", "-p", "no:cacheprovider"),
                 # Nothing of the tests' is shown, and what they print is not read.
                 *("-q", "-s", "--image", self.image, "--engine", self.engine),
-                *("--profiles", directory, "--profile", self.name, f"--mlcheck-json={report}"),
+                *("--profiles", directory, "--profile", self.profile, f"--mlcheck-json={report}"),
                 *(word for place in self.profiles for word in ("--profiles", place)),
                 *self.options,
             ]

@@ -81,12 +81,15 @@ def beyond(entries: list[Entry], parent: Profile) -> list[Entry]:
         if entry.path[0] == "tags" or (entry.path[0] == "kernelspecs" and same_kernels):
             continue
         there = _at(said, entry.path)
-        named = entry.path[:-1] in _NAMED and there is not None
-        if not named and there != entry.value:
+        enough = entry.path[:-1] in _NAMED or entry.path in _LISTS
+        if there is None or not (enough or there == entry.value):
             left.append(entry)
     return sorted(left, key=lambda entry: entry.path[0] not in ("description", "extends"))
 
 
+_LISTS = {("shells",), ("scripts", "speaking"), ("scripts", "portable"), ("scripts", "installed")}
+_LISTS |= {("packages", "system"), ("jupyterlab", "terminals"), ("user", "writable")}
+"""Lists of which what the parent says is enough."""
 _NAMED = {("packages", "required"), ("commands",), ("files",), ("packages", "requested")}
 """Tables in which what the parent says of a name is enough."""
 
