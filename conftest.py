@@ -1,3 +1,3 @@
-"""Loads the plugin; everything else is in mlcheck/."""
+"""Loads the plugins; everything else is in mlcheck/."""
 
-pytest_plugins = ["mlcheck.plugin"]
+pytest_plugins = ["mlcheck.ahead", "mlcheck.plugin"]

@@ -11,8 +11,7 @@ from operator import attrgetter
 from mlcheck.directories import Directories, fail
 from mlcheck.errors import ProbeError
 from mlcheck.facts import File, FileType
-from mlcheck.files import PATH_LIMIT
-from mlcheck.listing import Packed, unpacked
+from mlcheck.listing import PATH_LIMIT, Packed, unpacked
 
 _name = attrgetter("name")
 _NO_INODE = (0, 0xFFFFFFFF)

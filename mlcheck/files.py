@@ -11,9 +11,6 @@ from mlcheck.facts import File, FileType
 LINK_LIMIT = 40
 """Symlinks followed on one path, as in the Linux kernel (path_resolution(7))."""
 
-PATH_LIMIT = 4096
-"""Bytes of a path, as in the Linux kernel (PATH_MAX): nothing can open what lies deeper."""
-
 TYPE_WORDS: dict[FileType, str] = {
     "file": "a regular file",
     "directory": "a directory",

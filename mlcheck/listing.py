@@ -7,6 +7,8 @@ stdout, and it ends when its stdin does, as it does with its parent.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import gc
 import hashlib
 import marshal
@@ -16,6 +18,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any, BinaryIO
+
+PATH_LIMIT = 4096
+"""Bytes of a path, as in the Linux kernel (PATH_MAX): nothing can open what lies deeper."""
 
 _LENGTH = 8
 
@@ -28,12 +33,11 @@ Packed = tuple[str, bytes]
 `Row`s, packed by marshal into a fifth of the memory."""
 
 
-def look(root: int, path_limit: int) -> tuple[int, str, list[Packed]]:
+def look(root: int) -> tuple[int, str, list[Packed]]:
     """The newest ctime below a directory, a hash of all that lies there, and the files themselves.
 
     Args:
         root: descriptor of the directory.
-        path_limit: characters of a path, beyond which nothing is looked at.
 
     Raises:
         OSError: something cannot be looked at.
@@ -46,7 +50,7 @@ def look(root: int, path_limit: int) -> tuple[int, str, list[Packed]]:
     pending = [""]
     while pending:
         path = pending.pop()
-        if len(path) > path_limit:
+        if len(path) > PATH_LIMIT:
             raise ValueError("no program can open what lies so deep")
         if (fd := reached(root, top, path)) is None:
             raise ValueError("is no longer where it was")
@@ -110,12 +114,11 @@ class Ahead:
 
     Args:
         path: of the directory.
-        path_limit: as of `directories`.
     """
 
-    def __init__(self, path: str, path_limit: int) -> None:
+    def __init__(self, path: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, path, str(path_limit)],
+            [sys.executable, "-I", "-S", __file__, path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -158,10 +161,29 @@ class Ahead:
         return marshal.loads(answer) if complete else None  # noqa: S302 -- our own program
 
 
-def _main(path: str, path_limit: str) -> None:
+AHEAD: dict[tuple[int, int], Ahead] = {}
+"""By device and inode of a directory: who looks at it meanwhile."""
+
+
+def look_ahead(path: os.PathLike[str]) -> None:
+    """Begin with a directory's fingerprint, which will be wanted soon; another process takes it.
+
+    Not of one on CVMFS, which names images after their content, and fetches what is looked at.
+    """
+    with contextlib.suppress(OSError):
+        status = os.stat(path)  # noqa: PTH116 -- as above
+        real = os.path.realpath(path)
+        known = (status.st_dev, status.st_ino) in AHEAD
+        if known or not stat.S_ISDIR(status.st_mode) or real.startswith("/cvmfs/"):
+            return
+        ahead = AHEAD[status.st_dev, status.st_ino] = Ahead(real)
+        atexit.register(ahead.close)
+
+
+def _main(path: str) -> None:
     gc.disable()
     root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    newest, hashed, files = look(root, int(path_limit))
+    newest, hashed, files = look(root)
     status = os.fstat(root)
     _tell(sys.stdout.buffer, (newest, hashed, (status.st_dev, status.st_ino)))
     if sys.stdin.buffer.read(1):

@@ -201,8 +201,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         # Workers collect by themselves: what they will need has to be ready before.
         run = config.stash[RUN]
         _prepare(config, [*run.targets, *filter(None, [run.compared])])
-    else:
-        config.stash[RUN].look_ahead()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

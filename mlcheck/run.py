@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import mlcheck
-from mlcheck import gpu, kept, opening
+from mlcheck import gpu, opening
 from mlcheck.engines import binds
 from mlcheck.engines.base import Prepared, Progress, Start
 from mlcheck.errors import EngineError, MlcheckError, UsageError
@@ -260,11 +260,6 @@ class Run:
         """
         for target in (*self.targets, *filter(None, [self.compared])):
             opening.check_exists(target.ref)
-
-    def look_ahead(self) -> None:
-        """Begin with what takes long of a single image, while its tests are collected."""
-        if len(self.targets) == 1 and self.targets[0].ref.kind == "directory":
-            kept.look_ahead(Path(self.targets[0].ref.location).expanduser())
 
     def prepare(self, targets: Sequence[Target], progress: Progress) -> None:
         """Have images ready. An engine's trouble is kept for the tests of its images.

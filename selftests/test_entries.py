@@ -10,11 +10,11 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from mlcheck import entries, opening
+from mlcheck import entries, listing, opening
 from mlcheck.errors import ProbeError
 from mlcheck.facts import File
 from mlcheck.image import ImageRef
-from mlcheck.kept import OFF, asking, look_ahead
+from mlcheck.kept import OFF, asking
 from mlcheck.rootfs import DirectoryRootFS
 
 
@@ -172,7 +172,7 @@ def test_with_the_cache_off_what_was_seen_ahead_is_not_looked_at_again(
     monkeypatch.setenv(OFF, "1")
     (tree / "etc").mkdir()  # an image has one
     expected = list(DirectoryRootFS(tree).walk("/"))
-    look_ahead(tree)
+    listing.look_ahead(tree)
     ref = ImageRef.parse(f"{tree}/")
     with opening.open_image(ref, "sandbox") as image:
         asking(image)

@@ -25,7 +25,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlcheck import cli, fixtures_static, kept, opening
+from mlcheck import cli, fixtures_static, kept, listing, opening
 from mlcheck.engines import archive
 from mlcheck.engines.base import OpenImage, RootFS
 from mlcheck.facts import Environment, OsRelease
@@ -167,8 +167,8 @@ def test_another_process_may_take_the_fingerprint(
 ) -> None:
     expected = pinned(tree)
     files = list(DirectoryRootFS(tree).walk("/"))
-    content.look_ahead(tree)
-    (ahead,) = content._AHEAD.values()
+    listing.look_ahead(tree)
+    (ahead,) = listing.AHEAD.values()
     rootfs = DirectoryRootFS(tree)
     with monkeypatch.context() as patch:
         patch.setattr(content, "look", lambda *_: pytest.fail("was looked at here"))
@@ -177,21 +177,21 @@ def test_another_process_may_take_the_fingerprint(
         patch.setattr(os, "listdir", lambda *_: pytest.fail("was listed once more"))
         assert list(rootfs.walk("/")) == files
     ahead.close()
-    assert content._AHEAD == {}
+    assert listing.AHEAD == {}
 
 
 def test_another_process_that_fails_is_no_loss(tree: Path) -> None:
     expected = pinned(tree)
-    content.look_ahead(tree)
-    (ahead,) = content._AHEAD.values()
+    listing.look_ahead(tree)
+    (ahead,) = listing.AHEAD.values()
     ahead._process.kill()
     rootfs = DirectoryRootFS(tree)
     assert fingerprint(tree, settled_ns(), rootfs.remember) == expected
     ahead.close()
     assert list(rootfs.walk("/")) == list(DirectoryRootFS(tree).walk("/"))
-    content.look_ahead(tree)
+    listing.look_ahead(tree)
     write(tree, "etc/os-release", "ID=other\n")
-    (ahead,) = content._AHEAD.values()
+    (ahead,) = listing.AHEAD.values()
     rootfs = DirectoryRootFS(tree)
     assert fingerprint(tree, settled_ns(), rootfs.remember) is not None
     ahead._process.kill()

@@ -22,7 +22,8 @@ from mlcheck.engines.tar_headers import BLOCK, BrokenArchive, next_member
 from mlcheck.engines.tree import Node
 from mlcheck.errors import EngineError
 from mlcheck.facts import FileType
-from mlcheck.files import LINK_LIMIT, PATH_LIMIT, components, without_collection
+from mlcheck.files import LINK_LIMIT, components, without_collection
+from mlcheck.listing import PATH_LIMIT
 
 ENTRY_LIMIT = 1_000_000
 """Members of all layers, about 700 bytes of memory each; large images have 150,000."""

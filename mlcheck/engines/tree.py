@@ -17,7 +17,6 @@ from mlcheck.errors import ProbeError
 from mlcheck.facts import File, FileType, ResolvedFile
 from mlcheck.files import (
     LINK_LIMIT,
-    PATH_LIMIT,
     TYPE_WORDS,
     components,
     in_order,
@@ -26,6 +25,7 @@ from mlcheck.files import (
     once,
     size_text,
 )
+from mlcheck.listing import PATH_LIMIT
 
 NAME_LIMIT = 255
 """Bytes of one file name, as in Linux (NAME_MAX)."""

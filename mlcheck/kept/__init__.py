@@ -6,9 +6,9 @@ the content that they read, and `version` what the answers depend on besides tha
 
 from __future__ import annotations
 
-from mlcheck.kept.content import Content, look_ahead
+from mlcheck.kept.content import Content
 from mlcheck.kept.static import Static, asking
 from mlcheck.kept.store import LIMIT, OFF, Codec, Store, default, switched_off
 
-__all__ = ["LIMIT", "OFF", "Codec", "Content", "Static", "Store", "asking", "default", "look_ahead"]
+__all__ = ["LIMIT", "OFF", "Codec", "Content", "Static", "Store", "asking", "default"]
 __all__ += ["switched_off"]

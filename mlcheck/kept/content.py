@@ -12,8 +12,6 @@ https://git-scm.com/docs/racy-git).
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import hashlib
 import os
 import re
@@ -23,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlcheck.engines.base import OpenImage, RootFS
-from mlcheck.files import PATH_LIMIT, without_collection
-from mlcheck.listing import Ahead, Packed, look
+from mlcheck.files import without_collection
+from mlcheck.listing import AHEAD, Packed, look
 from mlcheck.rootfs import DirectoryRootFS
 
 SETTLED_NS = 2_000_000_000
@@ -123,39 +121,25 @@ def fingerprint(path: Path, since_ns: int, seen: Seen = lambda *_: None) -> str 
     return f"files {hashlib.sha256(found.encode()).hexdigest()}"
 
 
-_AHEAD: dict[tuple[int, int], Ahead] = {}
-"""By device and inode of a directory: who looks at it meanwhile."""
-
-
-def look_ahead(path: Path) -> None:
-    """Begin with a directory's fingerprint, which will be wanted soon; another process takes it."""
-    with contextlib.suppress(OSError):
-        status = path.stat()
-        if not (stat.S_ISDIR(status.st_mode) and _on_cvmfs(path) is None):
-            return
-        ahead = _AHEAD[status.st_dev, status.st_ino] = Ahead(str(path), PATH_LIMIT)
-        atexit.register(ahead.close)
-
-
 def already_looked_at(rootfs: RootFS) -> None:
     """Let what was seen for a fingerprint that nobody wants spare the probes a look."""
     if not isinstance(rootfs, DirectoryRootFS):
         return
     status = os.fstat(rootfs.fileno())
-    if ahead := _AHEAD.pop((status.st_dev, status.st_ino), None):
+    if ahead := AHEAD.pop((status.st_dev, status.st_ino), None):
         rootfs.remember(lambda: ahead.directories() if ahead.found(status) else ())
 
 
 def _tree(top: Path, status: os.stat_result, seen: Seen) -> tuple[int, str]:
     """The newest ctime below a directory, and a hash of all that lies there."""
-    ahead = _AHEAD.pop((status.st_dev, status.st_ino), None)
+    ahead = AHEAD.pop((status.st_dev, status.st_ino), None)
     if ahead is not None and (found := ahead.found(status)) is not None:
         seen(ahead.directories)
         return found
     root = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with without_collection():
-            newest, hashed, directories = look(root, PATH_LIMIT)
+            newest, hashed, directories = look(root)
     finally:
         os.close(root)
     seen(lambda: directories)
