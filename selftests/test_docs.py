@@ -119,6 +119,10 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_rootfs: Path) -> Path:
         (directory / profiles / name).mkdir(parents=True)
         profile = directory / profiles / name / "image.toml"
         profile.write_text('shells = ["/bin/sh"]\n', encoding="utf-8")
+    for image, report in (("good", "report"), ("good", "runner-1"), ("notebook:v1", "runner-2")):
+        options = ["--profiles=others", "--profile=good", f"--mlcheck-json={report}.json"]
+        judged = [sys.executable, "-m", "mlcheck.cli", "check", f"./{image}", "-k", "shells"]
+        subprocess.run([*judged, *options], cwd=directory, check=True, capture_output=True)
     return directory
 
 
@@ -167,6 +171,8 @@ def test_command(command: Command, place: Path) -> None:
     text = as_run(command, way)
     if re.match(r"(\w+=\S+ )*pytest\b", text):
         env["PYTEST_ADDOPTS"] += f" -c {CHECKOUT}/pytest.toml {CHECKOUT}/tests"
+    for written in re.findall(r" -o (\S+)", text):
+        (place / written).unlink(missing_ok=True)
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", text],
         cwd=place,
