@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Generator
@@ -149,7 +148,7 @@ class Recorder:
         terminal = self._terminal()
         on_github = os.environ.get("GITHUB_ACTIONS") == "true"
         if on_github and self.run.of_suite and terminal is not None:
-            self._stopped = secrets.token_hex(16)
+            self._stopped = os.urandom(16).hex()
             terminal.write_line(f"::stop-commands::{self._stopped}")
 
     @pytest.hookimpl(tryfirst=True)
