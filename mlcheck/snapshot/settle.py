@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlcheck.errors import EngineError
+from mlcheck.expectations import is_required
 from mlcheck.snapshot.document import Document, Entry, KeyPath, Value, Waived, writable
 from mlcheck.toml_lines import line_numbers
 from mlcheck.verdict import Rule
@@ -220,7 +221,15 @@ class _Step:
 
     def _drop(self, entries: Sequence[Entry]) -> None:
         gone = {entry.path for entry in entries}
-        self._set(tuple(e for e in self._settled.document.entries if e.path not in gone))
+        # A table without a key that it must have would be a mistake.
+        tables = [path[:-1] for path in gone if len(path) > 1 and is_required(path)]
+        self._set(
+            tuple(
+                e
+                for e in self._settled.document.entries
+                if e.path not in gone and not any(e.path[: len(t)] == t for t in tables)
+            )
+        )
 
     def _set(self, entries: tuple[Entry, ...]) -> None:
         self._settled.document = dataclasses.replace(self._settled.document, entries=entries)
@@ -234,13 +243,18 @@ def _leave_out_untried(
     judged = {str(r["check"]) for r in results if r["check"] and r["outcome"] in _JUDGED}
     settled.checks = frozenset(judged)
     why = {str(r["check"]): str(r["message"]) for r in results if r["outcome"] == "skipped"}
+    known = {
+        entry.path
+        for entry in settled.document.entries
+        if entry.tells or entry.path[0] in _KEEP or judged & set(_asked_by(entry.path, rules))
+    }
     kept = []
     for entry in settled.document.entries:
-        of = _asked_by(entry.path, rules)
-        if entry.tells or entry.path[0] in _KEEP or judged & set(of):
+        beside = any(path[:-1] == entry.path[:-1] for path in known)
+        if entry.path in known or (len(entry.path) > 1 and beside and is_required(entry.path)):
             kept.append(entry)
         else:
-            reasons = [why[check] for check in of if check in why]
+            reasons = [why[check] for check in _asked_by(entry.path, rules) if check in why]
             settled.untried[".".join(entry.path)] = reasons[0] if reasons else "no test asks it"
     settled.document = dataclasses.replace(settled.document, entries=tuple(kept))
 
