@@ -6,9 +6,11 @@ Every key is optional: a rule about which a profile says nothing does not apply 
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 AbsolutePath = Annotated[str, Field(pattern=r"^/")]
 Glob = Annotated[str, Field(min_length=1)]
@@ -514,23 +516,42 @@ def meaning(key: str) -> str | None:
     Returns:
         The text that the schema has too; None: there is no such key.
     """
+    field = _field(key.split("."), any_name=False)
+    if field is None:
+        return None
+    # Of a table of tables, what each of them is.
+    annotation = field.annotation
+    table = _table(annotation) or next(filter(None, map(_table, get_args(annotation))), None)
+    return " ".join((field.description or (table.__doc__ if table else None) or "").split())
+
+
+def is_required(path: Sequence[str]) -> bool:
+    """Whether the table in which a key stands must have that key."""
+    field = _field(path)
+    return field is not None and field.is_required()
+
+
+def _field(path: Sequence[str], *, any_name: bool = True) -> FieldInfo | None:
+    """What is known of a key; of one that anybody may choose, what is known of its table.
+
+    Args:
+        any_name: whether names that anybody may choose stand in the path, and not `*`.
+    """
     annotation: Any = ImageToml
-    said: str | None = None
-    for part in key.split("."):
+    field: FieldInfo | None = None
+    for part in path:
         model = _table(annotation)
         if model is None:
-            if part != "*" or not get_args(annotation):
+            if get_origin(annotation) is not dict or not (any_name or part == "*"):
                 return None
             annotation = get_args(annotation)[-1]
             continue
         fields = {info.alias or name: info for name, info in model.model_fields.items()}
         if part not in fields:
             return None
-        annotation = fields[part].annotation
-        # Of a table of tables, what each of them is.
-        table = _table(annotation) or next(filter(None, map(_table, get_args(annotation))), None)
-        said = fields[part].description or (table.__doc__ if table else None)
-    return " ".join((said or "").split())
+        field = fields[part]
+        annotation = field.annotation
+    return field
 
 
 def _table(annotation: Any) -> type[Table] | None:

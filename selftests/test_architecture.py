@@ -45,7 +45,16 @@ ALLOWED = {
     # What is known of a check, from where it is.
     "explaining": {"checks", "errors", "expectations", "facts", "profile", "reference", "verdict"},
     # From an image to expectations of it; `trial` runs the suite on it.
-    "snapshot": {"__version__", "engines.base", "errors", "facts", "probes", "profile", "snapshot"}
+    "snapshot": {
+        "__version__",
+        "engines.base",
+        "errors",
+        "expectations",
+        "facts",
+        "probes",
+        "profile",
+        "snapshot",
+    }
     | {"toml_lines", "verdict"},
     "host": {"engines.base"},
     "opening": {"engines", "errors", "image", "reference"},

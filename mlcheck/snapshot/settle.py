@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlcheck.errors import EngineError
+from mlcheck.expectations import is_required
 from mlcheck.snapshot.document import Document, Entry, KeyPath, Value, Waived, writable
 from mlcheck.toml_lines import line_numbers
 from mlcheck.verdict import Rule
@@ -20,6 +21,8 @@ from mlcheck.verdict import Rule
 WAIVED_DAYS = 30
 ROUNDS = 8
 _WAIVED_ONE_BY_ONE = 10
+_MANY_FILES = 20
+"""From so many files that a build has changed on, their directories are named."""
 _KEEP = ("prefix", "integrity")
 """What other rules rest on is never left out for one that fails."""
 
@@ -122,16 +125,19 @@ class _Step:
             self._note(
                 check, f"{finding['subject']}: {finding['found']} (expected {finding['expected']})"
             )
-            if not self._weakened(rule, finding):
+            if not self._weakened(rule, finding, many=len(result["findings"]) > _MANY_FILES):
                 left.append(finding)
         self._waive(check, left)
 
-    def _weakened(self, rule: Rule, finding: Judged) -> bool:
+    def _weakened(self, rule: Rule, finding: Judged, *, many: bool) -> bool:
         """Whether the expectation behind a finding was found and taken back."""
         if rule.check == "conda-files-unchanged":
-            return self._add(("integrity", "edited"), finding, "changed by the build")
+            file = _literal(str(finding["subject"]))
+            if many:
+                file = f"{file.rpartition('/')[0]}/*"
+            return self._add(("integrity", "edited", file), "changed by the build")
         if rule.check == "requested-packages":
-            return self._add(("packages", "requested"), finding, False)
+            return self._add(("packages", "requested", str(finding["subject"])), False)
         place = str(finding["source"] or "")
         path = self._paths.get(int(place.rpartition(":")[2])) if _is_ours(place) else None
         if path is None or path[0] in _KEEP:
@@ -191,13 +197,13 @@ class _Step:
         if said not in notes:
             notes.append(said)
 
-    def _add(self, table: KeyPath, finding: Judged, value: Value) -> bool:
-        """Say of what a finding is about that it need not hold; False: it is said already."""
-        entry = Entry((*table, str(finding["subject"])), value)
+    def _add(self, path: KeyPath, value: Value) -> bool:
+        """Say of what a finding is about that it need not hold; False: that did not help before."""
         entries = self._settled.document.entries
-        if not writable(entry.path) or entry in entries:
+        if not writable(path) or (path not in self._weaker and Entry(path, value) in entries):
             return False
-        self._set((*(one for one in entries if one.path != entry.path), entry))
+        self._weaker.add(path)
+        self._set((*(one for one in entries if one.path != path), Entry(path, value)))
         return True
 
     def _weaken(self, entry: Entry) -> bool:
@@ -215,7 +221,15 @@ class _Step:
 
     def _drop(self, entries: Sequence[Entry]) -> None:
         gone = {entry.path for entry in entries}
-        self._set(tuple(e for e in self._settled.document.entries if e.path not in gone))
+        # A table without a key that it must have would be a mistake.
+        tables = [path[:-1] for path in gone if len(path) > 1 and is_required(path)]
+        self._set(
+            tuple(
+                e
+                for e in self._settled.document.entries
+                if e.path not in gone and not any(e.path[: len(t)] == t for t in tables)
+            )
+        )
 
     def _set(self, entries: tuple[Entry, ...]) -> None:
         self._settled.document = dataclasses.replace(self._settled.document, entries=entries)
@@ -229,13 +243,18 @@ def _leave_out_untried(
     judged = {str(r["check"]) for r in results if r["check"] and r["outcome"] in _JUDGED}
     settled.checks = frozenset(judged)
     why = {str(r["check"]): str(r["message"]) for r in results if r["outcome"] == "skipped"}
+    known = {
+        entry.path
+        for entry in settled.document.entries
+        if entry.tells or entry.path[0] in _KEEP or judged & set(_asked_by(entry.path, rules))
+    }
     kept = []
     for entry in settled.document.entries:
-        of = _asked_by(entry.path, rules)
-        if entry.tells or entry.path[0] in _KEEP or judged & set(of):
+        beside = any(path[:-1] == entry.path[:-1] for path in known)
+        if entry.path in known or (len(entry.path) > 1 and beside and is_required(entry.path)):
             kept.append(entry)
         else:
-            reasons = [why[check] for check in of if check in why]
+            reasons = [why[check] for check in _asked_by(entry.path, rules) if check in why]
             settled.untried[".".join(entry.path)] = reasons[0] if reasons else "no test asks it"
     settled.document = dataclasses.replace(settled.document, entries=tuple(kept))
 
