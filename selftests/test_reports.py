@@ -399,6 +399,7 @@ def test_an_annotation_cannot_be_left() -> None:
         name, properties, message = parsed(line)
         assert name == "error"
         assert properties.keys() <= {"file", "line", "title"}
+        assert properties["title"].endswith(("@sandbox", "not judged"))
         assert "::error::made up" in message
 
 
