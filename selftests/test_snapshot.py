@@ -371,6 +371,26 @@ def test_a_rule_for_every_image_is_waived_for_some_weeks() -> None:
     assert start.check == "start-files"
 
 
+def test_files_that_the_build_has_changed() -> None:
+    """Of many, the directories; of a name with signs of a pattern, that name alone."""
+    few = settled(result("conda-files-unchanged", finding("/opt/conda/bin/[", TEXT)))
+    assert few.document.data()["integrity"]["edited"] == {
+        "/opt/conda/bin/[[]": "changed by the build"
+    }
+    files = [finding(f"/opt/conda/lib/{n}", TEXT) for n in range(30)]
+    many = settled(result("conda-files-unchanged", *files))
+    assert many.document.data()["integrity"]["edited"] == {
+        "/opt/conda/lib/*": "changed by the build"
+    }
+    assert not few.document.waivers
+    assert not many.document.waivers
+
+
+def test_a_package_that_cannot_be_loaded() -> None:
+    found = settled(result("requested-packages", finding("blas", TEXT)))
+    assert found.document.data()["packages"]["requested"] == {"blas": False}
+
+
 def test_a_promise_of_the_parents_is_waived() -> None:
     """It stands in another file, perhaps on a line of a number that ours has too."""
     theirs = {**finding("jq", TEXT), "source": "tests/ml-base/image.toml:9"}

@@ -20,6 +20,8 @@ from mlcheck.verdict import Rule
 WAIVED_DAYS = 30
 ROUNDS = 8
 _WAIVED_ONE_BY_ONE = 10
+_MANY_FILES = 20
+"""From so many files that a build has changed on, their directories are named."""
 _KEEP = ("prefix", "integrity")
 """What other rules rest on is never left out for one that fails."""
 
@@ -122,16 +124,19 @@ class _Step:
             self._note(
                 check, f"{finding['subject']}: {finding['found']} (expected {finding['expected']})"
             )
-            if not self._weakened(rule, finding):
+            if not self._weakened(rule, finding, many=len(result["findings"]) > _MANY_FILES):
                 left.append(finding)
         self._waive(check, left)
 
-    def _weakened(self, rule: Rule, finding: Judged) -> bool:
+    def _weakened(self, rule: Rule, finding: Judged, *, many: bool) -> bool:
         """Whether the expectation behind a finding was found and taken back."""
         if rule.check == "conda-files-unchanged":
-            return self._add(("integrity", "edited"), finding, "changed by the build")
+            file = _literal(str(finding["subject"]))
+            if many:
+                file = f"{file.rpartition('/')[0]}/*"
+            return self._add(("integrity", "edited", file), "changed by the build")
         if rule.check == "requested-packages":
-            return self._add(("packages", "requested"), finding, False)
+            return self._add(("packages", "requested", str(finding["subject"])), False)
         place = str(finding["source"] or "")
         path = self._paths.get(int(place.rpartition(":")[2])) if _is_ours(place) else None
         if path is None or path[0] in _KEEP:
@@ -191,13 +196,13 @@ class _Step:
         if said not in notes:
             notes.append(said)
 
-    def _add(self, table: KeyPath, finding: Judged, value: Value) -> bool:
-        """Say of what a finding is about that it need not hold; False: it is said already."""
-        entry = Entry((*table, str(finding["subject"])), value)
+    def _add(self, path: KeyPath, value: Value) -> bool:
+        """Say of what a finding is about that it need not hold; False: that did not help before."""
         entries = self._settled.document.entries
-        if not writable(entry.path) or entry in entries:
+        if not writable(path) or (path not in self._weaker and Entry(path, value) in entries):
             return False
-        self._set((*(one for one in entries if one.path != entry.path), entry))
+        self._weaker.add(path)
+        self._set((*(one for one in entries if one.path != path), Entry(path, value)))
         return True
 
     def _weaken(self, entry: Entry) -> bool:
