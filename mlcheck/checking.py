@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from mlcheck import ahead
 from mlcheck.profile import SUITE
 from mlcheck.run import IMAGE_VARIABLE
 
@@ -23,6 +22,9 @@ pytest_plugins = ["mlcheck.ahead", "mlcheck.plugin"]
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Before pytest looks for a conftest.py: it must not look in an image, whose code it would
     run."""
+    # pytest loads its plugins itself, and warns of one that is loaded before.
+    from mlcheck import ahead
+
     found = early_config.known_args_namespace
     images, found.file_or_dir = found.file_or_dir, _places(found)
     if not ahead.reads_nothing_here(found):

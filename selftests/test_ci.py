@@ -167,6 +167,8 @@ def test_what_is_given_to_the_action_is_no_script(runner: Runner) -> None:
         assert runner.action(**given).returncode == 4, given
     assert runner.action(images="./mini:v9", profiles=HOSTILE).returncode == 4
     assert runner.action(images="./mini:v9", options=f"--nonsense={HOSTILE}").returncode == 4
+    for done in (runner.action(images="*"), runner.action(images="x", options="*")):
+        assert "'*'" in done.stderr, "a pattern for files"
     assert sorted(entry.name for entry in runner.work.iterdir()) == ["mini:v9", "profiles"]
 
 

@@ -17,8 +17,9 @@ examples:
   mlcheck check all -n auto --junitxml junit.xml
   mlcheck check reference:ml-pyroot      a known-good image, built on the spot
 
-All other options of pytest work too (`pytest --help`). Its configuration and a conftest.py in the
-directory where you are have no effect. An image may also come from the variable IMAGE_NAME.
+All other options of pytest work too (`pytest --help`). Its configuration in the directory where you
+are has no effect; a conftest.py has one in a directory of --profiles and above it. An image may
+also come from the variable IMAGE_NAME.
 
 exit code: 0 all that was checked conforms; 1 an image does not conform or could not be judged;
 2 interrupted; 3 internal error; 4 a wrong option, image or profile; 5 nothing was checked.
@@ -93,7 +94,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _cache() -> list[str]:
-    """pytest's cache, which -k and --lf use, is with mlcheck's own: not where the user is."""
+    """pytest's cache, which --lf uses, is with mlcheck's own: not where the user is."""
     directory = places.cache() / "pytest"
     try:
         directory.mkdir(parents=True, exist_ok=True)
