@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -291,12 +292,13 @@ def _in_store(ref: ImageRef, directory: Path, engine_name: str, progress: Progre
         with chosen.prepare(stored, pull="never"):
             pass
     except UsageError:
-        with tempfile.TemporaryDirectory(prefix="mlcheck-") as temporary:
-            archive = Path(temporary, "image.tar")
-            with janitor.promised(janitor.remove(Path(temporary))):
-                progress(f"loading it into {engine_name}, once")
-                reference.export_docker_archive(directory, archive)
-                chosen.keep(archive, stored.text)
+        temporary = Path(tempfile.gettempdir()) / f"mlcheck-{os.urandom(8).hex()}"
+        with janitor.undone(janitor.remove(temporary)):  # promised before it is there
+            temporary.mkdir(mode=0o700)
+            archive = temporary / "image.tar"
+            progress(f"loading it into {engine_name}, once")
+            reference.export_docker_archive(directory, archive)
+            chosen.keep(archive, stored.text)
     return stored
 
 

@@ -8,10 +8,15 @@ import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from mlcheck import kept, opening
 from selftests import images
+
+# The same examples in each run, whatever the load of the machine.
+hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 _PROGRAMS = ["sh", "bash", "true", "cat", "echo", "sleep", "ls", "id", "env", "head", "yes"]
 _PROGRAMS += ["mkdir", "touch", "mount", "unshare", "setsid", "seq", "readlink"]

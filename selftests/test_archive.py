@@ -17,15 +17,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from pydantic import TypeAdapter
 
 from mlcheck import opening, reference
 from mlcheck.cli import main
 from mlcheck.engines import byte_sources
 from mlcheck.engines.archive import OpenArchive
-from mlcheck.engines.archive_layers import LayerIndex, index_layer, merged
 from mlcheck.engines.base import OpenImage, RootFS
-from mlcheck.engines.byte_sources import BLOCK, FileBytes, plain
 from mlcheck.errors import NothingRuns
 from mlcheck.facts import File
 from mlcheck.image import ImageRef
@@ -499,19 +496,6 @@ def test_nothing_is_written_and_little_is_kept(
     assert more < 60 * 1024  # kB
     assert written * 512 < MIB
     assert list(temporary.iterdir()) == []
-
-
-def test_what_is_kept_of_a_layer_is_plain_data(tmp_path: Path) -> None:
-    (tmp_path / "layer").write_bytes(
-        LAYERS["special-files"][0][:-1024] + layer(member("a", b"\xff\0"))
-    )
-    index = index_layer(plain(FileBytes(tmp_path / "layer")), "sha256:1")
-    adapter = TypeAdapter(LayerIndex)
-    again = adapter.validate_json(adapter.dump_json(index))
-    assert again == index
-    assert [entry.path for entry in again.entries] == ["fifo", "zero", "a"]
-    assert merged([again]).children is not None
-    assert BLOCK % 512 == 0
 
 
 # The suite

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Literal, NamedTuple
 
 from mlcheck.engines.base import HEAD
 from mlcheck.engines.byte_sources import Source
@@ -44,8 +44,7 @@ _OPAQUE = ".wh..wh..opq"
 _EMPTY = bytes(BLOCK)
 
 
-@dataclass(frozen=True, slots=True)
-class LayerEntry:
+class LayerEntry(NamedTuple):
     """A member of a layer, as its headers have it.
 
     Args:
@@ -54,11 +53,6 @@ class LayerEntry:
         size, offset: where its content is in the layer without compression.
         start: the first bytes of a regular file.
     """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {
-        "ser_json_bytes": "base64",
-        "val_json_bytes": "base64",
-    }
 
     path: str
     type: FileType | Literal["hard link"]
@@ -118,19 +112,7 @@ def _index(reader: _Reader, digest: str, passing: Passing | None) -> LayerIndex:
         names += len(member.name) + len(member.target or "")
         if len(entries) >= ENTRY_LIMIT or names > NAMES_LIMIT:
             raise BrokenArchive(f"has more than {ENTRY_LIMIT} files, or names of absurd length")
-        entries.append(
-            LayerEntry(
-                member.name,
-                member.type,
-                member.mode,
-                member.uid,
-                member.gid,
-                member.size,
-                member.target,
-                reader.at,
-                start,
-            )
-        )
+        entries.append(LayerEntry(*member, reader.at, start))
         if passing is not None and member.type == "file" and member.size:
             passing(entries[-1], reader.content(member.size))
         reader.skip(member.size + -member.size % BLOCK)

@@ -12,7 +12,6 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -248,13 +247,13 @@ def launcher() -> Launcher | str:
         if shutil.which(candidate[0]) is None:
             tried.append(f"{candidate[0]} is not installed")
             continue
-        with tempfile.TemporaryDirectory(prefix="mlcheck-") as empty:
-            try:
-                SandboxProcess(candidate, Path(empty), network=False).close()
-            except EngineError as error:
-                tried.append(f"with {candidate[0]}: {error.what.rstrip('.')}")
-            else:
-                return candidate
+        try:
+            # Any directory will do. One made for this would stay if this process were killed now.
+            SandboxProcess(candidate, Path(__file__).parent, network=False).close()
+        except EngineError as error:
+            tried.append(f"with {candidate[0]}: {error.what.rstrip('.')}")
+        else:
+            return candidate
     return f"Commands cannot run in a sandbox here: {'; '.join(tried)}.\n{_remedy()}"
 
 

@@ -14,8 +14,7 @@ import functools
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from mlcheck.facts import FileType
 
@@ -51,8 +50,7 @@ class BrokenArchive(Exception):  # noqa: N818 - words that follow "the archive"
     """The stream is no intact archive."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """A member as its headers describe it; `name` and `target` are untrusted.
 
     Args:

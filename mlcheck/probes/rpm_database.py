@@ -48,22 +48,41 @@ def read_sqlite(rootfs: RootFS, path: str) -> list[InstalledPackage]:
         Unreadable: it is no rpm database, is damaged, or takes too long to read.
         ProbeError: this machine forbids reading it.
     """
-    with tempfile.TemporaryDirectory(prefix="mlcheck-rpm-") as directory:
-        copy = Path(directory, "rpmdb.sqlite")
-        _copy(rootfs, path, copy)
-        # Changes that were not yet written back lie in the log.
-        log = f"{path}-wal"
-        if rootfs.resolve(log).file is not None:
-            _copy(rootfs, log, Path(directory, "rpmdb.sqlite-wal"))
-        try:
-            with contextlib.closing(sqlite3.connect(copy)) as connection:
-                return [_package(blob, path) for blob in _blobs(connection, path)]
-        except sqlite3.Error as error:
-            raise Unreadable(path, f"cannot be read as an SQLite database: {error}") from None
-
-
-def _copy(rootfs: RootFS, path: str, target: Path) -> None:
     content = rootfs.read(path, SIZE_LIMIT)
+    # Changes that were not yet written back lie in the log.
+    log = f"{path}-wal"
+    if (found := rootfs.resolve(log).file) is not None and found.size:
+        with tempfile.TemporaryDirectory(prefix="mlcheck-rpm-") as directory:
+            copy = Path(directory, "rpmdb.sqlite")
+            _write(content, copy, path)
+            _write(rootfs.read(log, SIZE_LIMIT), Path(directory, "rpmdb.sqlite-wal"), log)
+            return _packages(sqlite3.connect(copy), path)
+    connection = sqlite3.connect(":memory:")
+    try:
+        # In memory there is no log: https://www.sqlite.org/c3ref/deserialize.html
+        if content:
+            connection.deserialize(_without_log(content))
+    except (sqlite3.Error, OverflowError) as error:
+        connection.close()
+        raise Unreadable(path, f"cannot be read as an SQLite database: {error}") from None
+    return _packages(connection, path)
+
+
+def _without_log(content: bytes) -> bytes:
+    """The database as one that keeps no write-ahead log: bytes 18 and 19 of
+    https://www.sqlite.org/fileformat.html#the_database_header."""
+    return content[:18] + b"\1\1" + content[20:] if content[18:20] == b"\2\2" else content
+
+
+def _packages(connection: sqlite3.Connection, path: str) -> list[InstalledPackage]:
+    try:
+        with contextlib.closing(connection):
+            return [_package(blob, path) for blob in _blobs(connection, path)]
+    except sqlite3.Error as error:
+        raise Unreadable(path, f"cannot be read as an SQLite database: {error}") from None
+
+
+def _write(content: bytes, target: Path, path: str) -> None:
     try:
         target.write_bytes(content)
     except OSError as error:
