@@ -19,11 +19,11 @@ from mlcheck.image import ImageRef
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
     """What the options of this run are was parsed as far as pytest itself knows them."""
     config = pluginmanager.get_plugin("pytestconfig")
-    if config is not None and not reads_nothing_here(config.known_args_namespace):
+    if config is not None and not _reads_nothing_here(config.known_args_namespace):
         look(config.invocation_params.args, config.invocation_params.dir)
 
 
-def reads_nothing_here(options: argparse.Namespace) -> bool:
+def _reads_nothing_here(options: argparse.Namespace) -> bool:
     """Whether the images of a run are not read by this process: those of pytest-xdist read them,
     each its own."""
     only_told = options.collectonly or options.help or options.version

@@ -15,20 +15,15 @@ import pytest
 from mlcheck.profile import SUITE
 from mlcheck.run import IMAGE_VARIABLE
 
-pytest_plugins = ["mlcheck.ahead", "mlcheck.plugin"]
+pytest_plugins = ["mlcheck.plugin"]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Before pytest looks for a conftest.py: it must not look in an image, whose code it would
     run."""
-    # pytest loads its plugins itself, and warns of one that is loaded before.
-    from mlcheck import ahead
-
     found = early_config.known_args_namespace
-    images, found.file_or_dir = found.file_or_dir, _places(found)
-    if not ahead.reads_nothing_here(found):
-        ahead.look([f"--image={image}" for image in images], early_config.invocation_params.dir)
+    found.file_or_dir = _places(found)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from mlcheck import argv, places
+from mlcheck import argv, listing, places
 
 _EXAMPLES = """\
 examples:
@@ -85,12 +86,29 @@ def run(words: Sequence[str]) -> int:
     Args:
         words: images and options, of mlcheck and of pytest.
     """
+    words = list(argv.joined(words))
+    _look_ahead(words)
     import pytest
 
     from mlcheck.profile import CONFIGURATION, SUITE
 
     own = ["-c", str(CONFIGURATION), "--confcutdir", str(SUITE), "-p", "mlcheck.checking"]
-    return int(pytest.main([*own, *_cache(), *argv.joined(words)]))
+    return int(pytest.main([*own, *_cache(), *words]))
+
+
+_READ_NOTHING_HERE = {"--co", "--collect-only", "-h", "--help", "--version"}
+
+
+def _look_ahead(words: Sequence[str]) -> None:
+    """Begin with the one image that is a directory, before pytest is imported. Which words are
+    images is pytest's to say; one that is looked at for nothing does no harm."""
+    processes = [word for word in words if word.startswith(("-n", "--numprocesses"))]
+    if processes not in ([], ["-n0"]) or not _READ_NOTHING_HERE.isdisjoint(words):
+        return
+    images = [word.removeprefix("--image=") for word in words]
+    there = [word for word in images if not word.startswith("-") and Path(word).is_dir()]
+    if len(there) == 1:
+        listing.look_ahead(Path(there[0]))
 
 
 def _cache() -> list[str]:

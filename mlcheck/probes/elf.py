@@ -27,14 +27,12 @@ def probe(rootfs: RootFS, top: str = "/opt/conda") -> ElfFiles:
     Raises:
         ProbeError: this machine forbids reading a file.
     """
+    LIEF.get_ready()
     scanned = itertools.count()
 
     def begins_as_elf(_: str, head: bytes) -> bool:
         next(scanned)
-        begins = head.startswith(elf_cut.MAGIC)
-        if begins:
-            LIEF.get_ready()
-        return begins
+        return head.startswith(elf_cut.MAGIC)
 
     # All of them first: meanwhile lief gets ready.
     cuts = list(rootfs.each(top, begins_as_elf, _cut))
