@@ -19,7 +19,7 @@ from types import CodeType, FunctionType, ModuleType
 
 from mlcheck import checks, facts
 from mlcheck.errors import UsageError
-from mlcheck.expectations import meaning
+from mlcheck.expectations.keys import meaning
 from mlcheck.profile import FILE_NAME, SUITE
 from mlcheck.reference import DEFECTS
 from mlcheck.reference.defects import Defect

@@ -18,7 +18,7 @@ from mlcheck.checks.root_runs import needed_level
 from mlcheck.engines import binds
 from mlcheck.engines.base import OpenImage
 from mlcheck.errors import UsageError
-from mlcheck.expectations import Kernelspec
+from mlcheck.expectations.jupyter import Kernelspec
 from mlcheck.host import connect
 from mlcheck.judge import Judge, show_with
 from mlcheck.probes import (

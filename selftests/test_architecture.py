@@ -20,7 +20,7 @@ ALLOWED = {
     "facts": {"facts"},
     "verdict": set(),
     "toml_lines": set(),
-    "expectations": set(),
+    "expectations": {"expectations"},
     "image": {"errors"},
     "profile": {"errors", "expectations", "toml_lines", "verdict"},
     "files": {"facts"},

@@ -12,7 +12,8 @@ import tomllib
 import pytest
 
 from mlcheck import cli, explaining
-from mlcheck.expectations import Expectations, meaning
+from mlcheck.expectations import Expectations
+from mlcheck.expectations.keys import meaning
 from mlcheck.profile import SUITE
 from selftests.test_defects import PROVEN_ELSEWHERE, rules
 

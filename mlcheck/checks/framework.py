@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from mlcheck.checks.system import how_it_ended
-from mlcheck.expectations import Framework as Promised
+from mlcheck.expectations.contents import Framework as Promised
 from mlcheck.facts import CommandResult, Computation, CudaLibraries, Framework, Hint, Hints
 from mlcheck.profile import Profile
 from mlcheck.verdict import Finding, Rule, ShowFile, ShowRun, Verdict

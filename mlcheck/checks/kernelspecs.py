@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlcheck.expectations import Kernelspec as Promised
+from mlcheck.expectations.jupyter import Kernelspec as Promised
 from mlcheck.facts import Kernelspec, Kernelspecs
 from mlcheck.profile import Profile
 from mlcheck.verdict import Finding, Rule, ShowFile, ShowRun, Verdict

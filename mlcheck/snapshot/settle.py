@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlcheck.errors import EngineError
-from mlcheck.expectations import is_required
+from mlcheck.expectations.keys import is_required
 from mlcheck.snapshot.document import Document, Entry, KeyPath, Value, Waived, writable
 from mlcheck.toml_lines import line_numbers
 from mlcheck.verdict import Rule
