@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -292,9 +290,7 @@ def _in_store(ref: ImageRef, directory: Path, engine_name: str, progress: Progre
         with chosen.prepare(stored, pull="never"):
             pass
     except UsageError:
-        temporary = Path(tempfile.gettempdir()) / f"mlcheck-{os.urandom(8).hex()}"
-        with janitor.undone(janitor.remove(temporary)):  # promised before it is there
-            temporary.mkdir(mode=0o700)
+        with janitor.temporary_directory() as temporary:
             archive = temporary / "image.tar"
             progress(f"loading it into {engine_name}, once")
             reference.export_docker_archive(directory, archive)

@@ -48,6 +48,7 @@ ALLOWED = {
     "snapshot": {
         "__version__",
         "engines.base",
+        "engines.janitor",
         "errors",
         "expectations",
         "facts",

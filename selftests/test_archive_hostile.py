@@ -253,9 +253,9 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     assert "no regular file" in refused(UsageError, f"docker-archive:{tmp_path / 'fifo'}")
     (tmp_path / "empty").touch()
-    assert "is damaged" in refused(UsageError, f"docker-archive:{tmp_path / 'empty'}")
+    assert "is no tar archive" in refused(UsageError, f"docker-archive:{tmp_path / 'empty'}")
     (tmp_path / "text").write_text("no archive" * 1000)
-    assert "has a broken header" in refused(UsageError, f"docker-archive:{tmp_path / 'text'}")
+    assert "is no tar archive" in refused(UsageError, f"docker-archive:{tmp_path / 'text'}")
 
 
 def test_an_archive_that_changed_since_it_was_made_ready(tmp_path: Path) -> None:

@@ -119,6 +119,9 @@ def _contents_of(kind: str, open_file: Open) -> Contents:
 def _understood(kind: str) -> Iterator[None]:
     try:
         yield
+    except FileNotFoundError as error:
+        missing = Path(error.filename or "file").name
+        raise ValueError(f"is no image of kind {kind}: it has no {missing}") from None
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror or error}") from None
     except (

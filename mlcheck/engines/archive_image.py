@@ -25,7 +25,7 @@ from mlcheck.engines.byte_sources import (
     compression,
     plain,
 )
-from mlcheck.engines.tar_headers import BrokenArchive
+from mlcheck.engines.tar_headers import HEADER_LIMIT, BrokenArchive, next_member
 from mlcheck.errors import EngineError, UsageError
 from mlcheck.files import LINK_LIMIT, components
 from mlcheck.image import ImageRef
@@ -130,6 +130,11 @@ def _in_directory(path: Path) -> Find:
 
 def _in_archive(path: Path) -> Find:
     source = plain(FileBytes(path))
+    try:
+        first = io.BytesIO(source.pread(0, 2 * HEADER_LIMIT))
+        next_member(lambda count: first.read(count).ljust(count))
+    except BrokenArchive:
+        raise ValueError("is no tar archive") from None
     entries: dict[str, LayerEntry] = {}
     for entry in index_layer(source, "").entries:
         entries["/".join(reversed(components(entry.path)))] = entry

@@ -134,7 +134,7 @@ class _Reader:
         data = self.peek(count)
         if len(data) < count:
             if data or count != BLOCK or (self.at and not self._source.pread(self.at - 1, 1)):
-                raise BrokenArchive("broke off")
+                raise BrokenArchive("broke off: it is incomplete")
             return _EMPTY
         self.at += count
         return data
@@ -155,7 +155,7 @@ class _Reader:
         while at < end:
             data = self._source.pread(at, min(end - at, _PIECE))
             if not data:
-                raise BrokenArchive("broke off")
+                raise BrokenArchive("broke off: it is incomplete")
             at += len(data)
             yield data
 

@@ -268,7 +268,7 @@ class _Gzip:
                         continue
                     self._inflate = zlib_ng.decompressobj(zlib_ng.MAX_WBITS | 16)
                 if not self._data:
-                    raise BrokenArchive("broke off")
+                    raise BrokenArchive("broke off: it is incomplete")
                 found: bytes = self._inflate.decompress(self._data, count)
                 self._data = self._inflate.unconsumed_tail
                 if self._inflate.eof:
@@ -313,7 +313,7 @@ class _Zstd:
                     if not self._data:
                         if self._inflate is None:
                             return b""
-                        raise BrokenArchive("broke off")
+                        raise BrokenArchive("broke off: it is incomplete")
                 if self._inflate is None:
                     limit = {zstd.DecompressionParameter.window_log_max: WINDOW_LIMIT}
                     self._inflate = zstd.ZstdDecompressor(options=limit)

@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -124,6 +125,15 @@ def undone(action: Action) -> Iterator[None]:
         finally:
             with contextlib.suppress(*UNDO_ERRORS):
                 undo(action)
+
+
+@contextlib.contextmanager
+def temporary_directory(prefix: str = "mlcheck-") -> Iterator[Path]:
+    """A new directory for this user alone, which goes with the context or with this process."""
+    directory = Path(tempfile.gettempdir()) / f"{prefix}{os.urandom(8).hex()}"
+    with undone(remove(directory)):  # promised before it is there
+        directory.mkdir(mode=0o700)
+        yield directory
 
 
 @functools.cache

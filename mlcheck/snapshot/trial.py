@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
+from mlcheck.engines import janitor
 from mlcheck.errors import EngineError
 from mlcheck.profile import CONFIGURATION, FILE_NAME, SUITE
 from mlcheck.snapshot.settle import MARK, Judged
@@ -47,11 +46,11 @@ class Trial:
         Raises:
             EngineError: the suite could not be run.
         """
-        with tempfile.TemporaryDirectory(prefix=MARK) as directory:
-            folder = Path(directory) / self.profile.partition(":")[0]
+        with janitor.temporary_directory(MARK) as directory:
+            folder = directory / self.profile.partition(":")[0]
             folder.mkdir()
             (folder / FILE_NAME).write_text(text, encoding="utf-8")
-            report = Path(directory) / "report.json"
+            report = directory / "report.json"
             chosen = _Chosen(frozenset(tests), self.progress)
             said = io.StringIO()
             own = [
@@ -59,7 +58,8 @@ class Trial:
                 *("--confcutdir", str(SUITE), "-p", "mlcheck.plugin", "-p", "no:cacheprovider"),
                 # Nothing of the tests' is shown, and what they print is not read.
                 *("-q", "-s", "--image", self.image, "--engine", self.engine),
-                *("--profiles", directory, "--profile", self.profile, f"--mlcheck-json={report}"),
+                *("--profiles", str(directory), "--profile", self.profile),
+                f"--mlcheck-json={report}",
                 *(word for place in self.profiles for word in ("--profiles", place)),
                 *self.options,
             ]
