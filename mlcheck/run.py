@@ -10,8 +10,9 @@ import os
 import platform
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -368,10 +369,25 @@ class Run:
             tag=target.profile.tag,
             engine=target.engine,
             digest=ready.digest if isinstance(ready, Prepared) else None,
-            notes=tuple(self.notes.get(target.id, ())),
+            notes=(*self.notes.get(target.id, ()), *self._misspelt(target)),
             unused_waivers=tuple(unused),
             layers=self.layers.get(target.id, ()),
         )
+
+
+    def _misspelt(self, target: Target) -> Iterator[str]:
+        """Waivers of checks that are neither of this run nor of the suite."""
+        ran = {result.check for result in self.results}
+        for index, waiver in enumerate(target.profile.expect.waivers):
+            if waiver.check in ran:
+                continue
+            from mlcheck import explaining  # knows every check, and takes a moment
+
+            # What resembles none may be the check of a test of the user's own that did not run.
+            names = explaining.rules()
+            if waiver.check not in names and (near := get_close_matches(waiver.check, names, 1)):
+                source = target.profile.source("waivers", index)
+                yield f"{source}: there is no check {waiver.check!r}. Did you mean {near[0]!r}?"
 
 
 def target_of(item: pytest.Item) -> Target | None:

@@ -116,6 +116,20 @@ def test_a_waiver_that_fits_nothing_any_more_is_named(suite: Suite) -> None:
     assert "mini/image.toml:5: os-release: this waiver fits no finding any more" in done.stdout
 
 
+def test_a_waiver_of_a_check_that_is_misspelt_is_named(suite: Suite) -> None:
+    waiver = WAIVER.format(until="2999-12-31")
+    own = waiver.replace("os-release", "my-own-rule")
+    profile = '[os]\nid = "other"\nversion = "9"\n'
+    suite.profile(profile + waiver.replace("os-release", "os-relese") + own)
+    done = suite.run("-k", "os_is")
+    assert done.returncode == 1
+    said = "mini/image.toml:5: there is no check 'os-relese'. Did you mean 'os-release'?"
+    assert said in done.stdout
+    assert "my-own-rule" not in done.stdout
+    suite.profile(profile + waiver)
+    assert "there is no check" not in suite.run("-k", "commands_run").stdout
+
+
 def test_a_waiver_covers_only_what_it_names(suite: Suite) -> None:
     suite.os_release("other", "10")
     suite.profile('[os]\nid = "mini"\nversion = "9"\n' + WAIVER.format(until="2999-12-31"))
