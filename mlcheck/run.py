@@ -374,7 +374,6 @@ class Run:
             layers=self.layers.get(target.id, ()),
         )
 
-
     def _misspelt(self, target: Target) -> Iterator[str]:
         """Waivers of checks that are neither of this run nor of the suite."""
         ran = {result.check for result in self.results}

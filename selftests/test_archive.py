@@ -551,17 +551,15 @@ def test_commands(
     assert "version of micromamba is not known" in err
 
 
-def test_by_hand(saved: dict[str, str]) -> None:
-    """The command that shows a file shows it."""
+def test_by_hand(saved: dict[str, str], tmp_path: Path) -> None:
+    """The command that shows a file shows it; the copy that it makes is in TMPDIR."""
     path = "/list-of-pkgs-inside.txt"
     for name in ("made", "docker-archive-gzip", "docker-archive-zstd"):
         with opened(saved[name]) as image:
             shown = image.show_file("cat", path)
             content = image.rootfs.read(path, 64 * MIB)
-        try:
-            done = subprocess.run(["sh", "-c", shown], capture_output=True, check=True)
-        finally:  # what the command leaves to the person who typed it
-            Path(f"/tmp{path}").unlink(missing_ok=True)
+        env = {**os.environ, "TMPDIR": str(tmp_path)}
+        done = subprocess.run(["sh", "-c", shown], env=env, capture_output=True, check=True)
         assert done.stdout == content
 
 

@@ -158,9 +158,9 @@ class OpenArchive:
         if place is None:
             return self.show_run([*shlex.split(tool), path])
         layer, member = place
-        copy = f"/tmp/{path.rpartition('/')[2]}"  # noqa: S108 - for a person
-        words = [*shlex.split(tool), copy]
-        return f"{layer.show} {shlex.quote(member)} >{shlex.quote(copy)} && {shlex.join(words)}"
+        # Tools such as readelf want a file. Nobody else can have put one of its name there.
+        read = f'file=$(mktemp) && {layer.show} {shlex.quote(member)} >"$file"'
+        return f'{read} && {shlex.join(shlex.split(tool))} "$file"'
 
 
 class ArchiveRootFS(TreeRootFS[LayerNode]):
