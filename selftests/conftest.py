@@ -41,6 +41,13 @@ def root(tiny_rootfs: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_rootfs, tmp_path / "image", symlinks=True))
 
 
+@pytest.fixture(scope="session")
+def of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of this run for all workers of pytest-xdist."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _nothing_kept() -> Iterator[None]:
     """Self-tests judge fresh images, and leave nothing in the user's cache; also the processes

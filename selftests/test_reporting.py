@@ -25,7 +25,7 @@ def suite(tmp_path: Path, tiny_rootfs: Path) -> Suite:
         f"HOSTILE = {HOSTILE!r}\n"
         "def test_hostile(judge):\n"
         "    print(HOSTILE)\n"
-        "    rule = Rule('hostile', 'Nothing is hostile.', 'Be kind.')\n"
+        "    rule = Rule('hostile', 'Nothing is hostile.', 'Be kind.', 'Some are.')\n"
         f"    source = Source({str(suite.profiles / 'mini' / 'image.toml')!r}, 2)\n"
         "    judge(rule.judged(1, [Finding(HOSTILE, HOSTILE, HOSTILE, source)], [HOSTILE]))\n"
     )
