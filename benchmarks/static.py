@@ -155,9 +155,8 @@ def again(setting: Setting) -> Table:
     table = Table(
         "A second run on an unchanged image",
         "The same checks with facts kept (no `MLCHECK_NO_CACHE`), the first time and again. "
-        "`--collect-only` is what pytest itself and the choice of the image take. Of an archive, "
-        "that a test fails costs the index of its layers: the command by hand names the layer that "
-        f"has the file. The last row has the tests that pass, `-k '{PASSING}'`.",
+        "`--collect-only` is what pytest itself and the choice of the image take. The last row has "
+        f"the tests that pass, `-k '{PASSING}'`.",
         ("image", "first", "again", "`--collect-only`", "again, beyond that"),
     )
     images: list[tuple[str, str, str, tuple[str, ...]]]

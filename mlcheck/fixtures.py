@@ -98,13 +98,14 @@ def prefix(profile: Profile) -> str:
 
 
 @pytest.fixture(scope="session")
-def conda_prefix(image: OpenImage, prefix: str) -> str:
+def conda_prefix(image: OpenImage, static: kept.Static, prefix: str) -> str:
     """The prefix, where it is not plainly something else: a virtual environment, or the system."""
-    files = image.rootfs
-    if files.resolve(f"{prefix}/conda-meta").final is None:
+    records, environment = f"{prefix}/conda-meta", f"{prefix}/pyvenv.cfg"
+    there = static(system.files, image.rootfs, (records, environment)).files
+    if there[records].final is None:
         if prefix in ("/usr", "/usr/local"):
             pytest.skip(f"{prefix} is the system's, not conda's")
-        if files.resolve(f"{prefix}/pyvenv.cfg").final is not None:
+        if there[environment].final is not None:
             pytest.skip(f"{prefix} is a virtual environment, not conda's")
     return prefix
 
