@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from mlcheck.engines import janitor, janitor_process
+from mlcheck.engines import janitor, janitor_process, oci_container
 from mlcheck.engines.base import Prepared, RootFS, Start
 from mlcheck.engines.channel import StreamEnded
 from mlcheck.engines.oci import Oci, OpenOci
@@ -190,6 +190,24 @@ def test_a_container_lives_from_the_first_command_to_the_end(
         assert processes(name)
     assert containers(engine.dialect, janitor.owner()) == []
     assert processes(name) == []
+
+
+def test_a_container_that_is_said_to_run_before_it_does(
+    engine: Oci, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are read where they lie all the same."""
+    timers = []
+
+    def early(created: oci_container.Created) -> None:
+        start = ["start", created.name]
+        timers.append(threading.Timer(1.0, command, (engine.dialect.name, *start)))
+        timers[-1].start()
+
+    monkeypatch.setattr(oci_container.Created, "start", early)
+    with engine.open(prepared) as image:
+        assert isinstance(image.rootfs, DirectoryRootFS)
+    for timer in timers:
+        timer.join()
 
 
 def test_two_at_once_do_not_touch_each_other(engine: Oci, prepared: Prepared) -> None:

@@ -72,9 +72,12 @@ _GPU_REFUSALS = (
 )
 
 
-_FIRST_PROCESS = "exec 3<&0; { while read -r _; do :; done; } <&3 & wait"
+_FIRST_PROCESS = "echo; exec 3<&0; { while read -r _; do :; done; } <&3 & wait"
 """Ends with its stdin. While it waits, it reaps what lost its parent, which a shell that reads
-does not: what ended would be counted as still running."""
+does not: what ended would be counted as still running. Its first word is that it runs: an engine
+may say so while the process is still the runtime's own (`runc init`)."""
+
+_FIRST_WORD_S = 10.0
 
 
 class CannotStart(Exception):  # noqa: N818 - a finding about the image
@@ -324,6 +327,8 @@ class Container:
                 self._attached = created.attach(stdin=True)
                 stack.callback(self._attached.close)
                 created.start()
+                with contextlib.suppress(StreamEnded):
+                    self._attached.receive(_FIRST_WORD_S)
             except CannotStart:
                 raise NoShell from None
             with engine_errors(client.dialect, "inspect its container"):
