@@ -83,10 +83,14 @@ def host(image: OpenImage) -> Host:
 
 @pytest.fixture
 def judge(
-    request: pytest.FixtureRequest, mlcheck_target: Target, image: OpenImage, running: Running
+    request: pytest.FixtureRequest,
+    mlcheck_target: Target,
+    image: OpenImage,
+    static: kept.Static,
+    running: Running,
 ) -> Judge:
     """Turns a verdict into the outcome of the test."""
-    return Judge(request.node, mlcheck_target, show_with(image))
+    return Judge(request.node, mlcheck_target, show_with(image, static))
 
 
 @pytest.fixture(scope="session")
@@ -138,8 +142,7 @@ def installed_packages(
 ) -> facts.InstalledPackages:
     """What conda, pip, the system and micromamba have installed."""
     prefix = profile.expect.prefix
-    recorded = static(installed.from_files, image.rootfs, prefix)
-    return installed.probe(image, prefix, recorded)
+    return installed.probe(image, static, prefix)
 
 
 @pytest.fixture(scope="session")
@@ -192,9 +195,9 @@ def python(image: OpenImage) -> facts.PythonProbe:
 
 
 @running_fact()
-def shells(image: OpenImage, profile: Profile) -> facts.Shells:
+def shells(image: OpenImage, static: kept.Static, profile: Profile) -> facts.Shells:
     """The promised shells, each started once."""
-    return system.shells(image, profile.expect.shells)
+    return system.shells(image, static, profile.expect.shells)
 
 
 @running_fact()
@@ -216,18 +219,20 @@ def entrypoint_runs(image: OpenImage) -> facts.EntrypointRuns | None:
 
 
 @running_fact()
-def banner(image: OpenImage, profile: Profile, prefix: str) -> facts.Banner | None:
+def banner(
+    image: OpenImage, static: kept.Static, profile: Profile, prefix: str
+) -> facts.Banner | None:
     """The banner, sourced by itself."""
     expected = profile.expect.banner
     if expected is None:
         return None
-    return startup.banner(image, expected.script, expected.silenced_by, prefix)
+    return startup.banner(image, static, expected.script, expected.silenced_by, prefix)
 
 
 @pytest.fixture(scope="session")
-def jupyter_kernels(image: OpenImage) -> facts.Kernelspecs:
+def jupyter_kernels(image: OpenImage, static: kept.Static) -> facts.Kernelspecs:
     """The kernelspecs that Jupyter finds in the image."""
-    return kernelspecs.probe(image)
+    return kernelspecs.probe(image, static)
 
 
 @pytest.fixture(scope="session")
@@ -338,9 +343,9 @@ def module_imports(image: OpenImage, profile: Profile) -> facts.Imports:
 
 
 @running_fact()
-def root_config_libs(image: OpenImage) -> facts.RootConfig:
+def root_config_libs(image: OpenImage, static: kept.Static) -> facts.RootConfig:
     """`root-config --libs`."""
-    return root_config.probe(image)
+    return root_config.probe(image, static)
 
 
 @running_fact()

@@ -24,9 +24,9 @@ def pyroot_run(image: OpenImage, profile: Profile) -> facts.PyRoot:
 
 
 @running_fact()
-def root_program(image: OpenImage, profile: Profile) -> facts.RootProgram:
+def root_program(image: OpenImage, static: kept.Static, profile: Profile) -> facts.RootProgram:
     """A C++ program, compiled by what root-config says."""
-    return root_runs.program(image, needed_level(profile))
+    return root_runs.program(image, static, needed_level(profile))
 
 
 @running_fact(apart=True)

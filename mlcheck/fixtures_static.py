@@ -8,10 +8,9 @@ from mlcheck import facts, kept
 from mlcheck.checks.deployed import SINGULARITY_FILES, SINGULARITY_LINKS
 from mlcheck.engines.base import OpenImage
 from mlcheck.probes import conda_files as conda_files_probe
-from mlcheck.probes import deployed, elf, libraries, package_list, size, system
+from mlcheck.probes import deployed, elf, libraries, package_list, reading, size, system
 from mlcheck.probes import distributions as distributions_probe
 from mlcheck.probes import layers as layers_probe
-from mlcheck.probes.reading import on_path, path_of
 from mlcheck.profile import Profile
 
 
@@ -123,7 +122,8 @@ def entrypoint_program(
     expected = profile.expect.entrypoint
     if expected is None:
         return None
-    found = on_path(image.rootfs, expected.argv[0], path_of(image.environment.env))
+    path_env = reading.path_of(image.environment.env)
+    found = static(reading.on_path, image.rootfs, expected.argv[0], path_env)
     path = found or expected.argv[0]
     return static(system.files, image.rootfs, [path]).files[path]
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 import fnmatch
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from mlcheck.engines.base import Ask, OpenImage
 from mlcheck.errors import EngineError
 from mlcheck.expectations import Waiver
 from mlcheck.facts import Layers
@@ -115,12 +117,12 @@ def layer_rows(layers: Layers) -> list[dict[str, Any]]:
     return rows
 
 
-def show_with(image: Any) -> Any:
+def show_with(image: OpenImage, static: Ask) -> Callable[[ShowRun | ShowFile], str]:
     """What turns a finding's `show` into a command for the engine of `image`."""
 
     def show(what: ShowRun | ShowFile) -> str:
         if isinstance(what, ShowRun):
-            return str(image.show_run(what.argv))
-        return str(image.show_file(what.tool, what.path))
+            return image.show_run(what.argv)
+        return image.show_file(what.tool, what.path, static)
 
     return show

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlcheck.checks import root_runs
-from mlcheck.engines.base import OpenImage
+from mlcheck.engines.base import PLAINLY, OpenImage
 from mlcheck.errors import ProbeError
 from mlcheck.facts import CommandResult, PyRoot, RootProgram
 from mlcheck.probes import cpu
@@ -136,7 +136,7 @@ def test_a_program_that_ends_by_sigill(sandbox: OpenImage, monkeypatch: pytest.M
 
 
 def test_an_image_without_compiler(sandbox: OpenImage) -> None:
-    assert probe.program(sandbox, 3).compiler is None
+    assert probe.program(sandbox, PLAINLY, 3).compiler is None
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,14 @@ import collections.abc
 import dataclasses
 import importlib.metadata
 import inspect
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 import types
 import typing
@@ -51,7 +53,10 @@ from mlcheck.probes import (
     package_list,
     parity,
     r_packages,
+    reading,
     requested,
+    root_config,
+    root_runs,
     shell_scripts,
     size,
     system,
@@ -68,7 +73,9 @@ KEPT = (
     *(conda_files.contents, conda_files.presence, conda_files.records, conda_files.without_files),
     *(cuda.probe, deployed.unreadable, distributions.probe, elf.probe, elf.probe_files),
     *(kernelspecs.from_files, parity.files, parity.tools, r_packages.probe),
-    *(env_archive.probe, installed.from_files, layers.probe, libraries.probe, package_list.read),
+    *(archive.member, env_archive.probe, installed.from_files, installed.only_tellers),
+    *(layers.probe, libraries.probe, package_list.read, reading.on_path),
+    *(root_config.from_files, root_runs.compiler_on_path),
     *(size.probe, system.files, system.os_release, system.scripts),
     *(agreements.probe, requested.read, shell_scripts.programs, shell_scripts.read_files),
     *(users.accounts, users.writability),
@@ -490,20 +497,16 @@ def test_an_answer_for_other_probes_is_made_only_for_them(tree: Path, store: Sto
 # Kept is what was found
 
 
-FIXTURES: tuple[str, ...] = ("fixtures.py", "fixtures_static.py", "fixtures_at_work.py")
-FIXTURES = (*FIXTURES, "fixtures_parity.py", "fixtures_serving.py")
-
-
 def asked_probes() -> set[str]:
     """`elf.probe` of each `static(elf.probe, ...)`, wherever mlcheck asks."""
     found = set()
-    for name in (*FIXTURES, "probes/__init__.py", "probes/parity.py"):
-        for node in ast.walk(ast.parse((ROOT / "mlcheck" / name).read_text(encoding="utf-8"))):
+    for file in (ROOT / "mlcheck").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and node.args:
                 called = ast.unparse(node.func)
                 if called.removesuffix(".later").removeprefix("ask.") == "static":
                     probe = ast.unparse(node.args[0]).replace("_probe.", ".")
-                    home = Path(name).stem  # of a probe that asks one of its own module
+                    home = file.stem  # of a probe that asks one of its own module
                     found.add(probe if "." in probe else f"{home}.{probe}")
     return found
 
@@ -533,6 +536,8 @@ def values(shape: Any) -> st.SearchStrategy[Any]:
             )
         case builtins.int | builtins.bool | types.NoneType:
             return st.from_type(shape)
+        case builtins.float:  # seconds
+            return st.floats(allow_nan=False, allow_infinity=False)
         case builtins.object:  # JSON, in the metadata of a kernelspec
             return st.none() | st.booleans() | values(str)
         case typing.Literal:
@@ -608,6 +613,10 @@ def questions(image: OpenImage, ask: Any) -> dict[str, object]:
     found = {name: PROBES[name](image, asked) for name in PROBES if name not in RUNS}
     rootfs: RootFS = image.rootfs
     found["from files"] = ask(installed.from_files, rootfs, "/opt/conda")
+    found["shell"] = ask(reading.on_path, rootfs, "sh", "/usr/bin:/bin")
+    found["compiler"] = ask(root_runs.compiler_on_path, rootfs, image.environment)
+    found["script"] = ask(root_config.from_files, rootfs, image.environment)
+    found["tellers"] = ask(installed.only_tellers, rootfs, image.environment)
     found["named"] = ask(elf.probe_files, rootfs, paths)
     found["unreadable"] = ask(deployed.unreadable, rootfs)
     found["cuda"] = ask(cuda.probe, image, "/opt/conda", "numpy", ["libcudart.so.12"], frozenset())
@@ -740,11 +749,11 @@ sys.exit(pytest.main(sys.argv[1:]))
 """
 
 
-def suite(tree: Path, *words: str) -> str:
+def suite(image: object, *words: str, tests: str = "is_named or rpath", code: str = SUITE) -> str:
     done = subprocess.run(
         [
-            *(sys.executable, "-c", SUITE, "-p", "no:cacheprovider", "-k", "is_named or rpath"),
-            *("--profile", "ml-pyroot:alma9-python311", f"--image={tree}", *words),
+            *(sys.executable, "-c", code, "-p", "no:cacheprovider", "-k", tests),
+            *("--profile", "ml-pyroot:alma9-python311", f"--image={image}", *words),
         ],
         cwd=ROOT,
         capture_output=True,
@@ -760,3 +769,32 @@ def test_the_suite_says_that_facts_were_kept(tree: Path, cache: Path) -> None:
     assert not cache.exists()
     assert "static facts" not in suite(tree)
     assert "note    static facts: kept from 20" in suite(tree)
+
+
+NO_LAYER = """
+from mlcheck.engines import archive
+def index_layer(*_):
+    raise AssertionError("a layer was read again")
+archive.index_layer = index_layer
+"""
+
+
+def test_all_that_a_second_run_says_of_an_archive_was_kept(
+    tree: Path, cache: Path, tmp_path: Path
+) -> None:
+    """Also the commands by hand of what fails, which name the layer that has the file."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.add(tree, "")
+    image = archives.docker_archive(tmp_path / "image.tar", [packed.getvalue()])
+    options = (f"docker-archive:{image}", "--engine=archive")
+    first = suite(*options, tests="")
+    again = suite(*options, tests="", code=NO_LAYER + SUITE)
+    assert "readelf" in first
+    assert "layer.tar" in first
+
+    def told(output: str) -> list[str]:
+        timed = re.compile(r" in [0-9.]+s |kept from")
+        return [line for line in output.splitlines() if not timed.search(line)]
+
+    assert told(again) == told(first)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mlcheck.engines.base import Plainly
 from mlcheck.facts import InstalledPackages
 from mlcheck.probes import installed
 from selftests.images import opened, script, write
@@ -24,7 +25,7 @@ ENV_FILE = ".singularity.d/env/10-docker2singularity.sh"
 
 def probe(root: Path) -> InstalledPackages:
     with opened(root) as image:
-        return installed.probe(image)
+        return installed.probe(image, Plainly(), "/opt/conda")
 
 
 def versions(found: InstalledPackages, source: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mlcheck.engines.base import PLAINLY
 from mlcheck.facts import Kernelspecs
 from mlcheck.probes import kernelspecs, to_json
 from selftests.images import opened, script, write
@@ -38,7 +39,7 @@ def root(tiny_rootfs: Path, tmp_path: Path) -> Path:
 
 def probe(root: Path) -> Kernelspecs:
     with opened(root) as image:
-        return kernelspecs.probe(image)
+        return kernelspecs.probe(image, PLAINLY)
 
 
 def test_a_good_kernelspec(root: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mlcheck.engines.base import PLAINLY
 from mlcheck.facts import Problem, RootConfig, Script, Scripts
 from mlcheck.probes import PROBES, Questions, root_config, system, to_json
 from mlcheck.probes.reading import on_path
@@ -104,7 +105,9 @@ def test_shells_and_commands(root: Path) -> None:
     (root / "bin/link").symlink_to("/bin/bash")
     shutil.copy(root / "bin/echo", root / "bin/parrot")
     with opened(root) as image:
-        shells = system.shells(image, ["/bin/sh", "/bin/link", "/bin/parrot", "/bin/zsh"]).shells
+        shells = system.shells(
+            image, PLAINLY, ["/bin/sh", "/bin/link", "/bin/parrot", "/bin/zsh"]
+        ).shells
         said = system.commands(image, {"cat": ["cat", "--version"], "absent": ["absent"]}).answers
     answers = {s.path: s.result.stdout if s.result else None for s in shells}
     assert answers["/bin/sh"] == answers["/bin/link"] == "mlcheck-42\n"
@@ -118,7 +121,7 @@ def test_shells_and_commands(root: Path) -> None:
 @pytest.mark.skipif(not shutil.which("tcsh"), reason="there is no tcsh here")
 def test_tcsh_of_this_machine() -> None:
     with opened(Path("/")) as image:
-        (shell,) = system.shells(image, [str(shutil.which("tcsh"))]).shells
+        (shell,) = system.shells(image, PLAINLY, [str(shutil.which("tcsh"))]).shells
     assert shell.result is not None
     assert shell.result.stdout == "mlcheck-42\n"
 
@@ -234,7 +237,7 @@ def root_config_of(root: Path) -> RootConfig:
         "export PATH='/opt/conda/bin:/usr/bin:/bin'\n",
     )
     with opened(root) as image:
-        return root_config.probe(image)
+        return root_config.probe(image, PLAINLY)
 
 
 def test_root_config(root: Path) -> None:

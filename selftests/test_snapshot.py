@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from mlcheck import cli, explaining, opening, reference
+from mlcheck.engines.base import Plainly
 from mlcheck.errors import EngineError
 from mlcheck.expectations import ImageToml
 from mlcheck.facts import (
@@ -32,7 +33,6 @@ from mlcheck.facts import (
     ResolvedFile,
 )
 from mlcheck.image import ImageRef
-from mlcheck.probes import Plainly
 from mlcheck.profile import SUITE, Catalog, Profile
 from mlcheck.snapshot import found as looking
 from mlcheck.snapshot import infer, writing

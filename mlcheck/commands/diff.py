@@ -11,7 +11,7 @@ from mlcheck.commands import common
 from mlcheck.engines.base import OpenImage
 from mlcheck.facts import ImageFiles, Side
 from mlcheck.probes import Questions
-from mlcheck.probes import parity as probe
+from mlcheck.probes import parity as parity_probe
 from mlcheck.profile import Profile
 from mlcheck.report import text
 
@@ -122,8 +122,8 @@ def _print(a: Side, b: Side, compared: _All, shown: _Shown, count: int) -> None:
 def _read(arguments: argparse.Namespace, image: OpenImage, profile: Profile) -> _Read:
     prefix = profile.expect.prefix or _prefix(arguments, image)
     with common.asking(arguments, image) as static:
-        side = probe.probe(image, static, prefix, image.ref.text)
-        files = None if arguments.no_files else static(probe.files, image.rootfs, prefix)
+        side = parity_probe.probe(image, static, prefix, image.ref.text)
+        files = None if arguments.no_files else static(parity_probe.files, image.rootfs, prefix)
     return _Read(side, files)
 
 

@@ -8,7 +8,7 @@ from mlcheck.checks import layers as checks
 from mlcheck.commands import common
 from mlcheck.errors import UsageError
 from mlcheck.facts import Layers
-from mlcheck.probes import layers as probe
+from mlcheck.probes import layers as layers_probe
 from mlcheck.probes import to_json
 from mlcheck.report import text
 
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "Give an image of docker or podman (--engine), or an archive: docker save -o "
                 "FILE.tar NAME:TAG, then docker-archive:FILE.tar.",
             )
-        found = static(probe.probe, image.layers)
+        found = static(layers_probe.probe, image.layers)
     if arguments.json:
         common.print_json(to_json(found))
     else:

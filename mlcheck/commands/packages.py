@@ -55,8 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         profile = _profile(arguments, image.ref)
         ask = Questions()
         prefix = profile.expect.prefix or ask.prefix
-        recorded = static(installed.from_files, image.rootfs, prefix)
-        there = installed.probe(image, prefix, recorded)
+        there = installed.probe(image, static, prefix)
         path = profile.expect.packages.list or ask.package_list
         listed = static(package_list.read, image.rootfs, path)
     found = rows(there)

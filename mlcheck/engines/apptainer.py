@@ -40,6 +40,8 @@ from mlcheck.engines.apptainer_sif import mounted
 from mlcheck.engines.base import (
     DEFAULT_LIMIT_S,
     DEFAULT_OUTPUT_LIMIT,
+    PLAINLY,
+    Ask,
     Completed,
     Prepared,
     Progress,
@@ -226,7 +228,7 @@ class OpenApptainer:
         options += binds.words("--bind", self._start.binds, ":ro")
         return shlex.join([self.engine, "exec", *options, self._shown, *argv])
 
-    def show_file(self, tool: str, path: str) -> str:
+    def show_file(self, tool: str, path: str, static: Ask = PLAINLY) -> str:
         """The shell command by which a person looks at the image's file `path` with `tool`."""
         final = self.rootfs.resolve(path).final_path
         if self.location.is_dir():

@@ -11,6 +11,7 @@ import shlex
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import BinaryIO, NoReturn, cast
 
 from mlcheck.engines.archive_image import ArchivedImage, Layer, check_unchanged, read_image
@@ -19,6 +20,8 @@ from mlcheck.engines.base import (
     DEFAULT_LIMIT_S,
     DEFAULT_OUTPUT_LIMIT,
     HEAD,
+    PLAINLY,
+    Ask,
     Completed,
     Prepared,
     Progress,
@@ -152,15 +155,33 @@ class OpenArchive:
             ["podman", "run", "--rm", "--entrypoint", argv[0], self.ref.text, *argv[1:]]
         )
 
-    def show_file(self, tool: str, path: str) -> str:
+    def show_file(self, tool: str, path: str, static: Ask = PLAINLY) -> str:
         """The shell command by which a person looks at a file of this image with `tool`."""
-        place = self.rootfs.place(path)
+        place = static(member, self.rootfs, path)
         if place is None:
             return self.show_run([*shlex.split(tool), path])
-        layer, member = place
+        layer = self._image.layers[place.layer]
         # Tools such as readelf want a file. Nobody else can have put one of its name there.
-        read = f'file=$(mktemp) && {layer.show} {shlex.quote(member)} >"$file"'
+        read = f'file=$(mktemp) && {layer.show} {shlex.quote(place.name)} >"$file"'
         return f'{read} && {shlex.join(shlex.split(tool))} "$file"'
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Where a file of an image lies.
+
+    Args:
+        layer: number of the layer, from 0, the lowest.
+        name: in the layer's archive.
+    """
+
+    layer: int
+    name: str
+
+
+def member(rootfs: ArchiveRootFS, path: str) -> Member | None:
+    """Where the regular file at `path` lies; None: there is none."""
+    return rootfs.member(path)
 
 
 class ArchiveRootFS(TreeRootFS[LayerNode]):
@@ -196,12 +217,10 @@ class ArchiveRootFS(TreeRootFS[LayerNode]):
                 "Write the archive anew.",
             ) from error
 
-    def place(self, path: str) -> tuple[Layer, str] | None:
-        """The layer that has the regular file at `path`, and its name there."""
+    def member(self, path: str) -> Member | None:
+        """Where the regular file at `path` lies; None: there is none."""
         node = self._locate(path).node
-        if node is None or node.type != "file":
-            return None
-        return self._layers[node.layer], node.member
+        return Member(node.layer, node.member) if node and node.type == "file" else None
 
     def each(
         self,

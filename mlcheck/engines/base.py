@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, NamedTuple, Protocol, TypeVar
+from typing import BinaryIO, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from mlcheck.errors import EngineError
 from mlcheck.facts import Environment, File, FileType, ResolvedFile
 from mlcheck.image import ImageRef
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 HEAD = 64
@@ -24,6 +25,27 @@ DEFAULT_LIMIT_S = 120.0
 
 DEFAULT_OUTPUT_LIMIT = 64 * 1024 * 1024
 """Bytes that a command may print on each stream when the caller says nothing."""
+
+
+class Ask(Protocol):
+    """Calls a probe that only reads; the answer may be one that was kept."""
+
+    def __call__(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    def later(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """An answer to hand on to other probes alone; made when one of them needs it."""
+
+
+class Plainly:
+    """Just calls it."""
+
+    def __call__(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return probe(*args, **kwargs)
+
+    later = __call__
+
+
+PLAINLY = Plainly()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +261,7 @@ class OpenImage(Protocol):
     def show_run(self, argv: Sequence[str]) -> str:
         """The shell command by which a person runs `argv` in this image by hand."""
 
-    def show_file(self, tool: str, path: str) -> str:
+    def show_file(self, tool: str, path: str, static: Ask = PLAINLY) -> str:
         """The shell command by which a person looks at a file of this image with `tool`."""
 
 

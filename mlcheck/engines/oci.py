@@ -21,6 +21,8 @@ from mlcheck.engines import binds, oci_images
 from mlcheck.engines.base import (
     DEFAULT_LIMIT_S,
     DEFAULT_OUTPUT_LIMIT,
+    PLAINLY,
+    Ask,
     Completed,
     ImageLayers,
     Prepared,
@@ -309,7 +311,7 @@ class OpenOci:
         options = ["run", "--rm", *gpu, *bound, "--entrypoint", argv[0]]
         return shlex.join([self.engine, *options, self._shown, *argv[1:]])
 
-    def show_file(self, tool: str, path: str) -> str:
+    def show_file(self, tool: str, path: str, static: Ask = PLAINLY) -> str:
         """The shell command by which a person looks at the image's file `path` with `tool`.
 
         A tool that the image lacks gets a copy of the file.

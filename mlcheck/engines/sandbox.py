@@ -26,6 +26,8 @@ from mlcheck.engines import binds
 from mlcheck.engines.base import (
     DEFAULT_LIMIT_S,
     DEFAULT_OUTPUT_LIMIT,
+    PLAINLY,
+    Ask,
     Completed,
     Prepared,
     Progress,
@@ -186,7 +188,7 @@ class OpenDirectory:
         bound = binds.words("--bind", self._start.binds)
         return shlex.join(["mlcheck", "exec", *bound, self.ref.text, "--", *argv])
 
-    def show_file(self, tool: str, path: str) -> str:
+    def show_file(self, tool: str, path: str, static: Ask = PLAINLY) -> str:
         """The shell command by which a person looks at the image's file `path` with `tool`.
 
         The path in it has no symlink left, which the host would follow out of the image.

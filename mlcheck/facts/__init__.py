@@ -66,6 +66,7 @@ from mlcheck.facts.packages import (
     ListedPackage,
     PackageList,
     PackageSource,
+    Tellers,
 )
 from mlcheck.facts.parity import FileContent, ImageFiles, Side, Tools
 from mlcheck.facts.root import PyRoot, RootConfig, RootProgram
@@ -191,6 +192,7 @@ __all__ = [
     "Started",
     "TaskRun",
     "TaskRuns",
+    "Tellers",
     "Tools",
     "UnreadableFiles",
     "Waste",

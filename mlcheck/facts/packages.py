@@ -97,6 +97,21 @@ class Imports:
 
 
 @dataclass(frozen=True, slots=True)
+class Tellers:
+    """Programs of the image that alone can tell of some packages.
+
+    Args:
+        rpm_database: path of a database in a format that only rpm reads, or None.
+        rpm: path of the image's rpm, or None.
+        micromamba: path of its micromamba, or None.
+    """
+
+    rpm_database: str | None
+    rpm: str | None
+    micromamba: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class AskedPackage:
     """A package that somebody asked for by name, and that is installed.
 

@@ -10,9 +10,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import ParamSpec, Protocol, TypeVar
 
-from mlcheck.engines.base import OpenImage
+from mlcheck.engines.base import Ask, OpenImage, Plainly
 from mlcheck.facts import (
     File,
     FileContents,
@@ -44,27 +43,6 @@ from mlcheck.probes import (
     startup,
     system,
 )
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class Ask(Protocol):
-    """Calls a probe that only reads; the answer may be one that was kept."""
-
-    def __call__(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
-
-    def later(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """An answer to hand on to other probes alone; made when one of them needs it."""
-
-
-class Plainly:
-    """Just calls it."""
-
-    def __call__(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return probe(*args, **kwargs)
-
-    later = __call__
 
 
 @dataclass(frozen=True)
@@ -110,8 +88,7 @@ class Questions:
 
 
 def _installed(image: OpenImage, ask: Questions) -> InstalledPackages:
-    recorded = ask.static(installed.from_files, image.rootfs, ask.prefix)
-    return installed.probe(image, ask.prefix, recorded)
+    return installed.probe(image, ask.static, ask.prefix)
 
 
 def _libraries(image: OpenImage, ask: Questions) -> Libraries:
@@ -156,11 +133,11 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
         "r-packages": lambda image, ask: ask.static(r_packages.probe, image.rootfs, ask.prefix),
         "tools": lambda image, ask: ask.static(parity.tools, image.rootfs, image.environment),
         "layers": _layers,
-        "kernelspecs": lambda image, _: kernelspecs.probe(image),
-        "root-config": lambda image, _: root_config.probe(image),
+        "kernelspecs": lambda image, ask: kernelspecs.probe(image, ask.static),
+        "root-config": lambda image, ask: root_config.probe(image, ask.static),
         "python": lambda image, _: system.python(image),
         "entrypoint": lambda image, _: startup.entrypoint(image),
-        "shells": lambda image, ask: system.shells(image, ask.shells),
+        "shells": lambda image, ask: system.shells(image, ask.static, ask.shells),
         "commands": lambda image, ask: system.commands(image, ask.commands),
         "tensorflow": lambda image, _: framework.probe(image, "tensorflow"),
         "torch": lambda image, _: framework.probe(image, "torch"),
@@ -173,7 +150,7 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
             image, ask.new_env_script, ask.new_env_reuse, ask.prefix
         ),
         "pyroot": lambda image, _: root_runs.pyroot(image, None),
-        "root-program": lambda image, _: root_runs.program(image, None),
+        "root-program": lambda image, ask: root_runs.program(image, ask.static, None),
     }
 )
 """Every probe by the name that `mlcheck facts --probe` takes; cheap and static ones first."""

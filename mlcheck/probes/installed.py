@@ -9,9 +9,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from mlcheck.engines.base import OpenImage, RootFS, Unreadable
+from mlcheck.engines.base import Ask, OpenImage, RootFS, Unreadable
 from mlcheck.errors import NothingRuns
-from mlcheck.facts import InstalledPackage, InstalledPackages, PackageSource, Problem
+from mlcheck.facts import (
+    Environment,
+    InstalledPackage,
+    InstalledPackages,
+    PackageSource,
+    Problem,
+    Tellers,
+)
 from mlcheck.probes import rpm_database
 from mlcheck.probes.reading import (
     command_result,
@@ -68,30 +75,25 @@ class _Found:
         )
 
 
-def probe(
-    image: OpenImage, prefix: str | None = "/opt/conda", recorded: InstalledPackages | None = None
-) -> InstalledPackages:
+def probe(image: OpenImage, static: Ask, prefix: str | None) -> InstalledPackages:
     """Read every package database of the image.
 
     Args:
         prefix: conda's, or of another place with Python packages; None: the system's alone.
-        recorded: the answer of `from_files`, where it was already asked.
 
     Raises:
         ProbeError: this machine forbids reading a record.
         EngineError: rpm or micromamba had to be asked and the engine failed.
     """
     found = _Found()
-    if recorded is None:
-        recorded = from_files(image.rootfs, prefix)
-    found.add(recorded)
-    path = _rpm_database(image.rootfs)
-    if path is not None and not path.endswith(_SQLITE):
+    found.add(static(from_files, image.rootfs, prefix))
+    tellers = static(only_tellers, image.rootfs, image.environment)
+    if (path := tellers.rpm_database) is not None:
         try:
-            _ask_rpm(image, path, found)
+            _ask_rpm(image, path, tellers.rpm, found)
         except NothingRuns as error:
             found.notes.append(f"{path} is of a kind that only rpm reads: {error.what}")
-    _micromamba(image, found)
+    _ask_micromamba(image, tellers.micromamba, found)
     return found.fact()
 
 
@@ -115,6 +117,23 @@ def from_files(rootfs: RootFS, prefix: str | None) -> InstalledPackages:
     _rpm(rootfs, found)
     _dpkg(rootfs, found)
     return found.fact()
+
+
+def only_tellers(rootfs: RootFS, environment: Environment) -> Tellers:
+    """Which programs have to be asked for what `from_files` cannot read."""
+    path = path_of(environment.env)
+    database = _rpm_database(rootfs)
+    if database is not None and database.endswith(_SQLITE):
+        database = None
+    return Tellers(
+        rpm_database=database,
+        rpm=None if database is None else on_path(rootfs, "rpm", path),
+        micromamba=on_path(rootfs, _micromamba(environment), path),
+    )
+
+
+def _micromamba(environment: Environment) -> str:
+    return environment.env.get("MAMBA_EXE") or "/bin/micromamba"
 
 
 def _order(package: InstalledPackage) -> tuple[str, str, str, str]:
@@ -249,9 +268,9 @@ def _rpm(rootfs: RootFS, found: _Found) -> None:
             found.problem(unreadable)
 
 
-def _ask_rpm(image: OpenImage, path: str, found: _Found) -> None:
+def _ask_rpm(image: OpenImage, path: str, rpm: str | None, found: _Found) -> None:
     """Berkeley DB (CentOS 7) and ndb (SUSE) are left to the image's own rpm."""
-    if on_path(image.rootfs, "rpm", path_of(image.environment.env)) is None:
+    if rpm is None:
         found.notes.append(f"{path} was not read: its format needs rpm, which the image has not.")
         return
     argv = ["rpm", "-qa", "--qf", _RPM_FORMAT]
@@ -313,11 +332,9 @@ def stanzas(content: str) -> Iterator[dict[str, str]]:
         yield fields
 
 
-def _micromamba(image: OpenImage, found: _Found) -> None:
-    env = image.environment.env
-    program = env.get("MAMBA_EXE") or "/bin/micromamba"
-    path = on_path(image.rootfs, program, path_of(env))
+def _ask_micromamba(image: OpenImage, path: str | None, found: _Found) -> None:
     if path is None:
+        program = _micromamba(image.environment)
         found.notes.append(f"There is no micromamba: {program} is no program in the image.")
         return
     try:

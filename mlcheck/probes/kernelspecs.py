@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from mlcheck.engines.base import OpenImage, RootFS, Unreadable
+from mlcheck.engines.base import Ask, OpenImage, RootFS, Unreadable
 from mlcheck.errors import NothingRuns
 from mlcheck.facts import Environment, Kernelspec, Kernelspecs, Problem
+from mlcheck.probes import reading
 from mlcheck.probes.reading import (
     command_result,
     how_it_ended,
@@ -31,15 +32,15 @@ OUTPUT_LIMIT = 16 * 1024 * 1024
 _SYSTEM = ("/usr/local/share/jupyter", "/usr/share/jupyter")
 
 
-def probe(image: OpenImage) -> Kernelspecs:
+def probe(image: OpenImage, static: Ask) -> Kernelspecs:
     """Read every kernelspec, and ask `jupyter kernelspec list` where there is one.
 
     Raises:
         EngineError: the engine could not run jupyter.
         ProbeError: this machine forbids reading a directory or file.
     """
-    found = from_files(image.rootfs, image.environment)
-    listed, note = _listed(image)
+    found = static(from_files, image.rootfs, image.environment)
+    listed, note = _listed(image, static)
     return dataclasses.replace(found, listed=listed, note=note)
 
 
@@ -145,9 +146,9 @@ def _kind(value: object) -> str:
             return "an object"
 
 
-def _listed(image: OpenImage) -> tuple[Mapping[str, str] | None, str]:
+def _listed(image: OpenImage, static: Ask) -> tuple[Mapping[str, str] | None, str]:
     """What `jupyter kernelspec list` shows; or None and why."""
-    if on_path(image.rootfs, "jupyter", path_of(image.environment.env)) is None:
+    if static(reading.on_path, image.rootfs, "jupyter", path_of(image.environment.env)) is None:
         return None, "jupyter is not on the image's PATH"
     argv = ["jupyter", "kernelspec", "list", "--json"]
     try:

@@ -7,17 +7,14 @@ import hashlib
 import posixpath
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from packaging.utils import canonicalize_name
 
-from mlcheck.engines.base import OpenImage, RootFS, Unreadable
+from mlcheck.engines.base import Ask, OpenImage, RootFS, Unreadable
 from mlcheck.facts import Environment, File, FileContent, ImageFiles, Side, Tools
 from mlcheck.probes import conda_files, installed, kernelspecs, r_packages, system
 from mlcheck.probes.reading import path_of
-
-if TYPE_CHECKING:
-    from mlcheck.probes import Ask
 
 FILE_LIMIT = 4 * 1024**3
 """Bytes of a file whose content is read; larger ones are compared by size."""
@@ -56,8 +53,7 @@ def probe(image: OpenImage, static: Ask, prefix: str | None, name: str) -> Side:
         ProbeError: this machine forbids reading a file.
         EngineError: rpm or micromamba had to be asked and the engine failed.
     """
-    recorded = static(installed.from_files, image.rootfs, prefix)
-    packages = installed.probe(image, prefix, recorded)
+    packages = installed.probe(image, static, prefix)
     of_r = static(r_packages.probe, image.rootfs, prefix)
     return Side(
         name,

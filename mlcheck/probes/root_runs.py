@@ -6,8 +6,8 @@ import re
 import secrets
 import shlex
 
-from mlcheck.engines.base import OpenImage, Unreadable
-from mlcheck.facts import CommandResult, PyRoot, RootProgram
+from mlcheck.engines.base import Ask, OpenImage, RootFS, Unreadable
+from mlcheck.facts import CommandResult, Environment, PyRoot, RootProgram
 from mlcheck.probes import cpu
 from mlcheck.probes.loader_trace import loaded
 from mlcheck.probes.reading import (
@@ -95,7 +95,7 @@ def pyroot(image: OpenImage, level: int | None) -> PyRoot:
     return PyRoot(result, numbers, str(answer.get("version", ""))[:100], None, illegal)
 
 
-def program(image: OpenImage, level: int | None) -> RootProgram:
+def program(image: OpenImage, static: Ask, level: int | None) -> RootProgram:
     """Compile, link and run a program that uses ROOT and zlib.
 
     Args:
@@ -105,7 +105,7 @@ def program(image: OpenImage, level: int | None) -> RootProgram:
         EngineError: the engine could not run it.
         ProbeError: this machine's CPU is below that level.
     """
-    compiler = _compiler(image)
+    compiler = static(compiler_on_path, image.rootfs, image.environment)
     if compiler is None:
         return RootProgram(None, None, None, None, None, "", {})
     flags = _run(image, ["root-config", "--cflags", "--libs"])
@@ -157,10 +157,11 @@ def _build(
     )
 
 
-def _compiler(image: OpenImage) -> str | None:
-    env = image.environment.env
+def compiler_on_path(rootfs: RootFS, environment: Environment) -> str | None:
+    """The C++ compiler of the image."""
+    env = environment.env
     for name in (env.get("CXX", ""), *COMPILERS):
-        if name and (path := on_path(image.rootfs, name, path_of(env))) is not None:
+        if name and (path := on_path(rootfs, name, path_of(env))) is not None:
             return path
     return None
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mlcheck.engines.base import OpenImage
+from mlcheck.engines.base import Ask, OpenImage
 from mlcheck.facts import Banner, CommandResult, EntrypointRuns
+from mlcheck.probes import system
 from mlcheck.probes.reading import command_result
 
 LIMIT_S = 60.0
@@ -29,7 +30,7 @@ def entrypoint(image: OpenImage) -> EntrypointRuns | None:
     )
 
 
-def banner(image: OpenImage, path: str, silenced_by: str, prefix: str) -> Banner:
+def banner(image: OpenImage, static: Ask, path: str, silenced_by: str, prefix: str) -> Banner:
     """Source the banner's script, as it is and with `silenced_by` set.
 
     Args:
@@ -40,7 +41,7 @@ def banner(image: OpenImage, path: str, silenced_by: str, prefix: str) -> Banner
     Raises:
         EngineError: the engine could not run it.
     """
-    if image.rootfs.resolve(path).final is None:
+    if static(system.files, image.rootfs, [path]).files[path].final is None:
         return Banner(path, None, None, writable=False)
 
     def answer(**env: str) -> CommandResult:

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from mlcheck.engines.base import OpenImage, RootFS, Unreadable
+from mlcheck.engines.base import Ask, OpenImage, RootFS, Unreadable
 from mlcheck.facts import (
     CommandResult,
     Commands,
@@ -18,6 +18,7 @@ from mlcheck.facts import (
     Problem,
     PythonInfo,
     PythonProbe,
+    ResolvedFile,
     Script,
     Scripts,
     Shell,
@@ -122,7 +123,7 @@ def commands(image: OpenImage, commands: Mapping[str, Sequence[str]]) -> Command
         return Commands(dict(zip(commands, pool.map(answer, commands.values()), strict=True)))
 
 
-def shells(image: OpenImage, paths: Sequence[str]) -> Shells:
+def shells(image: OpenImage, static: Ask, paths: Sequence[str]) -> Shells:
     """Start each shell that is there.
 
     Args:
@@ -131,11 +132,11 @@ def shells(image: OpenImage, paths: Sequence[str]) -> Shells:
     Raises:
         EngineError: the engine could not run them.
     """
-    return Shells(tuple(_shell(image, path) for path in paths))
+    there = static(files, image.rootfs, paths).files
+    return Shells(tuple(_shell(image, path, there[path]) for path in paths))
 
 
-def _shell(image: OpenImage, path: str) -> Shell:
-    resolved = image.rootfs.resolve(path)
+def _shell(image: OpenImage, path: str, resolved: ResolvedFile) -> Shell:
     if resolved.final is None:
         return Shell(path, None, None)
     # The shell has to work something out: a program that only repeats its words is no shell.

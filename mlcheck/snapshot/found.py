@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlcheck import facts
-from mlcheck.engines.base import OpenImage, RootFS
+from mlcheck.engines.base import Ask, OpenImage, RootFS
 from mlcheck.errors import NothingRuns
 from mlcheck.probes import (
-    Ask,
     asked_for,
     conda_files,
     distributions,
@@ -83,8 +82,7 @@ def look(image: OpenImage, static: Ask) -> Found:
     rootfs, env = image.rootfs, image.environment
     tools = static(parity.tools, rootfs, env).paths
     prefix = prefix_of(rootfs, env.env, tools)
-    recorded = static(installed.from_files, rootfs, prefix)
-    packages = installed.probe(image, prefix, recorded)
+    packages = installed.probe(image, static, prefix)
     python = static(distributions.probe, rootfs, prefix or "/usr")
     records = conda_files.records(rootfs, prefix) if prefix else None
     history = static(requested.read, rootfs, prefix) if prefix else facts.Requested((), "")
@@ -107,7 +105,7 @@ def look(image: OpenImage, static: Ask) -> Found:
         packages=packages,
         asked=asked_for.probe(rootfs, packages, history, records, python),
         listed=listed,
-        kernels=_kernels(image),
+        kernels=_kernels(image, static),
         tools=tools,
         files=static(system.files, rootfs, list(dict.fromkeys(paths))).files,
         accounts=static(users.accounts, rootfs).accounts,
@@ -141,11 +139,11 @@ def _at_the_top(rootfs: RootFS) -> list[str]:
     return [path for path, file in found if file is not None and file.type == "file"]
 
 
-def _kernels(image: OpenImage) -> facts.Kernelspecs:
+def _kernels(image: OpenImage, static: Ask) -> facts.Kernelspecs:
     try:
-        return kernelspecs.probe(image)
+        return kernelspecs.probe(image, static)
     except NothingRuns:
-        return kernelspecs.from_files(image.rootfs, image.environment)
+        return static(kernelspecs.from_files, image.rootfs, image.environment)
 
 
 NOTEBOOK_PORT = 8888
