@@ -11,6 +11,7 @@ import json
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -219,7 +220,7 @@ def judge(checked_in: Path, report: Path, *arguments: str) -> dict[str, object]:
     return found
 
 
-def by_outcome(report: dict[str, object]) -> dict[str, set[str]]:
+def by_outcome(report: Mapping[str, object]) -> dict[str, set[str]]:
     """Names of checks by their outcome; a test that got no verdict stands with its own name."""
     outcomes: dict[str, set[str]] = {}
     results = report["results"]
@@ -227,6 +228,19 @@ def by_outcome(report: dict[str, object]) -> dict[str, set[str]]:
     for result in results:
         outcomes.setdefault(result["outcome"], set()).add(result["check"] or result["test"])
     return outcomes
+
+
+def by_image(report: Mapping[str, object]) -> dict[str, dict[str, set[str]]]:
+    """The same for each image, by what it was asked for with."""
+    results, images = report["results"], report["images"]
+    assert isinstance(results, list)
+    assert isinstance(images, list)
+    return {
+        image["reference"]: by_outcome(
+            {"results": [result for result in results if result["image"] == image["id"]]}
+        )
+        for image in images
+    }
 
 
 @functools.cache
@@ -295,20 +309,45 @@ def test_a_good_server_conforms_and_nothing_is_skipped_by_mistake(
     assert outcomes["passed"] == expected
 
 
-@pytest.mark.parametrize("name", [name for name, one in DEFECTS.items() if not one.layers])
-def test_a_defect_is_caught_by_its_checks_alone(name: str, tmp_path: Path) -> None:
-    defect = DEFECTS[name]
-    image = reference.build(defect.judged_in, defects=[name])
-    arguments = [f"--image={image}", *comparison(defect.judged_in), *bound(defect.judged_in)]
-    if not defect.caught_by & SLOW:
-        arguments += ["-m", "not slow"]
+AT_ONCE = 8
+"""Images that one run of the suite judges: each run takes seconds to start."""
+
+
+def judged_together() -> Iterator[tuple[list[str], list[str]]]:
+    """The defects in groups, each with the slow tests that reach them: their images are judged by
+    one run."""
+    alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for name, defect in DEFECTS.items():
+        if not defect.layers:
+            reached = tuple(test for test, found in SLOW_TESTS.items() if defect.caught_by & found)
+            alike.setdefault((defect.judged_in, reached), []).append(name)
+    for (_, reached), names in alike.items():
+        for start in range(0, len(names), AT_ONCE):
+            yield names[start : start + AT_ONCE], list(reached)
+
+
+@pytest.mark.parametrize(
+    ("names", "reached"),
+    [pytest.param(*group, id="+".join(group[0])) for group in judged_together()],
+)
+def test_defects_are_caught_by_their_checks_alone(
+    names: list[str], reached: list[str], tmp_path: Path
+) -> None:
+    judged_in = DEFECTS[names[0]].judged_in
+    images = {str(reference.build(judged_in, defects=[name])): name for name in names}
+    arguments = [f"--image={image}" for image in images]
+    arguments += [*comparison(judged_in), *bound(judged_in)]
+    if reached:
+        arguments += [f"--deselect={test}" for test in SLOW_TESTS if test not in reached]
     else:
-        unreached = (test for test, checks in SLOW_TESTS.items() if not defect.caught_by & checks)
-        arguments += [f"--deselect={test}" for test in unreached]
-    own_list = checked_in(defect.judged_in, tmp_path)
-    outcomes = by_outcome(judge(own_list, tmp_path / "report.json", *arguments))
-    assert outcomes.get("failed", set()) == defect.caught_by, outcomes
-    assert "error" not in outcomes
-    # What no check skipped, but a test for want of a fact, has the test's name.
-    skipped = outcomes.get("skipped", set()) & set(rules())
-    assert skipped <= NOTHING_TO_JUDGE | not_promised(defect.judged_in)
+        arguments += ["-m", "not slow"]
+    report = judge(checked_in(judged_in, tmp_path), tmp_path / "report.json", *arguments)
+    found = {images[image]: outcomes for image, outcomes in by_image(report).items()}
+    assert {name: outcomes.get("failed", set()) for name, outcomes in found.items()} == {
+        name: DEFECTS[name].caught_by for name in names
+    }
+    for name, outcomes in found.items():
+        assert "error" not in outcomes, name
+        # What no check skipped, but a test for want of a fact, has the test's name.
+        skipped = outcomes.get("skipped", set()) & set(rules())
+        assert skipped <= NOTHING_TO_JUDGE | not_promised(judged_in), name
