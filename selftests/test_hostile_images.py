@@ -57,10 +57,21 @@ def image(tmp_path: Path, tiny_rootfs: Path) -> Path:
     return root
 
 
-def suite(image: Path, selection: str) -> subprocess.CompletedProcess[str]:
+IMPATIENT = """
+import sys
+import pytest
+from mlcheck.probes import system
+system.LIMIT_S = 5.0
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+
+def suite(
+    image: Path, selection: str, pytest: tuple[str, str] = ("-m", "pytest")
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--image={image}"),
+            *(sys.executable, *pytest, "-p", "no:cacheprovider", f"--image={image}"),
             *(f"--profiles={image.parent}/profiles", "-k", selection),
         ],
         cwd=ROOT,
@@ -197,8 +208,11 @@ def test_a_list_that_is_a_device(image: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ("#!/bin/sh\nsleep 1000000\n", "did not"),
-        ("#!/bin/sh\ntrap '' TERM INT HUP\nwhile :; do sleep 1000; done\n", "did not"),
+        ("#!/bin/sh\nsleep 1000000\n", "did not end within 5 s"),
+        (
+            "#!/bin/sh\ntrap '' TERM INT HUP\nwhile :; do sleep 1000; done\n",
+            "did not end within 5 s",
+        ),
         ("#!/bin/sh\nyes\n", "printed"),
     ],
     ids=["never ends", "ignores signals", "prints without end"],
@@ -209,7 +223,7 @@ def test_a_command_without_an_end(image: Path, script: str, words: str) -> None:
     tool.chmod(0o755)
     profile = image.parent / "profiles/hostile/image.toml"
     profile.write_text(PROFILE + '[commands]\ntool = ["tool"]\n')
-    done = suite(image, "commands_run")
+    done = suite(image, "commands_run", ("-c", IMPATIENT))
     assert done.returncode == 1, done.stdout
     assert f"commands: tool: {words}" in done.stdout
 
