@@ -76,7 +76,7 @@ def engine(name: str) -> Engine:
     """The engine of that name. Its module is imported now, and no sooner."""
     if name in ("docker", "podman"):
         from mlcheck.engines.oci import Oci
-        from mlcheck.engines.oci_client import DOCKER, PODMAN
+        from mlcheck.engines.oci_dialect import DOCKER, PODMAN
 
         return Oci(DOCKER if name == "docker" else PODMAN)
     if name in ("apptainer", "singularity"):

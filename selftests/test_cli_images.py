@@ -19,7 +19,8 @@ import pytest
 from mlcheck import cli, opening
 from mlcheck.commands.images import Row, table
 from mlcheck.engines import oci_images
-from mlcheck.engines.oci_client import DOCKER, PODMAN, Client, connect
+from mlcheck.engines.oci_client import Client, connect
+from mlcheck.engines.oci_dialect import DOCKER, PODMAN
 from mlcheck.image import ImageRef
 from selftests import images, registry
 from selftests.registry import Registry

@@ -20,7 +20,8 @@ import pytest
 from mlcheck.engines import oci_images
 from mlcheck.engines.base import OpenImage, RootFS
 from mlcheck.engines.oci import Oci, OpenOci
-from mlcheck.engines.oci_client import DOCKER, PODMAN, Dialect, connect
+from mlcheck.engines.oci_client import connect
+from mlcheck.engines.oci_dialect import DOCKER, PODMAN, Dialect
 from mlcheck.facts import ElfFiles, FileContents
 from mlcheck.image import ImageRef
 from mlcheck.kept import Static, Store

@@ -24,7 +24,7 @@ from mlcheck.engines.archive_layers import LayerNode, index_layer, merged
 from mlcheck.engines.base import Layer
 from mlcheck.engines.byte_sources import FileBytes, plain
 from mlcheck.engines.oci import Oci
-from mlcheck.engines.oci_client import DOCKER, PODMAN, Dialect
+from mlcheck.engines.oci_dialect import DOCKER, PODMAN, Dialect
 from mlcheck.engines.oci_files import WAYS, Way
 from mlcheck.engines.oci_layers import from_stream
 from mlcheck.engines.tar_stream import BrokenArchive, TarStream

@@ -28,8 +28,9 @@ from mlcheck.engines import janitor, janitor_process, oci_container
 from mlcheck.engines.base import Prepared, RootFS, Start
 from mlcheck.engines.channel import StreamEnded
 from mlcheck.engines.oci import Oci, OpenOci
-from mlcheck.engines.oci_client import DOCKER, PODMAN, Dialect, connect
+from mlcheck.engines.oci_client import connect
 from mlcheck.engines.oci_container import OWNER_LABEL, Attached
+from mlcheck.engines.oci_dialect import DOCKER, PODMAN, Dialect
 from mlcheck.engines.oci_files import WAYS, Way, mapped
 from mlcheck.errors import EngineError
 from mlcheck.image import ImageRef
@@ -240,7 +241,7 @@ def test_nothing_is_left_open(engine: Oci, prepared: Prepared) -> None:
 
 TOOL = """
 import sys, threading
-from mlcheck.engines import janitor, oci_client, oci_container
+from mlcheck.engines import janitor, oci_container, oci_dialect
 from mlcheck.engines.base import Prepared
 from mlcheck.engines.oci import Oci
 from mlcheck.image import ImageRef
@@ -252,7 +253,8 @@ if moment == "created":
     oci_container.Created.start = ready
 if moment == "started":
     oci_container.has_arguments = ready
-with Oci(getattr(oci_client, name.upper())).open(Prepared(ImageRef.parse(text), location)) as image:
+dialect = getattr(oci_dialect, name.upper())
+with Oci(dialect).open(Prepared(ImageRef.parse(text), location)) as image:
     image.run(["true"])
     threading.Thread(target=image.run, args=(["sleep", "1000"],), daemon=True).start()
     image.run(["sh", "-c", "setsid sleep 1000 & sleep 0.1"])
@@ -500,7 +502,7 @@ MEMBER = """
 import sys
 from mlcheck.engines.base import Prepared
 from mlcheck.engines.oci import Oci
-from mlcheck.engines.oci_client import DOCKER
+from mlcheck.engines.oci_dialect import DOCKER
 from mlcheck.image import ImageRef
 with Oci(DOCKER).open(Prepared(ImageRef.parse(sys.argv[1]), sys.argv[2])) as image:
     print(image.run(["id", "-u"]).stdout, image.rootfs.read("/opt/files/secret", 100))
@@ -686,9 +688,9 @@ def test_nothing_is_installed(engine: Oci, monkeypatch: pytest.MonkeyPatch) -> N
 
 UNUSABLE = """
 import sys
-from mlcheck.engines import oci_client
+from mlcheck.engines import oci_dialect
 from mlcheck.engines.oci import Oci
-print(Oci(getattr(oci_client, sys.argv[1].upper())).unusable())
+print(Oci(getattr(oci_dialect, sys.argv[1].upper())).unusable())
 """
 
 

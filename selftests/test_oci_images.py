@@ -26,7 +26,8 @@ import requests
 from mlcheck import opening
 from mlcheck.engines import oci_images
 from mlcheck.engines.base import Prepared, PullPolicy, silent
-from mlcheck.engines.oci_client import DOCKER, PODMAN, Client, Dialect, connect
+from mlcheck.engines.oci_client import Client, connect
+from mlcheck.engines.oci_dialect import DOCKER, PODMAN, Dialect
 from mlcheck.engines.oci_pull import refusal
 from mlcheck.errors import EngineError, MlcheckError, UsageError
 from mlcheck.image import ImageRef
@@ -519,7 +520,8 @@ HOLDER = """
 import sys, time
 from mlcheck.engines import oci_images
 from mlcheck.engines.base import silent
-from mlcheck.engines.oci_client import DOCKER, PODMAN, connect
+from mlcheck.engines.oci_client import connect
+from mlcheck.engines.oci_dialect import DOCKER, PODMAN
 from mlcheck.image import ImageRef
 dialect = {"docker": DOCKER, "podman": PODMAN}[sys.argv[1]]
 with connect(dialect) as client:

@@ -15,7 +15,8 @@ import pytest
 
 from mlcheck.engines import streamed
 from mlcheck.engines.base import RootFS, Unreadable
-from mlcheck.engines.oci_client import DOCKER, PODMAN, Client, Dialect, connect
+from mlcheck.engines.oci_client import Client, connect
+from mlcheck.engines.oci_dialect import DOCKER, PODMAN, Dialect
 from mlcheck.engines.streamed import StreamedRootFS
 from mlcheck.errors import EngineError, ProbeError
 from mlcheck.facts import File, ResolvedFile

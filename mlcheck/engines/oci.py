@@ -1,4 +1,4 @@
-"""The engines "docker" and "podman", through docker's API; `oci_client` knows the differences.
+"""The engines "docker" and "podman", through docker's API; `oci_dialect` knows the differences.
 
 Commands get the variables of the image's configuration as a container has them, HOME=/tmp as in
 the other engines, and, with the network of the host, the host's proxy variables. The user is the
@@ -34,14 +34,16 @@ from mlcheck.engines.base import (
     silent,
 )
 from mlcheck.engines.channel import Channels, NoShell, StreamEnded
-from mlcheck.engines.oci_client import Client, Dialect, connect, engine_errors
+from mlcheck.engines.oci_client import Client, connect
 from mlcheck.engines.oci_container import (
     Container,
     Created,
     clear_abandoned,
     new_name,
 )
+from mlcheck.engines.oci_dialect import Dialect
 from mlcheck.engines.oci_direct import run_directly
+from mlcheck.engines.oci_errors import engine_errors
 from mlcheck.engines.oci_files import WAYS, Way, local_files, streamed_files
 from mlcheck.engines.oci_layers import OciLayers
 from mlcheck.engines.proxies import proxies

@@ -27,7 +27,8 @@ import requests
 from mlcheck.engines import janitor, oci_monitors, proxies
 from mlcheck.engines.base import Start
 from mlcheck.engines.channel import NoShell, StreamEnded
-from mlcheck.engines.oci_client import Client, engine_errors, reason
+from mlcheck.engines.oci_client import Client
+from mlcheck.engines.oci_errors import engine_errors, reason
 from mlcheck.engines.oci_monitors import has_arguments
 from mlcheck.errors import EngineError
 

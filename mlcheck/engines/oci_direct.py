@@ -12,8 +12,9 @@ from typing import Literal
 
 from mlcheck.engines.base import Completed, Start
 from mlcheck.engines.channel import StreamEnded
-from mlcheck.engines.oci_client import Client, engine_errors
+from mlcheck.engines.oci_client import Client
 from mlcheck.engines.oci_container import MISSING, Attached, CannotStart, Created, new_name
+from mlcheck.engines.oci_errors import engine_errors
 
 _STEP_S = 3600.0
 _SAID_BY_RUNTIME = re.compile(

@@ -19,8 +19,9 @@ from typing import Any, Literal
 import docker
 
 from mlcheck.engines.base import RootFS
-from mlcheck.engines.oci_client import Client, engine_errors
+from mlcheck.engines.oci_client import Client
 from mlcheck.engines.oci_container import Container
+from mlcheck.engines.oci_errors import engine_errors
 from mlcheck.engines.oci_monitors import has_arguments
 from mlcheck.engines.oci_stored import stored_layers
 from mlcheck.engines.streamed import StreamedRootFS

@@ -15,7 +15,8 @@ from typing import Any
 from mlcheck.engines import janitor
 from mlcheck.engines.base import Prepared, Progress, PullPolicy
 from mlcheck.engines.oci_archive import renamed
-from mlcheck.engines.oci_client import Client, engine_errors
+from mlcheck.engines.oci_client import Client
+from mlcheck.engines.oci_errors import engine_errors
 from mlcheck.engines.oci_pull import SILENCE_LIMIT_S
 from mlcheck.engines.oci_pull import pull as pull_image
 from mlcheck.errors import EngineError, UsageError

@@ -28,13 +28,14 @@ from mlcheck.engines.archive_layers import (
 from mlcheck.engines.base import LAYER_START, Layer, LayerMember, Unreadable
 from mlcheck.engines.byte_sources import compression, plain
 from mlcheck.engines.layer_members import members, sha256_of
-from mlcheck.engines.oci_client import Client, engine_errors
+from mlcheck.engines.oci_client import Client
 from mlcheck.engines.oci_documents import (
     DOCUMENT_LIMIT,
     history_of,
     matches,
     parse_config,
 )
+from mlcheck.engines.oci_errors import engine_errors
 from mlcheck.engines.oci_files import PLAIN, chunks
 from mlcheck.engines.oci_pull import SILENCE_LIMIT_S
 from mlcheck.engines.oci_stored import directories

@@ -12,7 +12,8 @@ from typing import Any
 import docker
 
 from mlcheck.engines.base import Progress
-from mlcheck.engines.oci_client import Client, engine_errors
+from mlcheck.engines.oci_client import Client
+from mlcheck.engines.oci_errors import engine_errors
 from mlcheck.errors import EngineError, MlcheckError, UsageError
 
 SILENCE_LIMIT_S = 3600.0
