@@ -78,7 +78,7 @@ _FIRST_PROCESS = "echo; exec 3<&0; { while read -r _; do :; done; } <&3 & wait"
 does not: what ended would be counted as still running. Its first word is that it runs: an engine
 may say so while the process is still the runtime's own (`runc init`)."""
 
-_FIRST_WORD_S = 10.0
+_FIRST_WORD_S = 30.0
 
 
 class CannotStart(Exception):  # noqa: N818 - a finding about the image
