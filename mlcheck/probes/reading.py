@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from mlcheck.engines.base import Completed, RootFS, Unreadable
 from mlcheck.errors import ProbeError
@@ -17,6 +18,7 @@ TOKEN_BYTES = 16
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 DEPTH_LIMIT = 64
 """Levels of lists and objects in JSON; real files have five."""
@@ -32,38 +34,38 @@ def load_json(data: bytes, path: str) -> object:
         Unreadable: it is no such JSON, or is nested deeper than DEPTH_LIMIT.
     """
     try:
-        value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_no_constant
-        )
+        text = data.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise Unreadable(path, f"is no JSON: not UTF-8 at byte {error.start}") from None
     except RecursionError:
         raise Unreadable(path, "is nested too deep to be read") from None
     except ValueError as error:
         raise Unreadable(path, f"is no JSON: {error}") from None
-    level = [value]
+    level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(DEPTH_LIMIT):
-        level = [item for holder in level for item in _held(holder, path)]
+        level = [inner for holder in level for inner in _inner(holder)]
     if level:
         raise Unreadable(path, f"is nested more than {DEPTH_LIMIT} levels deep")
+    # UTF-8 has no surrogates, so that only an escape can bring one.
+    if _ESCAPED_SURROGATE.search(text):
+        half = _SURROGATE.search(json.dumps(value, ensure_ascii=False))
+        if half is not None:
+            raise Unreadable(path, f"is no JSON: half of a surrogate pair, {half[0]!a}")
     return value
 
 
-def _held(value: object, path: str) -> list[object]:
-    """What a JSON value directly holds."""
-    if isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
-        raise Unreadable(path, f"is no JSON: half of a surrogate pair in {shortened(value)}")
-    if isinstance(value, dict):
-        return [*value, *value.values()]
-    return value if isinstance(value, list) else []
+def _inner(holder: Any) -> list[Any]:
+    """The lists and objects that a list or object directly holds."""
+    items = holder.values() if isinstance(holder, dict) else holder
+    return [item for item in items if isinstance(item, (dict, list))]
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {shortened(key)} stands twice in one object")
-        found[key] = value
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = collections.Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {shortened(twice)} stands twice in one object")
     return found
 
 
