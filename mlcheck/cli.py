@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import mlcheck
-from mlcheck.errors import MlcheckError, UsageError
+from mlcheck.errors import INTERRUPTED, MISTAKE, NOT_JUDGED, READER_GONE, MlcheckError, UsageError
 from mlcheck.image import FORMS
 from mlcheck.report import text
 
@@ -30,8 +30,11 @@ take half a second."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 2 for a user's mistake (4 of `diff`, for which 1 says that
-    images differ, as of pytest) and 3 for an engine's trouble."""
+    """Run the command.
+
+    Returns:
+        The exit code: `mlcheck.errors` has those that all commands share.
+    """
     argv = sys.argv[1:] if argv is None else argv
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:  # somebody closed it (>&-): nothing is there to write to
@@ -41,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.getcwd()  # noqa: PTH109
     except FileNotFoundError:
         print("mlcheck: the working directory was removed. Go to another one: cd", file=sys.stderr)
-        return 2
-    arguments = argparse.Namespace()
+        return MISTAKE
     try:
         if argv[:1] == ["check"] and not {"-h", "--help"} & set(argv):
             return int(importlib.import_module(_COMMANDS["check"]).run(argv[1:]))
@@ -52,17 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except UsageError as error:
         print(f"mlcheck: {text.printable(str(error))}", file=sys.stderr)
-        return int(getattr(arguments, "mistake", 2))
+        return MISTAKE
     except MlcheckError as error:
         print(f"mlcheck: {text.printable(str(error))}", file=sys.stderr)
-        return 3
+        return NOT_JUDGED
     except KeyboardInterrupt:
         print("mlcheck: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has gone; Python must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return READER_GONE
     except OSError as error:
         # The machine's doing: a full disk, a directory that was removed. What was asked for is
         # not done; where in mlcheck that was noticed helps nobody.
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             where = "the output: "
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print(f"mlcheck: {text.printable(where)}{error.strerror or error}.", file=sys.stderr)
-        return 3
+        return NOT_JUDGED
 
 
 class _Help(argparse.HelpFormatter):
@@ -82,7 +84,7 @@ class _Help(argparse.HelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """One that ends with the command's own exit code for a mistake."""
+    """One that ends as all of mlcheck does after a mistake."""
 
     def __init__(self, **how: Any) -> None:
         super().__init__(**{**how, "formatter_class": _Help})
@@ -95,7 +97,7 @@ class _Parser(argparse.ArgumentParser):
         if message.startswith("unrecognized arguments:") and "exec" in sys.argv[1:2]:
             message += ". What belongs to the command comes behind --, as in: -- ls -l"
         self.print_usage(sys.stderr)
-        self.exit(self.get_default("mistake") or 2, f"{self.prog}: error: {message}\n")
+        self.exit(MISTAKE, f"{self.prog}: error: {message}\n")
 
 
 def parser(argv: Sequence[str]) -> argparse.ArgumentParser:

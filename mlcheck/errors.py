@@ -7,6 +7,19 @@ is not judged). That an image is not what it should be is no error: it is a find
 
 from __future__ import annotations
 
+DIFFERENT = 1
+"""Exit code: an image does not conform, or differs from the one that it is compared with."""
+NOT_JUDGED = 3
+"""Exit code: an engine, the machine or a registry could not do its part. Another try may help."""
+MISTAKE = 4
+"""Exit code: the user asked for what cannot be, or a test of the user's own cannot be read."""
+NOTHING_JUDGED = 5
+"""Exit code: there was nothing to judge."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of every program that a shell starts (128 + SIGINT)."""
+READER_GONE = 141
+"""Exit code when nobody reads the output any more, as of `cat` (128 + SIGPIPE)."""
+
 
 class MlcheckError(Exception):
     """Something that a person has to know.
@@ -37,8 +50,13 @@ class EngineError(MlcheckError):
     """The engine or this machine could not do its work."""
 
 
-class NothingRuns(EngineError):  # noqa: N818 - what is so, not what went wrong
-    """The engine only reads: what needs a process is not judged, and its checks are skipped."""
+class Untried(MlcheckError):  # noqa: N818 - what is so, not what went wrong
+    """What a check needs is not here (a process, a shell of the host, the base image): it is
+    skipped, and an image that promises what it is about is not said to conform."""
+
+
+class NothingRuns(EngineError, Untried):  # noqa: N818
+    """The engine only reads: what needs a process is not judged."""
 
 
 class ProbeError(MlcheckError):

@@ -16,14 +16,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
+from typing import TYPE_CHECKING
 
 from mlcheck import checks, facts
 from mlcheck.errors import UsageError
 from mlcheck.expectations.keys import meaning
-from mlcheck.profile import FILE_NAME, SUITE
-from mlcheck.reference import DEFECTS
-from mlcheck.reference.defects import Defect
+from mlcheck.profile import FILE_NAME, SUITE, Profile
 from mlcheck.verdict import Rule
+
+if TYPE_CHECKING:
+    from mlcheck.reference.defects import Defect
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ def explain(check: str) -> Explained:
     Raises:
         UsageError: there is no check of this name.
     """
+    from mlcheck.reference import DEFECTS
+
     found = rules()
     if check not in found:
         near = difflib.get_close_matches(check, found, n=3, cutoff=0.5)
@@ -83,6 +87,32 @@ def explain(check: str) -> Explained:
         tests().get(check, ()),
         {key: meaning(key) or "" for key in rule.keys},
         tuple(defect for defect in DEFECTS.values() if check in defect.caught_by),
+    )
+
+
+def promised(profile: Profile, *, compared: bool) -> Mapping[str, tuple[SuiteTest, ...]]:
+    """The tests by the checks that say something about an image with this profile.
+
+    Args:
+        compared: whether the image is compared with another.
+    """
+    return {
+        check: asking
+        for check, asking in tests().items()
+        if _says(profile, rules()[check][0].keys)
+        and any(test.only is None or test.only in profile.lineage for test in asking)
+        and (compared or any(not test.file.startswith("parity/") for test in asking))
+    }
+
+
+def _says(profile: Profile, keys: tuple[str, ...]) -> bool:
+    """Whether a profile has one of these keys; a rule without any is for every image."""
+    wanted = [key.split(".") for key in keys]
+    return not keys or any(
+        len(path) >= len(key)
+        and all(want in ("*", part) for want, part in zip(key, path, strict=False))
+        for path in profile.sources
+        for key in wanted
     )
 
 

@@ -17,7 +17,7 @@ from mlcheck import facts, gpu, kept, opening
 from mlcheck.checks.root_runs import needed_level
 from mlcheck.engines import binds
 from mlcheck.engines.base import OpenImage
-from mlcheck.errors import UsageError
+from mlcheck.errors import Untried, UsageError
 from mlcheck.expectations.jupyter import Kernelspec
 from mlcheck.host import connect
 from mlcheck.judge import Judge, show_with
@@ -163,7 +163,9 @@ def base_packages(
             found = package_list.read(opened.rootfs, path)
     except UsageError as error:
         why = str(error).partition("\n")[0]
-        pytest.skip(f"the base image was not found ({why}); give its list with --base-list FILE")
+        raise Untried(
+            f"the base image was not found ({why})", "Give its package list with --base-list FILE."
+        ) from None
     return dataclasses.replace(found, path=f"{base.text}{path}")
 
 

@@ -11,6 +11,7 @@ from mlcheck import facts, kept
 from mlcheck.checks.root_runs import needed_level
 from mlcheck.engines import sandbox_host
 from mlcheck.engines.base import HostView, OpenImage
+from mlcheck.errors import Untried
 from mlcheck.probes import env_archive, newenv, on_host, root_runs
 from mlcheck.profile import Profile
 from mlcheck.run import RUN, Target
@@ -62,7 +63,7 @@ def host_view(
     elif not (place.is_absolute() and place.is_dir()):
         yield "only an unpacked image can be used on the host, without a container"
     elif why is not None:
-        yield why
+        raise Untried(why)
     else:
         with sandbox_host.opened(place, profile.expect.prefix) as host:
             yield host
@@ -72,7 +73,7 @@ def _host_shell(host: HostView | str, name: str, profile: Profile) -> facts.Host
     if isinstance(host, str) or profile.expect.on_host is None:
         return str(host)
     if not on_host.has_shell(host, name):
-        return f"this machine has no {name}"
+        raise Untried(f"this machine has no {name}")
     return on_host.shell(host, name, profile.expect.on_host.script)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlcheck.engines.base import Ask, OpenImage
-from mlcheck.errors import EngineError
+from mlcheck.errors import EngineError, Untried
 from mlcheck.expectations import Waiver
 from mlcheck.facts import Layers
 from mlcheck.profile import Profile
@@ -36,6 +36,7 @@ class Judge:
 
         Raises:
             EngineError: the verdict tells of trouble of this machine or the engine.
+            Untried: what the check needs is not here.
         """
         today = datetime.datetime.now(datetime.UTC).date()
         findings: list[tuple[Finding, bool]] = []
@@ -61,9 +62,12 @@ class Judge:
             "findings": [self._model(finding, waived) for finding, waived in findings],
             "waivers": [waiver.model_dump() for waiver in waivers],
             "notes": [text.printable(note) for note in verdict.notes],
+            "untried": text.printable(verdict.untried) if verdict.untried else None,
         }
         if verdict.trouble is not None:
             raise EngineError(verdict.trouble, verdict.remedy)
+        if verdict.outcome == "skipped" and verdict.untried is not None:
+            raise Untried(verdict.untried)
         if verdict.not_applicable is not None:
             pytest.skip(verdict.not_applicable)
         remarks = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
     from xdist.scheduler import Scheduling
     from xdist.workermanage import WorkerController
 
-pytest_plugins = [
+_FIXTURES = (
     "mlcheck.side_by_side",
     "mlcheck.fixtures",
     "mlcheck.fixtures_static",
     "mlcheck.fixtures_at_work",
     "mlcheck.fixtures_parity",
     "mlcheck.fixtures_serving",
-]
+)
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -159,8 +160,19 @@ def pytest_configure(config: pytest.Config) -> None:
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(reporting)
-    if not _is_worker(config):
+    config.pluginmanager.register(_OurFixturesLast())
+    if run.of_suite and not _is_worker(config):
         config.pluginmanager.register(reporting.Recorder(run), "mlcheck-recorder")
+
+
+class _OurFixturesLast:
+    """Of two plugins with a fixture of the same name, the one that is registered last has it, and
+    testinfra's `host` is this machine. So ours are registered when all plugins are there."""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        for name in _FIXTURES:
+            session.config.pluginmanager.register(importlib.import_module(name), name)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -282,10 +294,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test that uses an image on every image that it is about."""
-    if "mlcheck_target" not in metafunc.fixturenames:
-        return
+    """Run each test on every image that it is about. One that uses no image is about those of its
+    folder all the same: what it finds must not be nobody's."""
     folder = metafunc.definition.path.parent
+    if "mlcheck_target" not in metafunc.fixturenames:
+        catalog = metafunc.config.stash[RUN].catalog
+        if not any(folder.is_relative_to(place.resolve()) for place in catalog.directories):
+            return
+        metafunc.fixturenames.append("mlcheck_target")
     targets = [
         target
         for target in metafunc.config.stash[RUN].targets

@@ -5,18 +5,28 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlcheck.errors import MlcheckError, NothingRuns, UsageError
+from mlcheck.errors import (
+    DIFFERENT,
+    INTERRUPTED,
+    MISTAKE,
+    NOT_JUDGED,
+    MlcheckError,
+    Untried,
+    UsageError,
+)
 from mlcheck.facts import Layers
 from mlcheck.judge import RESULT, layer_rows
+from mlcheck.profile import SUITE
 from mlcheck.report import summary, text
 from mlcheck.report.model import LayerModel, Report, ResultModel
 from mlcheck.run import Run, target_of
+from mlcheck.selection import Selection
 
 FILES = {"--mlcheck-json": "mlcheck_json", "--html": "mlcheck_html"}
 """Options that write a report, and where their values are."""
@@ -98,14 +108,20 @@ def pytest_runtest_makereport(
     target = target_of(item)
     error = call.excinfo.value if call.excinfo else None
     extra = item.stash.get(RESULT, {}).copy() if call.when == "call" else {}
-    if isinstance(error, NothingRuns):
-        # Not judged, and nobody's fault: a run in which all was skipped is not green either.
+    if isinstance(error, Untried):
+        # Not judged, and nobody's fault; the image is not said to conform.
         path, line, _ = item.location
         reason = text.printable(" ".join(str(error).splitlines()))
         report.outcome, report.longrepr = "skipped", (path, line or 0, f"Skipped: {reason}")
+        extra["untried"] = reason
     elif isinstance(error, MlcheckError):
         report.longrepr = text.printable(str(error))
         extra["error"] = text.printable(str(error))
+    elif report.failed and RESULT not in item.stash and item.path.is_relative_to(SUITE):
+        # A test of the suite fails by a verdict alone: this one was stopped, or has a fault.
+        stopped = isinstance(error, pytest.fail.Exception)
+        whose = "" if stopped else "mlcheck itself failed, please report it: "
+        extra["error"] = text.printable(f"{whose}{error or report.longreprtext}")
     if target is not None:
         extra["image"] = target.id
         used = getattr(item, "funcargs", {})
@@ -135,8 +151,13 @@ class Recorder:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.report: Report | None = None
+        self._selection = Selection(run.targets)
         self._begun: set[str] = set()
-        self._stopped = ""
+        self._commands_stopped = ""
+        self._trouble: dict[str, str] = {}
+        self._broken_test = False
+        self._ended = ""
+        self._interrupted = False
 
     def _terminal(self) -> pytest.TerminalReporter | None:
         found = self.run.config.pluginmanager.get_plugin("terminalreporter")
@@ -147,9 +168,34 @@ class Recorder:
         """From here on, nothing that is printed can be a command to GitHub's runner."""
         terminal = self._terminal()
         on_github = os.environ.get("GITHUB_ACTIONS") == "true"
-        if on_github and self.run.of_suite and terminal is not None:
-            self._stopped = os.urandom(16).hex()
-            terminal.write_line(f"::stop-commands::{self._stopped}")
+        if on_github and terminal is not None:
+            self._commands_stopped = os.urandom(16).hex()
+            terminal.write_line(f"::stop-commands::{self._commands_stopped}")
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Know what is to be judged."""
+        self._selection.add(item.nodeid for item in session.items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """The same of a worker, which has collected all that is spread over the workers."""
+        self._selection.add(ids)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file of tests that cannot be imported: what it would have judged, nobody knows."""
+        if report.failed:
+            self._broken_test = True
+            why = _last_line(report).removeprefix("E").strip()
+            self._trouble[report.nodeid] = f"{report.nodeid} cannot be read: {why}"
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        """Whatever was judged before, the run did not come to its end."""
+        self._trouble["internal error"] = text.printable(str(excrepr)).strip()
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Ctrl-C, or what pytest takes for it: -x on several workers, pytest.exit()."""
+        self._interrupted = excinfo.type is KeyboardInterrupt
+        self._ended = "the run was interrupted" if self._interrupted else str(excinfo.value)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self, nodeid: str) -> None:
@@ -165,11 +211,21 @@ class Recorder:
                     terminal.write_line(text.printable(line))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        extra: dict[str, Any] = getattr(report, "mlcheck", {})
-        if "image" not in extra or (report.when != "call" and report.passed):
+        if report.outcome not in ("passed", "failed", "skipped"):
+            return  # a plugin will run it again
+        if report.passed and report.when != "call":
             return
         if report.when == "teardown" and not report.failed:
             return
+        extra: dict[str, Any] = getattr(report, "mlcheck", {})
+        if "image" not in extra:
+            # Of no image, or of a worker that died in it.
+            image = self._selection.image_of(report.nodeid)
+            if image is None:
+                if report.failed:
+                    self._trouble[report.nodeid] = f"{report.nodeid} failed, and is of no image"
+                return
+            extra = {"image": image, "image_notes": [], "error": _last_line(report)}
         fields = {key: extra[key] for key in extra if key not in _NOT_OF_RESULT}
         if "image_layers" in extra:
             layers = tuple(LayerModel(**row) for row in extra["image_layers"])
@@ -188,39 +244,91 @@ class Recorder:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
-        """A run that judged nothing is not green. Write what was asked for."""
-        yield
-        judged = [result for result in self.run.results if result.outcome != "skipped"]
-        if self.run.results and not judged and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
-        wanted = {option: session.config.getoption(name) for option, name in FILES.items()}
-        if not self._stopped and not any(wanted.values()):
+        """Judge the run: what it left out, and how it ended. Write what was asked for."""
+        if session.config.option.collectonly:
+            yield
             return
-        self.report = self.run.report(int(session.exitstatus))
-        for option, value in wanted.items():
-            if value:
+        if session.exitstatus != pytest.ExitCode.USAGE_ERROR:
+            self._add_what_was_not_judged(session)
+        report = self.run.report(self._left_out())
+        code = self._exit_code(int(session.exitstatus), report.exit_code)
+        self.report = report.model_copy(update={"exit_code": code})
+        yield
+        session.exitstatus = code
+        for option, name in FILES.items():
+            if value := session.config.getoption(name):
                 file = session.config.invocation_params.dir / value
                 _write(option, file, _WRITERS[option](self.report))
 
-    def pytest_terminal_summary(
-        self, terminalreporter: pytest.TerminalReporter, exitstatus: int
-    ) -> None:
-        if self.run.results:
-            summary.write(terminalreporter, self.run.report(int(exitstatus)))
+    def _add_what_was_not_judged(self, session: pytest.Session) -> None:
+        """A result for each test that was chosen and did not run, and for what went wrong in the
+        run as a whole: no image can be said to conform then."""
+        why = self._ended or session.shouldfail or session.shouldstop or "the run ended before"
+        for target in self.run.targets:
+            done = {result.test for result in self.run.results if result.image == target.id}
+            missing = dict.fromkeys(
+                (test for test in self._selection.of(target.id) if test not in done),
+                f"not run: {why}",
+            )
+            for test, message in (missing | self._trouble).items():
+                self.run.results.append(
+                    ResultModel(
+                        test=test,
+                        image=target.id,
+                        outcome="error",
+                        message=text.printable(message),
+                        seconds=0,
+                    )
+                )
+
+    def _left_out(self) -> dict[str, tuple[str, ...]]:
+        compared = self.run.compared is not None
+        return {
+            target.id: self._selection.left_out(target, self.run.catalog, compared=compared)
+            if self._selection.of(target.id)
+            else ()
+            for target in self.run.targets
+        }
+
+    def _exit_code(self, status: int, by_verdicts: int) -> int:
+        """What the run ends with, where pytest on its own would end with `status`."""
+        if self._interrupted:
+            return INTERRUPTED
+        if status not in (
+            pytest.ExitCode.OK,
+            pytest.ExitCode.TESTS_FAILED,
+            pytest.ExitCode.INTERRUPTED,
+            pytest.ExitCode.NO_TESTS_COLLECTED,
+        ):
+            return status
+        if self._broken_test and by_verdicts != DIFFERENT:
+            return MISTAKE
+        if by_verdicts == 0 and status not in (pytest.ExitCode.OK, pytest.ExitCode.INTERRUPTED):
+            return status
+        return by_verdicts
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.report is not None and self.report.results:
+            summary.write(terminalreporter, self.report)
 
     def pytest_unconfigure(self) -> None:
         """GitHub's runner takes commands again: last of all, ours."""
         terminal = self._terminal()
-        if not self._stopped or terminal is None:
+        if not self._commands_stopped or terminal is None:
             return
         terminal.ensure_newline()
-        terminal.write_line(f"::{self._stopped}::")
+        terminal.write_line(f"::{self._commands_stopped}::")
         if self.report is not None and self.report.results:
             from mlcheck.report import github
 
             for line in github.errors(self.report):
                 terminal.write_line(line)
             github.add_summary(self.report)
+
+
+def _last_line(report: pytest.CollectReport | pytest.TestReport) -> str:
+    lines = report.longreprtext.strip().splitlines()
+    return text.printable(lines[-1]) if lines else "no reason was given"
 
 
 def _as_json(report: Report) -> str:
@@ -241,7 +349,8 @@ def _write(option: str, file: Path, content: str) -> None:
         file.write_text(content, encoding="utf-8")
     except OSError as error:
         # The summary is on the terminal by now; the exit code says that the file is not there.
-        pytest.exit(f"{option} {file}: {error.strerror}. Nothing was written.", returncode=4)
+        message = f"{option} {file}: {error.strerror}. Nothing was written."
+        pytest.exit(message, returncode=NOT_JUDGED)
 
 
 def _outcome(report: pytest.TestReport, extra: dict[str, Any]) -> Any:

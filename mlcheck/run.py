@@ -27,6 +27,7 @@ from mlcheck.facts import PublishedDigest
 from mlcheck.image import ImageRef
 from mlcheck.profile import SUITE, Catalog, Profile
 from mlcheck.published import ALL, Published
+from mlcheck.report import overview
 from mlcheck.report.model import ImageModel, LayerModel, Report, ResultModel
 from mlcheck.resolving import Resolved, resolve
 
@@ -335,23 +336,35 @@ class Run:
         """Let go of what was made for this run alone."""
         self._images.close()
 
-    def report(self, exit_code: int) -> Report:
+    def report(self, left_out: Mapping[str, tuple[str, ...]]) -> Report:
+        """What was found so far, with verdicts and the exit code that follows from them.
+
+        Args:
+            left_out: for each image the checks that were not chosen.
+        """
         counts = dict.fromkeys(("passed", "failed", "error", "skipped", "waived"), 0)
         for result in self.results:
             counts[result.outcome] += 1
-        return Report(
+        report = Report(
             mlcheck_version=mlcheck.__version__,
             machine=platform.node() or None,
             started=self.started.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - self.clock, 3),
-            exit_code=exit_code,
-            images=tuple(self._image(target) for target in self.targets),
+            exit_code=0,
+            images=tuple(self._image(target, left_out[target.id]) for target in self.targets),
             compared_with=self.compared and f"{self.compared.ref.text}@{self.compared.engine}",
             results=tuple(self.results),
             counts=counts,
         )
+        found = overview.images(report)
+        verdicts = {one.image.id: one.verdict[0] for one in found}
+        images = (
+            image.model_copy(update={"verdict": verdicts.get(image.id)}) for image in report.images
+        )
+        code = overview.exit_code(found)
+        return report.model_copy(update={"images": tuple(images), "exit_code": code})
 
-    def _image(self, target: Target) -> ImageModel:
+    def _image(self, target: Target, left_out: tuple[str, ...]) -> ImageModel:
         results = [result for result in self.results if result.image == target.id]
         judged = {result.check for result in results if result.outcome != "skipped"}
         used = {waiver.source for result in results for waiver in result.waivers}
@@ -367,6 +380,7 @@ class Run:
             profile=target.profile.name,
             lineage=target.profile.lineage,
             tag=target.profile.tag,
+            not_selected=left_out,
             engine=target.engine,
             digest=ready.digest if isinstance(ready, Prepared) else None,
             notes=(*self.notes.get(target.id, ()), *self._misspelt(target)),

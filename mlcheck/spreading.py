@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 
 class ImageScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
@@ -30,3 +32,24 @@ class ImageScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has n
             if target in parameters:
                 return target if len(self._targets) >= self.numnodes else f"{target} {file}"
         return nodeid
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Give what a worker that ended has not done to others, but for the test in which it died:
+        pytest-xdist's own would have that kill one worker after the other.
+
+        Returns:
+            The test in which the worker died; None: it had done all.
+        """
+        units: OrderedDict[str, dict[str, bool]] = self.assigned_work.pop(node)
+        died_in = None
+        for scope, tests in units.items():
+            left = [test for test, done in tests.items() if not done]
+            if left and died_in is None:
+                died_in = left.pop(0)
+                tests[died_in] = True
+            if left:
+                self.workqueue[scope] = tests
+        if died_in is not None:
+            for other in self.assigned_work:
+                self._reschedule(other)
+        return died_in

@@ -65,6 +65,8 @@ class Verdict:
         checked: how many things were compared. Zero without a finding proves nothing and never
             passes.
         not_applicable: the reason why the rule says nothing about this image.
+        untried: the reason why nobody knows here whether the rule, or a part of it, holds: what is
+            needed to find out is missing.
         trouble: what this machine or the engine could not do, so that the image is not judged.
     """
 
@@ -75,6 +77,7 @@ class Verdict:
     notes: tuple[str, ...] = ()
     checked: int = 0
     not_applicable: str | None = None
+    untried: str | None = None
     trouble: str | None = None
 
     @property
@@ -84,7 +87,8 @@ class Verdict:
             return "error"
         if self.findings:
             return "failed"
-        return "skipped" if self.not_applicable is not None else "passed"
+        skipped = self.not_applicable or (self.untried and not self.checked)
+        return "skipped" if skipped else "passed"
 
 
 SILENCE = "the profile "
@@ -113,13 +117,24 @@ class Rule:
     keys: tuple[str, ...] = ()
 
     def judged(
-        self, checked: int, findings: Iterable[Finding] = (), notes: Iterable[str] = ()
+        self,
+        checked: int,
+        findings: Iterable[Finding] = (),
+        notes: Iterable[str] = (),
+        untried: Iterable[str] = (),
     ) -> Verdict:
-        """A verdict over `checked` things. Nothing compared and nothing found is a finding."""
+        """A verdict over `checked` things. Nothing compared and nothing found is a finding.
+
+        Args:
+            untried: for each part of the promise that could not be compared here, the reason.
+        """
         found = tuple(findings)
         if not checked and not found:
             found = (Finding(self.check, "nothing to compare", "at least one thing to judge"),)
-        return Verdict(self.check, self.rule, self.remedy, found, tuple(notes), checked)
+        missing = "; ".join(untried) or None
+        return Verdict(
+            self.check, self.rule, self.remedy, found, tuple(notes), checked, untried=missing
+        )
 
     def skipped(self, reason: str) -> Verdict:
         """A verdict for an image to which the rule does not apply.
@@ -128,6 +143,15 @@ class Rule:
             reason: begins with SILENCE if the profile has no such expectation.
         """
         return Verdict(self.check, self.rule, self.remedy, not_applicable=reason)
+
+    def not_tried(self, reason: str) -> Verdict:
+        """A verdict for an image to which the rule applies, where what it needs is missing: the
+        test is skipped, and the image is not said to conform.
+
+        Args:
+            reason: what is missing (a GPU, a shell of the host, an engine that writes).
+        """
+        return Verdict(self.check, self.rule, self.remedy, untried=reason)
 
     def not_judged(self, trouble: str, remedy: str) -> Verdict:
         """A verdict for an image that this machine or the engine kept from being judged."""

@@ -84,7 +84,7 @@ def digest(deployment: Deployment | None, published: PublishedDigest) -> Verdict
         finding = Finding(deployment.path, f"leads to {deployment.final_path}", wanted)
         return DIGEST.judged(1, [finding])
     if published.digest is None:
-        return DIGEST.skipped(
+        return DIGEST.not_tried(
             f"the directory is sha256:{found[2][:12]}..., which is compared with nothing: "
             f"{published.source}"
         )

@@ -41,7 +41,7 @@ def files(fact: Files, profile: Profile, deployment: Deployment | None = None) -
     compared = 0o777 if on_cvmfs else 0o7777
     notes = []
     if on_cvmfs:
-        notes.append("owners and set-uid, set-gid and sticky bits: not judged, CVMFS keeps none")
+        notes.append("set-uid, set-gid and sticky bits: not judged, CVMFS keeps none")
     findings = []
     for path, expected in promised.items():
         there = fact.files[path]

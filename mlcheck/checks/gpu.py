@@ -159,7 +159,7 @@ def rung(rule: Rule, fact: Gpus, profile: Profile) -> Verdict:
     if profile.expect.framework is None or not profile.expect.framework.cuda:
         return rule.skipped("the profile promises no framework for CUDA")
     if fact.refused and not (fact.required and rule is MACHINE):
-        return rule.skipped(fact.refused)
+        return rule.not_tried(fact.refused)
     for step, climb in _LADDER:
         verdict = climb(fact, profile)
         if step is rule:
@@ -263,7 +263,7 @@ def _version(fact: Gpus, profile: Profile) -> Verdict:
     promised = profile.expect.framework
     found = _driver(fact).version
     if promised is None or not promised.cuda or found is None:
-        return VERSION.skipped("the driver does not say which CUDA it supports")
+        return VERSION.not_tried("the driver does not say which CUDA it supports")
     text = f"{found // 1000}.{found % 1000 // 10}"
     major = int(promised.cuda.partition(".")[0])
     if found // 1000 < major:
@@ -285,7 +285,7 @@ def _devices(fact: Gpus, profile: Profile) -> Verdict:
             "See `nvidia-smi` and dmesg on this machine.",
         )
     if fact.host.listed is None:
-        return DEVICES.skipped(f"nothing to compare with: {fact.host.note}")
+        return DEVICES.not_tried(f"nothing to compare with: {fact.host.note}")
     outside = {device.uuid: device.name for device in fact.host.listed}
     inside = {device.uuid: device.name for device in driver.devices}
     split = {device.parent for device in fact.host.listed if device.parent}

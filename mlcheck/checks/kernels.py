@@ -77,6 +77,9 @@ def start(fact: KernelRuns, profile: Profile) -> Verdict:
         expected = "the image's jupyter_client can be used"
         return START.judged(1, [Finding("jupyter_client", fact.trouble, expected, show=show)])
     plain = [run for run in fact.runs if not run.hazards]
+    untried = _unbound(fact, profile)
+    if not plain and untried:
+        return START.not_tried("; ".join(untried))
     if not plain:
         return START.skipped("none of the promised kernels is there (see kernelspecs-promised)")
     findings = [
@@ -85,7 +88,18 @@ def start(fact: KernelRuns, profile: Profile) -> Verdict:
         if run.error is not None
     ]
     seconds = ", ".join(f"{run.kernel} {run.seconds:.1f} s" for run in plain)
-    return START.judged(len(plain), findings, [f"with {len(fact.runs)} at once: {seconds}"])
+    notes = [f"with {len(fact.runs)} at once: {seconds}"]
+    return START.judged(len(plain), findings, notes, untried)
+
+
+def _unbound(fact: KernelRuns, profile: Profile) -> list[str]:
+    """The kernels that were not started for want of a directory of this machine."""
+    started = {run.kernel for run in fact.runs}
+    return [
+        f"the kernel {name} needs what is outside the image at {', '.join(kernel.mounts)} (--bind)"
+        for name, kernel in sorted(profile.expect.kernels().items())
+        if kernel.mounts and name not in started
+    ]
 
 
 def own_python(fact: KernelRuns, profile: Profile) -> Verdict:

@@ -125,6 +125,8 @@ def list_installed(listed: PackageList, installed: InstalledPackages, profile: P
     findings += _system_findings(listed, installed, profile)
     findings += [Finding(p.path, p.what, "a readable record") for p in installed.problems]
     compared = min(len(listed.entries), len(installed.packages))
+    if installed.unasked:
+        return LIST_INSTALLED.judged(compared, findings, untried=installed.notes)
     return LIST_INSTALLED.judged(compared, findings, installed.notes)
 
 
@@ -222,8 +224,10 @@ def promised(installed: InstalledPackages, profile: Profile) -> Verdict:
         findings.append(Finding(name, found or "not installed", expected, source, show))
     compared = len(required.keys() - installed.unasked)
     if not compared:
-        return PROMISED.skipped(" ".join(installed.notes))
-    return PROMISED.judged(compared, findings, installed.notes if installed.unasked else ())
+        return PROMISED.not_tried(" ".join(installed.notes))
+    return PROMISED.judged(
+        compared, findings, untried=installed.notes if required.keys() & installed.unasked else ()
+    )
 
 
 def imports(results: Imports, profile: Profile) -> Verdict:

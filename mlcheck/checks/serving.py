@@ -181,7 +181,7 @@ def installs(fact: Started, profile: Profile) -> Verdict:
     if fact.trouble is not None or fact.busy:
         return INSTALLS.skipped("the image does not start (see server-starts)")
     if fact.read_only:
-        return INSTALLS.skipped(
+        return INSTALLS.not_tried(
             "this engine lets nobody write the image's files: docker and podman do"
         )
     findings = []
@@ -207,7 +207,7 @@ def any_user(fact: Started | None, profile: Profile) -> Verdict:
     if profile.expect.server is None:
         return ANY_USER.skipped("the profile promises no server")
     if fact is None:
-        return ANY_USER.skipped(
+        return ANY_USER.not_tried(
             "this engine starts every image as the user who runs it: docker and podman choose one"
         )
     gid = profile.expect.user.gid if profile.expect.user else 0

@@ -9,14 +9,12 @@ from mlcheck.checks import differences, parity
 from mlcheck.checks.differences import ASPECTS, Compared, Difference
 from mlcheck.commands import common
 from mlcheck.engines.base import OpenImage
+from mlcheck.errors import DIFFERENT
 from mlcheck.facts import ImageFiles, Side
 from mlcheck.probes import Questions
 from mlcheck.probes import parity as parity_probe
 from mlcheck.profile import Profile
 from mlcheck.report import text
-
-DIFFERENT = 1
-MISTAKE = 4
 
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -44,7 +42,6 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument(
         "--no-files", action="store_true", help="do not read and compare every file"
     )
-    parser.set_defaults(mistake=MISTAKE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 
 Outcome = Literal["passed", "failed", "error", "skipped", "waived"]
 
@@ -62,6 +62,8 @@ class ResultModel(_Model):
     notes: tuple[str, ...] = ()
     message: str | None = None
     """Reason of a skip, or what went wrong in an error."""
+    untried: str | None = None
+    """Why what the profile promises, or a part of it, could not be tried here."""
     seconds: float
 
 
@@ -97,6 +99,10 @@ class ImageModel(_Model):
     profile: str
     lineage: tuple[str, ...]
     tag: str | None = None
+    verdict: str | None = None
+    """As in the summary: "CONFORMS" only if everything that the profile promises was judged."""
+    not_selected: tuple[str, ...] = ()
+    """Checks that the profile promises and the run left out (-k, -m, --lf, paths)."""
     engine: str
     digest: str | None = None
     """Of the content that was judged; None for a directory, which has none."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mlcheck.errors import DIFFERENT, NOT_JUDGED, NOTHING_JUDGED
 from mlcheck.report.model import FindingModel, ImageModel, Outcome, Report, ResultModel
 
 ORDER: tuple[Outcome, ...] = ("failed", "error", "waived", "passed", "skipped")
@@ -42,12 +43,26 @@ class ImageOverview:
             return "DOES NOT CONFORM", "red"
         if counts["passed"] + counts["waived"] == 0:
             return "NOTHING WAS CHECKED", "yellow"
+        if self.untried:
+            return "WHAT WAS JUDGED HOLDS", "yellow"
+        if self.image.not_selected:
+            return "WHAT WAS SELECTED HOLDS", "yellow"
         return "CONFORMS", "green"
 
+    @property
+    def untried(self) -> list[ResultModel]:
+        """Results of promises that, whole or in part, could not be tried here."""
+        return [result for _, result in self.results if result.untried is not None]
+
     def tally(self) -> str:
-        """ "2 failed, 55 passed, 26 skipped" """
+        """ "2 failed, 55 passed, 26 skipped"; "9 of 57; 9 passed" when not all was judged."""
+        counts = self.counts
         shown: tuple[Outcome, ...] = ("failed", "error", "passed", "waived", "skipped")
-        return ", ".join(f"{self.counts[name]} {name}" for name in shown if self.counts[name])
+        said = ", ".join(f"{counts[name]} {name}" for name in shown if counts[name])
+        judged = counts["failed"] + counts["passed"] + counts["waived"]
+        skipped = sum(result.outcome == "skipped" for result in self.untried)
+        missing = counts["error"] + skipped + len(self.image.not_selected)
+        return f"{judged} of {judged + missing}; {said}" if missing else said
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +138,20 @@ def headline(result: ResultModel, gap: str = " ") -> str:
     return first
 
 
+def exit_code(found: Sequence[ImageOverview]) -> int:
+    """What a run ends with: 1 an image does not conform, 3 one could not be judged, 0 what was
+    judged holds, 5 nothing was judged of an image of which nothing was left out, or of any."""
+    counts = [one.counts for one in found]
+    if any(count["failed"] for count in counts):
+        return DIFFERENT
+    if any(count["error"] for count in counts):
+        return NOT_JUDGED
+    judged = [bool(count["passed"] + count["waived"]) for count in counts]
+    whole = [not one.image.not_selected for one in found]
+    empty = any(not was and all_ for was, all_ in zip(judged, whole, strict=True))
+    return NOTHING_JUDGED if empty or not any(judged) else 0
+
+
 def closing(found: Sequence[ImageOverview]) -> str:
     """One line that counts the images of a run."""
     words = Counter(one.verdict[0].partition(",")[0] for one in found)
@@ -130,6 +159,8 @@ def closing(found: Sequence[ImageOverview]) -> str:
         "CONFORMS": ("conforms", "conform"),
         "DOES NOT CONFORM": ("does not conform", "do not conform"),
         "NOT JUDGED": ("could not be judged", "could not be judged"),
+        "WHAT WAS JUDGED HOLDS": ("holds as far as judged", "hold as far as judged"),
+        "WHAT WAS SELECTED HOLDS": ("holds as far as selected", "hold as far as selected"),
         "NOTHING WAS CHECKED": ("was not checked", "were not checked"),
     }
     parts = [f"{words[key]} {named[key][words[key] > 1]}" for key in named if words[key]]

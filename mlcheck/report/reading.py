@@ -15,6 +15,9 @@ from mlcheck.report.model import SCHEMA_VERSION, ImageModel, Outcome, Report, Re
 LARGEST = 512 << 20
 """Bytes of a report that is read; one of 5,000 results has less than a hundredth of it."""
 
+_WITH_WHAT_DID_NOT_RUN = 4
+"""The minor version of the schema from which on a report has what an early end left out."""
+
 _MADE_BY = "A report is what `--mlcheck-json FILE` or `mlcheck report merge -o FILE` wrote."
 
 
@@ -53,6 +56,10 @@ def read(path: Path) -> Report:
         first = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(map(str, first["loc"]))
         raise UsageError(f"{path}: no whole report: {key}: {first['msg']}.", _MADE_BY) from None
+    minor = version.partition(".")[2]
+    older = minor.isdecimal() and int(minor) < _WITH_WHAT_DID_NOT_RUN
+    if older and 2 in _codes(report):
+        report = _interrupted(report)
     known = {image.id for image in report.images}
     for index, result in enumerate(report.results):
         if result.image not in known:
@@ -62,6 +69,26 @@ def read(path: Path) -> Report:
                 _MADE_BY,
             )
     return report
+
+
+def _codes(report: Report) -> list[int]:
+    return [run.exit_code for run in report.runs] or [report.exit_code]
+
+
+def _interrupted(report: Report) -> Report:
+    """An older report of a run that was interrupted, with what it does not say itself."""
+    ended = tuple(
+        ResultModel(
+            test="the rest of the run",
+            image=image.id,
+            outcome="error",
+            message="not run: the run was interrupted",
+            seconds=0,
+        )
+        for image in report.images
+    )
+    counts = report.counts | {"error": report.counts.get("error", 0) + len(ended)}
+    return report.model_copy(update={"results": (*report.results, *ended), "counts": counts})
 
 
 def merge(reports: Sequence[Report]) -> tuple[Report, int]:

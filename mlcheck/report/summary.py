@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol, TextIO
 
 from mlcheck.report import overview, text
@@ -88,6 +88,13 @@ def _write_image(screen: Screen, one: ImageOverview) -> None:
         screen.write(
             text.printable(f"{waiver_line}: this waiver fits no finding any more, take it out\n")
         )
+    for message, tests in _untried(one):
+        screen.write("  not judged  ", yellow=True)
+        screen.write(text.printable(f"{message}   [{tests}]\n"))
+    if left_out := image.not_selected:
+        screen.write("  not judged  ", yellow=True)
+        were = "check was" if len(left_out) == 1 else "checks were"
+        screen.write(text.printable(f"{len(left_out)} {were} not selected   [{_some(left_out)}]\n"))
     silent = 0
     for message, tests in _grouped(results, "skipped"):
         if message.startswith(SILENCE):
@@ -141,10 +148,22 @@ def _grouped(results: Iterable[ResultModel], outcome: str) -> list[tuple[str, st
     """Messages of one outcome, each once, with the tests that it stopped."""
     tests: dict[str, list[str]] = {}
     for result in results:
-        if result.outcome == outcome:
-            name = result.test.partition("[")[0].rpartition("::")[2]
-            tests.setdefault(result.message or "", []).append(name)
-    return [
-        (message, ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else ""))
-        for message, names in tests.items()
-    ]
+        if result.outcome == outcome and result.untried is None:
+            tests.setdefault(result.message or "", []).append(_name(result))
+    return [(message, _some(names)) for message, names in tests.items()]
+
+
+def _untried(one: ImageOverview) -> list[tuple[str, str]]:
+    """Why promises could not be tried, each reason once, with the checks."""
+    checks: dict[str, list[str]] = {}
+    for result in one.untried:
+        checks.setdefault(result.untried or "", []).append(result.check or _name(result))
+    return [(reason, _some(names)) for reason, names in checks.items()]
+
+
+def _name(result: ResultModel) -> str:
+    return result.test.partition("[")[0].rpartition("::")[2]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import pytest
 
 from mlcheck.engines import janitor
-from mlcheck.errors import EngineError
+from mlcheck.errors import INTERRUPTED, EngineError
 from mlcheck.profile import CONFIGURATION, FILE_NAME, SUITE
 from mlcheck.snapshot.settle import MARK, Judged
 
-_UNDERSTOOD = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+_UNDERSTOOD = (0, 1, 3, 5)
+"""Exit codes with which a run has judged what it could."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Trial:
             ]
             with contextlib.redirect_stdout(said):
                 code = pytest.main([*own, str(SUITE)], plugins=[chosen])
-            if code == pytest.ExitCode.INTERRUPTED:
+            if code == INTERRUPTED:
                 raise KeyboardInterrupt
             if code not in _UNDERSTOOD or not report.is_file():
                 last = said.getvalue().strip()[-2000:]
