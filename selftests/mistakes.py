@@ -21,10 +21,8 @@ A message says what happened, where, what was expected and what to do; none is a
 row is tried for real by a self-test; in `good/` there is a tiny image. This page is written by
 `python -m selftests.mistakes` from `selftests/mistakes.toml`.
 
-The exit codes of `pytest` and `mlcheck diff`: 1 the image does not conform or could not be judged
-(or the two differ), 4 a mistake, found before anything was opened where possible, 5 nothing was
-checked. Of the other commands: 2 a mistake, 3 trouble of the machine, the engine or the network;
-`exec` has that of its command.
+[Exit codes](options.md#exit-codes) are the same for all commands. A mistake is found before
+anything is opened where possible.
 """
 
 

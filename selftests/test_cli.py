@@ -90,7 +90,7 @@ def test_exec_of_a_command_without_an_end(image: Path) -> None:
 )
 def test_a_mistake_is_a_message_and_exit_code_2(arguments: list[str], words: str) -> None:
     done = mlcheck(*arguments)
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == 4, done.stderr
     assert words in done.stderr.decode()
     assert b"Traceback" not in done.stderr
 
@@ -154,7 +154,7 @@ def test_facts_and_exec_by_another_engine(tiny_rootfs: Path) -> None:
     done = mlcheck("exec", *options, "--", "sh", "-c", "echo $APPTAINER_NAME; exit 3")
     assert (done.returncode, bool(done.stdout.strip())) == (3, True)
     wrong = mlcheck("exec", "--engine", "docker", str(tiny_rootfs), "--", "true")
-    assert wrong.returncode == 2
+    assert wrong.returncode == 4
     assert b"which docker does not open" in wrong.stderr
 
 

@@ -125,7 +125,7 @@ def test_the_ready_waiver_is_one(said) -> None:  # type: ignore[no-untyped-def]
     [("rpath-hardcoded", "rpath-hard-coded"), ("libgl", None), ("\x1b[31m", None)],
 )
 def test_a_misspelt_check(said, given: str, meant: str | None) -> None:  # type: ignore[no-untyped-def]
-    text = said(given, code=2)
+    text = said(given, code=4)
     assert "There is no check" in text
     assert "`mlcheck explain` lists them all" in text
     assert "\x1b" not in text

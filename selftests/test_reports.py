@@ -528,6 +528,6 @@ def test_the_command_tells_a_mistake(tmp_path: Path) -> None:
         (["pdf", one], "invalid choice"),
     ):
         done = mlcheck(*arguments)
-        assert done.returncode == 2, arguments
+        assert done.returncode == 4, arguments
         assert words in done.stderr
         assert "Traceback" not in done.stderr

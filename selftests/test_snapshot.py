@@ -533,7 +533,7 @@ def test_a_bare_directory(root: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     bad = judge_image(root, profiles, "image")
     assert checks(bad, "failed") >= {"os-release", "shells", "files", "image-size"}
 
-    assert cli.main(["snapshot", str(root), "-o", str(file)]) == 2
+    assert cli.main(["snapshot", str(root), "-o", str(file)]) == 4
     assert "is not overwritten" in capsys.readouterr().err
 
 

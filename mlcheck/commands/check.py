@@ -22,8 +22,8 @@ All other options of pytest work too (`pytest --help`). Its configuration in the
 are has no effect; a conftest.py has one in a directory of --profiles and above it. An image may
 also come from the variable IMAGE_NAME.
 
-exit code: 0 all that was checked conforms; 1 an image does not conform or could not be judged;
-2 interrupted; 3 internal error; 4 a wrong option, image or profile; 5 nothing was checked.
+exit code: 0 what was checked holds; 1 an image does not conform; 3 one could not be judged;
+4 a wrong option, image or profile; 5 nothing was checked; 130 interrupted.
 """
 
 _OF_PYTEST = (
