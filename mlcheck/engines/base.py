@@ -117,7 +117,8 @@ class RootFS(Protocol):
         Args:
             wanted: told a path and how the file begins (HEAD bytes, or all of a smaller one):
                 whether to look into it. Called from several threads, as `look` is.
-            look: told a file, open for reading and seekable. It may raise Unreadable.
+            look: told a file, open for reading at its first byte, and seekable. It may raise
+                Unreadable.
 
         Raises:
             ProbeError: this machine's permissions forbid it, or a disk fails.

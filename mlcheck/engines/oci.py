@@ -220,11 +220,10 @@ class OpenOci:
         with self.lock:
             container = self._as_it_is()
             for way in self._ways:
-                if container is not None and way != "streamed":
-                    if (found := local_files(container, way, self._inspected)) is not None:
-                        return found
-                elif way == "streamed":
+                if way == "streamed":
                     return self._streamed()
+                if container and (found := local_files(container, self._inspected)) is not None:
+                    return found
         raise EngineError(
             f"{self.ref.text}: its files cannot be read as {self._ways} on this machine."
         )
