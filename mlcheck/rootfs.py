@@ -22,7 +22,6 @@ from typing import BinaryIO
 from mlcheck.directories import Directories, Directory, fail
 from mlcheck.engines.base import HEAD, T, Unreadable
 from mlcheck.entries import Entries, FactOf, Names, fact, file_type
-from mlcheck.errors import ProbeError
 from mlcheck.facts import File, ResolvedFile
 from mlcheck.files import (
     LINK_LIMIT,
@@ -182,21 +181,24 @@ class DirectoryRootFS:
             path, led(path, self.lstat(path), place.path, f"is {word}, not a regular file")
         )
 
-    def readable(self) -> bool:
-        """Whether this user may read all: every directory and every regular file."""
-        try:
-            for path, names in self._entries.regular_files("/"):
-                at = self._directories.for_reading(path)
-                try:
-                    if not os.access(".", os.X_OK, dir_fd=at):
-                        return False
-                    if not all(os.access(name, os.R_OK, dir_fd=at) for name in names):
-                        return False
-                finally:
-                    os.close(at)
-        except ProbeError:
-            return False
-        return True
+    def check_readable(self) -> None:
+        """Look whether this user may read all: every directory and every regular file.
+
+        Raises:
+            ProbeError: something is forbidden.
+        """
+        for path, names in self._entries.regular_files("/"):
+            at = self._directories.for_reading(path)
+            try:
+                needed = [(".", os.X_OK), *((name, os.R_OK) for name in names)]
+                for name, how in needed:
+                    if not os.access(name, how, dir_fd=at):
+                        fail(
+                            f"{path.rstrip('/')}/{name}",
+                            PermissionError(errno.EACCES, os.strerror(errno.EACCES)),
+                        )
+            finally:
+                os.close(at)
 
     def listdir(self, path: str) -> list[str]:
         """Names in the directory that `path` leads to, sorted; [] when there is none.

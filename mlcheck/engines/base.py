@@ -370,8 +370,14 @@ class Engine(Protocol):
         What helps follows after a line break.
         """
 
+    def tried(self) -> str | None:
+        """The same, after doing for once all that a run does; that may take seconds."""
+
     def describe(self) -> str:
-        """What it is and where, for people. Only of an engine that is not unusable."""
+        """What it is and where, for people. Only of an engine that is not unusable.
+
+        What is wrong with it follows, a line each.
+        """
 
     def prepare(
         self, ref: ImageRef, *, pull: PullPolicy = "missing", progress: Progress = silent

@@ -63,8 +63,8 @@ def local_files(container: Container, image: Mapping[str, Any]) -> RootFS | None
             return None
         users, groups = (_ranges(Path(f"/proc/{pid}/{name}")) for name in ("uid_map", "gid_map"))
         rootfs = DirectoryRootFS(directory, functools.partial(mapped, users, groups))
-        if os.geteuid() != 0 and not rootfs.readable():
-            return None
+        if os.geteuid() != 0:
+            rootfs.check_readable()
         names_tell = client.dialect.names_tell
         rootfs.stored = stored_layers(image, container.state, names_tell=names_tell)
     except (OSError, ProbeError):
