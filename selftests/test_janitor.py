@@ -161,7 +161,7 @@ def test_http_delete_waits_for_a_server_that_is_busy(
     held = threading.Event()
     threading.Timer(1, held.set).start()
     monkeypatch.setattr(_Handler, "wait", lambda _: held.wait(), raising=False)
-    janitor.undo(janitor.http_delete(host, "/containers/x"))
+    janitor_process.undo(janitor.http_delete(host, "/containers/x"))
     assert held.is_set()
     assert len(deleted) > 1
 
