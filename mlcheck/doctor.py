@@ -13,8 +13,9 @@ class Finding:
 
     Args:
         what: what it is and where; or why it cannot be used.
-        remedy: what helps, if it cannot be used.
+        remedy: what helps, if it cannot be used, or with what is wrong with it all the same.
         kinds: the kinds of images that it opens.
+        chosen: whether `--engine auto` takes it; a run starts nothing to find that out.
     """
 
     engine: str
@@ -22,6 +23,7 @@ class Finding:
     what: str
     remedy: str
     kinds: tuple[str, ...]
+    chosen: bool
 
 
 def examine() -> list[Finding]:
@@ -29,17 +31,18 @@ def examine() -> list[Finding]:
     findings = []
     for name, kinds in opening.KINDS.items():
         engine = opening.engine(name)
-        reason = engine.unusable()
+        forbidden = engine.unusable()
+        reason = forbidden or engine.tried()
         what, _, remedy = (engine.describe() if reason is None else reason).partition("\n")
-        findings.append(Finding(name, reason is None, what, remedy, kinds))
+        findings.append(Finding(name, reason is None, what, remedy, kinds, forbidden is None))
     return findings
 
 
 def chosen(findings: list[Finding]) -> dict[str, str | None]:
     """By the kind of image: which engine "auto" takes on this machine."""
-    usable = {finding.engine for finding in findings if finding.usable}
+    found = {finding.engine for finding in findings if finding.chosen}
     return {
-        kind: next((name for name in names if name in usable), None)
+        kind: next((name for name in names if name in found), None)
         for kind, names in opening.PREFERRED.items()
     }
 

@@ -181,6 +181,25 @@ class DirectoryRootFS:
             path, led(path, self.lstat(path), place.path, f"is {word}, not a regular file")
         )
 
+    def check_readable(self) -> None:
+        """Look whether this user may read all: every directory and every regular file.
+
+        Raises:
+            ProbeError: something is forbidden.
+        """
+        for path, names in self._entries.regular_files("/"):
+            at = self._directories.for_reading(path)
+            try:
+                needed = [(".", os.X_OK), *((name, os.R_OK) for name in names)]
+                for name, how in needed:
+                    if not os.access(name, how, dir_fd=at):
+                        fail(
+                            f"{path.rstrip('/')}/{name}",
+                            PermissionError(errno.EACCES, os.strerror(errno.EACCES)),
+                        )
+            finally:
+                os.close(at)
+
     def listdir(self, path: str) -> list[str]:
         """Names in the directory that `path` leads to, sorted; [] when there is none.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mlcheck.engines import janitor
+from mlcheck.engines import janitor, janitor_process
 
 CODE = str(Path(__file__).parents[1])
 
@@ -92,7 +92,31 @@ def test_a_process_is_killed_with_its_group_but_never_another_of_its_number() ->
     assert sleeper.poll() is None
     with janitor.undone(action):
         pass
-    assert sleeper.wait() == -signal.SIGKILL
+    assert sleeper.wait() == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("at_last", [True, False])
+def test_a_group_may_finish_what_it_is_doing(
+    at_last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child, as podman's server without root is; it goes on when its leader has ended."""
+    if not at_last:
+        monkeypatch.setattr(janitor_process, "_GRACE_S", 0.5)
+    work = f"until [ -e '{tmp_path}/go' ]; do sleep 0.05; done; touch '{tmp_path}/done'"
+    leader = f"sh -c 'trap : TERM; echo ready; {work.replace(chr(39), chr(34))}' & wait"
+    with subprocess.Popen(
+        ["sh", "-c", leader], start_new_session=True, stdout=subprocess.PIPE
+    ) as sleeper:
+        assert sleeper.stdout is not None
+        assert sleeper.stdout.readline() == b"ready\n"
+        timer = threading.Timer(0.3, (tmp_path / "go").touch)
+        if at_last:
+            timer.start()
+        with janitor.undone(janitor.kill(sleeper.pid, group=True)):
+            pass
+        assert (tmp_path / "done").exists() == at_last
+        assert sleeper.stdout.read() == b""  # nobody has it open any more
+    timer.cancel()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -100,9 +124,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_DELETE(self) -> None:
         self.deleted.append(self.path)
+        self.wait()
         # A container that is being removed already, the first time.
         self.send_response(409 if len(self.deleted) == 1 else 204)
         self.end_headers()
+
+    def wait(self) -> None:
+        """For a test that holds answers back."""
 
     def address_string(self) -> str:
         return ""
@@ -122,6 +150,20 @@ def server(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
         yield f"unix://{path}", handler.deleted  # type: ignore[attr-defined]
         listening.shutdown()
         thread.join()
+
+
+def test_http_delete_waits_for_a_server_that_is_busy(
+    server: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is undone after this may end the server, with half of something removed."""
+    host, deleted = server
+    monkeypatch.setattr(janitor_process, "_LIMIT_S", 0.2)
+    held = threading.Event()
+    threading.Timer(1, held.set).start()
+    monkeypatch.setattr(_Handler, "wait", lambda _: held.wait(), raising=False)
+    janitor_process.undo(janitor.http_delete(host, "/containers/x"))
+    assert held.is_set()
+    assert len(deleted) > 1
 
 
 def test_http_delete(server: tuple[str, list[str]]) -> None:

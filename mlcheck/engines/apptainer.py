@@ -86,6 +86,8 @@ class Apptainer:
         found = find_program(self.name)
         return found if isinstance(found, str) else None
 
+    tried = unusable
+
     def describe(self) -> str:
         """Which program, and whether it uses user namespaces."""
         found = find_program(self.name)

@@ -52,6 +52,8 @@ class Archive:
         """None: what it does needs nothing of this machine."""
         return None
 
+    tried = unusable
+
     def describe(self) -> str:
         """What it is."""
         return "reads archives without unpacking them; runs nothing"

@@ -117,7 +117,8 @@ class RootFS(Protocol):
         Args:
             wanted: told a path and how the file begins (HEAD bytes, or all of a smaller one):
                 whether to look into it. Called from several threads, as `look` is.
-            look: told a file, open for reading and seekable. It may raise Unreadable.
+            look: told a file, open for reading at its first byte, and seekable. It may raise
+                Unreadable.
 
         Raises:
             ProbeError: this machine's permissions forbid it, or a disk fails.
@@ -369,8 +370,14 @@ class Engine(Protocol):
         What helps follows after a line break.
         """
 
+    def tried(self) -> str | None:
+        """The same, after doing for once all that a run does; that may take seconds."""
+
     def describe(self) -> str:
-        """What it is and where, for people. Only of an engine that is not unusable."""
+        """What it is and where, for people. Only of an engine that is not unusable.
+
+        What is wrong with it follows, a line each.
+        """
 
     def prepare(
         self, ref: ImageRef, *, pull: PullPolicy = "missing", progress: Progress = silent

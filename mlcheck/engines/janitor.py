@@ -33,7 +33,12 @@ def http_delete(host: str, path: str) -> Action:
 
 
 def kill(pid: int, *, group: bool = False) -> Action:
-    """SIGKILL a process, or the process group that it leads, if it is still the same one."""
+    """SIGKILL a process, if it is still the same one.
+
+    Args:
+        group: with the process group that it leads, which may first finish what it is doing: what
+            SIGTERM has not ended within ten seconds gets SIGKILL.
+    """
     return {"kind": "kill", "pid": pid, "started": start_time(pid) or "", "group": group}
 
 

@@ -24,6 +24,8 @@ import urllib.parse
 from typing import Any
 
 _LIMIT_S = 30.0
+_SILENCE_S = 120.0
+_GRACE_S = 10.0
 
 UNDO_ERRORS = (OSError, http.client.HTTPException, subprocess.SubprocessError)
 """What `undo` may raise: it is already gone, or somebody else's trouble."""
@@ -54,8 +56,10 @@ def start_time(pid: int) -> str | None:
 
 
 def _http_delete(host: str, path: str) -> None:
-    """DELETE over a unix socket or TCP; repeated while the server has it locked."""
+    """DELETE over a unix socket or TCP; repeated while the server has it locked, or is too busy to
+    answer: what is to be done after this may end the server."""
     url = urllib.parse.urlsplit(host)
+    late = time.monotonic() + _SILENCE_S
     for _ in range(20):
         connection = (
             _UnixConnection(url.path)
@@ -63,9 +67,13 @@ def _http_delete(host: str, path: str) -> None:
             else http.client.HTTPConnection(url.netloc, timeout=_LIMIT_S)
         )
         with contextlib.closing(connection):
-            connection.request("DELETE", path)
-            if connection.getresponse().status in (200, 204, 404):
-                return
+            try:
+                connection.request("DELETE", path)
+                if connection.getresponse().status in (200, 204, 404):
+                    return
+            except TimeoutError:
+                if time.monotonic() > late:
+                    raise
         # No engine tells when it lets go of a lock.
         time.sleep(0.2)
 
@@ -74,7 +82,26 @@ def _kill(pid: int, started: str, group: bool) -> None:
     if start_time(pid) != started:
         return
     with contextlib.suppress(ProcessLookupError):
-        (os.killpg if group else os.kill)(pid, signal.SIGKILL)
+        if not group:
+            os.kill(pid, signal.SIGKILL)
+            return
+        # A server that is killed while it makes or removes something leaves half of it.
+        os.killpg(pid, signal.SIGTERM)
+        late = time.monotonic() + _GRACE_S
+        while _alive(pid) and time.monotonic() < late:
+            time.sleep(0.01)  # nothing tells the end of a process group
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _alive(group: int) -> bool:
+    """Whether a process group has a process that has not ended."""
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError), open(f"{entry.path}/stat", "rb") as file:  # noqa: PTH123
+                state, _, number = file.read().rpartition(b")")[2].split()[:3]
+                if int(number) == group and state not in b"ZX":
+                    return True
+    return False
 
 
 def undo(action: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlcheck.engines import binds, oci_images
+from mlcheck.engines import binds, janitor, oci_abandoned, oci_images
 from mlcheck.engines.base import (
     DEFAULT_LIMIT_S,
     DEFAULT_OUTPUT_LIMIT,
@@ -34,11 +34,11 @@ from mlcheck.engines.base import (
     silent,
 )
 from mlcheck.engines.channel import Channels, NoShell, StreamEnded
+from mlcheck.engines.oci_archive import write_empty
 from mlcheck.engines.oci_client import Client, connect
 from mlcheck.engines.oci_container import (
     Container,
     Created,
-    clear_abandoned,
     new_name,
 )
 from mlcheck.engines.oci_dialect import Dialect
@@ -47,7 +47,7 @@ from mlcheck.engines.oci_errors import engine_errors
 from mlcheck.engines.oci_files import WAYS, Way, local_files, streamed_files
 from mlcheck.engines.oci_layers import OciLayers
 from mlcheck.engines.proxies import proxies
-from mlcheck.errors import EngineError
+from mlcheck.errors import EngineError, MlcheckError
 from mlcheck.facts import Environment
 from mlcheck.image import ImageRef
 from mlcheck.rootfs import DirectoryRootFS
@@ -85,11 +85,24 @@ class Oci:
         except EngineError as error:
             return str(error)
 
+    def tried(self) -> str | None:
+        """See `mlcheck.engines.base.Engine.tried`: a run on an image in which there is nothing."""
+        try:
+            with janitor.temporary_directory() as directory:
+                ref = ImageRef.parse(f"docker-archive:{write_empty(directory / 'empty.tar')}")
+                with self.prepare(ref) as prepared, self.open(prepared) as image:
+                    image.run(["/none"])
+                    image.rootfs.listdir("/")
+        except MlcheckError as error:
+            return str(error)
+        return None
+
     def describe(self) -> str:
-        """Which version, and where it listens."""
+        """Which version, and where it listens; then a line for each container that is broken."""
         with connect(self.dialect) as client:
             version = ".".join(map(str, client.engine_version))
-            return f"{self.dialect.label} {version} at {client.host}"
+            what = f"{self.dialect.label} {version} at {client.host}"
+            return "\n".join([what, *oci_abandoned.broken(client)])
 
     def has(self, ref: ImageRef) -> bool:
         """Whether an image of a registry is in the engine's store.
@@ -148,7 +161,7 @@ class Oci:
         image = OpenOci(self.dialect, prepared, start, self._ways)
         try:
             with image.lock:
-                clear_abandoned(image.client())
+                oci_abandoned.clear(image.client())
             yield image
         finally:
             image.close()
@@ -207,7 +220,7 @@ class OpenOci:
 
     @property
     def _healthcheck(self) -> Mapping[str, Any]:
-        if not self._dialect.images_api:
+        if not self._dialect.own_api:
             return self._config.get("Healthcheck") or {}
         # podman's answer to docker's API leaves it out.
         with self.lock:
@@ -220,11 +233,10 @@ class OpenOci:
         with self.lock:
             container = self._as_it_is()
             for way in self._ways:
-                if container is not None and way != "streamed":
-                    if (found := local_files(container, way, self._inspected)) is not None:
-                        return found
-                elif way == "streamed":
+                if way == "streamed":
                     return self._streamed()
+                if container and (found := local_files(container, self._inspected)) is not None:
+                    return found
         raise EngineError(
             f"{self.ref.text}: its files cannot be read as {self._ways} on this machine."
         )

@@ -7,6 +7,8 @@ away from images that carry them on this machine. So the archive is rewritten wh
 from __future__ import annotations
 
 import gzip
+import hashlib
+import io
 import json
 import os
 import tarfile
@@ -53,6 +55,29 @@ def renamed(path: Path, name: str) -> Iterator[bytes]:
     if not found:
         raise _no_archive(path, "it has neither manifest.json nor index.json")
     yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def write_empty(path: Path) -> Path:
+    """Write an archive of an image that no other is equal to, in which there is no file.
+
+    Returns:
+        `path`.
+    """
+    layer = bytes(2 * tarfile.BLOCKSIZE)
+    config = {
+        "os": "linux",
+        "config": {"Labels": {"mlcheck.trial": os.urandom(16).hex()}},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+    }
+    files = {"config.json": json.dumps(config).encode(), "layer.tar": layer}
+    table = [{"Config": "config.json", "RepoTags": None, "Layers": ["layer.tar"]}]
+    files["manifest.json"] = json.dumps(table).encode()
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
 
 
 def _docker(path: Path, table: Any, name: str) -> Any:

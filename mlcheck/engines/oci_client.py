@@ -35,9 +35,14 @@ class Client(docker.APIClient):  # type: ignore[misc] # the SDK has no types
         self.engine_version: tuple[int, ...] = ()
 
     @property
+    def api_url(self) -> str:
+        """Of the engine's own API."""
+        return f"/{self.dialect.own_api or f'v{self.api_version}'}"
+
+    @property
     def images_url(self) -> str:
         """Of the API for images."""
-        return f"/{self.dialect.images_api or f'v{self.api_version}'}/images"
+        return f"{self.api_url}/images"
 
 
 @contextmanager

@@ -34,6 +34,9 @@ from mlcheck.errors import EngineError
 
 OWNER_LABEL = "mlcheck.owner"
 
+NAME = r"mlcheck-[0-9a-f]{16}"
+"""What `new_name` gives."""
+
 _CHUNK = 1024 * 1024
 _STDERR = 2
 _FRAME = struct.Struct(">BxxxL")
@@ -387,16 +390,3 @@ class Container:
 def new_name() -> str:
     """A name that no other container has."""
     return f"mlcheck-{secrets.token_hex(8)}"
-
-
-def clear_abandoned(client: Client) -> None:
-    """Remove the containers of runs on this machine that ended without tidying up."""
-    with engine_errors(client.dialect, "list containers"):
-        found = client.containers(all=True, filters={"label": OWNER_LABEL})
-    for container in found:
-        if janitor.is_abandoned((container.get("Labels") or {}).get(OWNER_LABEL, "")):
-            with (
-                engine_errors(client.dialect, "remove an abandoned container"),
-                contextlib.suppress(docker.errors.APIError),  # another run was faster
-            ):
-                client.remove_container(container["Id"], force=True, v=True)

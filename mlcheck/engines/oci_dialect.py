@@ -35,7 +35,7 @@ class Dialect:
         names_tell: whether it believes what an image claims of its layers' digests, and names their
             directories after the true ones (docker refuses such an image).
         formats: the kinds of archives that it loads.
-        images_api: where its own API for images is; "" for docker's.
+        own_api: where its own API is; "" for docker's.
         insecure, certificates: where its administrator allows plain HTTP, and puts certificates
             of registries.
         missing, stopped, forbidden, old: remedies: nothing is installed, no server runs, the
@@ -57,7 +57,7 @@ class Dialect:
     exports: bool
     names_tell: bool
     formats: tuple[Kind, ...]
-    images_api: str
+    own_api: str
     insecure: str
     certificates: str
     missing: str
@@ -82,7 +82,7 @@ DOCKER = Dialect(
     exports=False,
     names_tell=False,
     formats=("docker-archive",),
-    images_api="",
+    own_api="",
     insecure='"insecure-registries" in /etc/docker/daemon.json',
     certificates="/etc/docker/certs.d",
     missing="Install docker, or use another engine: `mlcheck doctor` lists them.",
@@ -110,7 +110,7 @@ PODMAN = Dialect(
     names_tell=True,
     formats=("docker-archive", "oci-archive", "oci"),
     # The one like docker's looks for short names at docker.io only.
-    images_api="v4.0.0/libpod",
+    own_api="v4.0.0/libpod",
     insecure='"insecure = true" for it in /etc/containers/registries.conf',
     certificates="/etc/containers/certs.d",
     missing="Install podman, or use another engine: `mlcheck doctor` lists them.",

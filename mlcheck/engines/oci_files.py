@@ -1,17 +1,23 @@
 """The files of a container of docker or podman: without copying them where possible.
 
-merged: the directory in which the engine has put the image's layers together, if this machine
-    and this user can see it.
-process: the root file system of the container's first process, through /proc; for engines that
-    keep their mounts to themselves (rootless ones). What the engine mounts over the image's
-    files is seen instead of them: /etc/hosts, /etc/hostname, /etc/resolv.conf, /tmp, /dev, ...
-streamed: archives from the engine; for daemons elsewhere, and for containers that do not start.
+merged: the directory in which the engine has put the image's layers together, if this user may
+    read all that is in it. Rootless engines keep it to themselves, in a mount namespace of their
+    own; that is entered through /proc.
+streamed: archives from the engine; for daemons elsewhere, for containers that do not start, and
+    for files that only the engine may read, such as private ones of a rootless engine's
+    subordinate users.
+
+In neither way is anything seen that the engine mounts for a running container (/proc, /dev,
+/etc/hosts, volumes, ...): not what a process in the container sees is read, but what is below.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import socket
+import struct
+import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -30,8 +36,8 @@ from mlcheck.errors import ProbeError
 from mlcheck.facts import File
 from mlcheck.rootfs import DirectoryRootFS
 
-Way = Literal["merged", "process", "streamed"]
-WAYS: tuple[Way, ...] = ("merged", "process", "streamed")
+Way = Literal["merged", "streamed"]
+WAYS: tuple[Way, ...] = ("merged", "streamed")
 
 _Ranges = tuple[tuple[int, int, int], ...]
 """First ID inside, first ID outside, how many: user_namespaces(7)."""
@@ -41,32 +47,26 @@ PLAIN = {"Accept-Encoding": "identity"}
 """Without this, docker compresses archives, which takes seven times as long on one machine."""
 
 
-def local_files(container: Container, way: Way, image: Mapping[str, Any]) -> RootFS | None:
+def local_files(container: Container, image: Mapping[str, Any]) -> RootFS | None:
     """The container's files, read as files of this machine; None where that cannot be.
 
     Args:
         image: what the engine says of it.
     """
-    pid = container.pid
-    if pid is None or way == "streamed":
+    pid, client = container.pid, container.client
+    if pid is None or (merged := _merged(container.state)) is None:
         return None
-    process = Path(f"/proc/{pid}/root")
     try:
+        top = Path(f"/proc/{pid}/root").stat()
+        directory = next((one for one in _seen(client, merged) if _is(one, top)), None)
+        if directory is None:
+            return None
         users, groups = (_ranges(Path(f"/proc/{pid}/{name}")) for name in ("uid_map", "gid_map"))
-        fact_of = functools.partial(mapped, users, groups)
-        rootfs: DirectoryRootFS | None = None
-        if way == "process":
-            rootfs = DirectoryRootFS(process, fact_of)
-        elif (directory := _merged(container.state)) is not None:
-            rootfs = DirectoryRootFS(directory, fact_of)
-            # The engine's word is not enough: it may speak of another machine's directory.
-            if not os.path.samestat(directory.stat(), process.stat()):
-                rootfs = None
-            else:
-                names_tell = container.client.dialect.names_tell
-                rootfs.stored = stored_layers(image, container.state, names_tell=names_tell)
-        if rootfs is not None:
-            rootfs.listdir("/")
+        rootfs = DirectoryRootFS(directory, functools.partial(mapped, users, groups))
+        if os.geteuid() != 0:
+            rootfs.check_readable()
+        names_tell = client.dialect.names_tell
+        rootfs.stored = stored_layers(image, container.state, names_tell=names_tell)
     except (OSError, ProbeError):
         return None
     return rootfs if has_arguments(pid, container.name) else None
@@ -119,6 +119,34 @@ def _merged(state: Any) -> Path | None:
     driver = state.get("GraphDriver") or {}
     path = (driver.get("Data") or {}).get("MergedDir")
     return Path(path) if isinstance(path, str) and path.startswith("/") else None
+
+
+def _seen(client: Client, path: Path) -> Iterator[Path]:
+    """Where a directory of the engine may be seen from here."""
+    yield path
+    if (pid := _server(client.host)) is not None:
+        yield Path(f"/proc/{pid}/root{path}")
+
+
+def _is(directory: Path, status: os.stat_result) -> bool:
+    """The engine's word is not enough: it may speak of another machine's directory."""
+    try:
+        return os.path.samestat(directory.stat(), status)
+    except OSError:
+        return False
+
+
+def _server(host: str) -> int | None:
+    """The process that listens at a Unix socket; None where it cannot be seen from here."""
+    url = urllib.parse.urlsplit(host)
+    if url.scheme not in ("unix", "http+unix"):
+        return None
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.connect(f"{url.netloc}{url.path}")
+        ucred = struct.Struct("3i")
+        found = unix.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size)
+    pid: int = ucred.unpack(found)[0]
+    return pid or None
 
 
 def _ranges(path: Path) -> _Ranges:

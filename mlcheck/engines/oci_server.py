@@ -149,6 +149,14 @@ def _unreachable(dialect: Dialect, host: str, error: OSError) -> NoReturn:
     ) from None
 
 
+_GUARDED = (
+    'read -r go || exit; exec 3<&0; "$@" </dev/null 3<&- & server=$!; '
+    '{ read -r _; kill "$server"; } <&3 & wait "$server"; kill "$!"'
+)
+"""A server that waits to be promised to the janitor before it starts, and ends with the process
+that started it, even if the janitor is killed too."""
+
+
 @dataclass
 class _Shared:
     """A server that this process started: where it listens, and how many use it."""
@@ -202,16 +210,8 @@ def _service(dialect: Dialect) -> Iterator[str]:
         directory.mkdir(mode=0o700)
         host = f"unix://{directory}/socket"
         with (directory / "log").open("w+b") as log:
-            # It waits to be promised to the janitor before it becomes the server.
             process = subprocess.Popen(
-                [
-                    "/bin/sh",
-                    "-c",
-                    'read -r go && exec "$@" </dev/null',
-                    "mlcheck",
-                    *dialect.service,
-                    host,
-                ],
+                ["/bin/sh", "-c", _GUARDED, "mlcheck", *dialect.service, host],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -221,8 +221,9 @@ def _service(dialect: Dialect) -> Iterator[str]:
             assert process.stdin is not None
             try:
                 with janitor.undone(janitor.kill(process.pid, group=True)):
-                    with contextlib.suppress(OSError), process.stdin as go:
-                        go.write(b"go\n")
+                    with contextlib.suppress(OSError):
+                        process.stdin.write(b"go\n")
+                        process.stdin.flush()
                     deadline = time.monotonic() + _SERVICE_START_S
                     while (error := _reach(host)) is not None:
                         if process.poll() is not None or time.monotonic() > deadline:
@@ -237,4 +238,6 @@ def _service(dialect: Dialect) -> Iterator[str]:
                         time.sleep(0.01)
                     yield host
             finally:
+                with contextlib.suppress(OSError):
+                    process.stdin.close()
                 process.wait()

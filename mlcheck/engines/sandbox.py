@@ -63,6 +63,8 @@ class Sandbox:
         found = launcher()
         return found if isinstance(found, str) else None
 
+    tried = unusable
+
     def describe(self) -> str:
         """What makes the namespaces."""
         return f"namespaces of the kernel, by {launcher()[0]}"

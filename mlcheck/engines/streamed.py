@@ -236,25 +236,45 @@ class StreamedRootFS(TreeRootFS[_Node]):
 
     def _fetch(self, node: _Node) -> TarStream:
         """A stream that stands before the content of a regular file."""
-        if _is_utf8(node.path):
-            stream = self._stream(node.path)
-            member = None if stream is None else _next(stream, node.path)
-            if stream is None or member is None or member.type != "file":
-                raise _broken(node.path, "is no regular file any more")
-            return stream
-        # The nearest directory with a name that can be asked for.
         parts = components(node.path)[::-1]
-        first = next(index for index, part in enumerate(parts) if not _is_utf8(part))
-        stream = self._stream("/" + "/".join(parts[:first]))
-        while stream is not None and (member := _next(stream, node.path)) is not None:
-            name = components(member.name)[::-1]
-            if name == parts[max(first - 1, 0) :]:
-                return stream
-        raise _broken(node.path, "is not there any more")
+        # The file, or the nearest directory, with a name that can be asked for.
+        named = next((n for n, part in enumerate(parts) if not _is_utf8(part)), len(parts))
+        asked = "/" + "/".join(parts[:named])
+        stream = _found(lambda: self._stream(asked), parts[max(named - 1, 0) :], node)
+        if stream is None and (export := self._export) is not None:
+            # Of what lies where the container has a mount of its own (a volume, /dev/shm), podman
+            # sends what is in that mount.
+            stream = _found(lambda: TarStream(export()), parts, node)
+        if stream is None:
+            raise _broken(node.path, "does not hold it as before")
+        return stream
 
     def _stream(self, path: str) -> TarStream | None:
         chunks = self._get_archive(path)
         return None if chunks is None else TarStream(chunks)
+
+
+def _found(ask: Callable[[], TarStream | None], parts: list[str], node: _Node) -> TarStream | None:
+    """A stream that stands before the content of `node`; None: that is not in it.
+
+    Args:
+        ask: gives the stream, from its beginning.
+        parts: of the file's name in it.
+    """
+    for _ in range(2):  # what a hard link leads to has passed by already
+        stream = ask()
+        if stream is None:
+            return None
+        while (member := _next(stream, node.path)) is not None:
+            if components(member.name)[::-1] == parts:
+                break
+        if member is not None and (member.type, member.size) == ("file", node.size):
+            return stream
+        stream.close()
+        if member is None or member.type != "hard link":
+            return None
+        parts = components(member.target or "")[::-1]
+    return None
 
 
 def _learn(node: _Node, member: Member) -> None:

@@ -191,6 +191,7 @@ class TreeRootFS(abc.ABC, Generic[N]):
                     head = b""
                     while len(head) < HEAD and (more := content.read(HEAD - len(head))):
                         head += more
+                    content.seek(0)
                     if wanted(file.path, head):
                         yield file, look(file, content)
             except Unreadable as unreadable:
