@@ -86,8 +86,7 @@ def pair(tmp_path: Path, tiny_rootfs: Path) -> Pair:
 def test_images_that_differ_as_allowed(pair: Pair) -> None:
     done = pair.pytest("tests/parity", "-n", "2")
     assert done.returncode == 0, done.stdout
-    assert "(5 of " in done.stdout  # neither has a kernel
-    assert "5 passed, 1 skipped)" in done.stdout
+    assert "5 passed, 1 skipped)" in done.stdout  # neither has a kernel
     done = pair.diff("--profile", "mini")
     assert done.returncode == 0, done.stdout
     assert "no difference" in done.stdout

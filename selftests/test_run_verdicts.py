@@ -143,7 +143,7 @@ def test_whatever_leaves_tests_out_is_a_selection(place: Place, words: list[str]
 
 def test_paths_are_a_selection_too(place: Place) -> None:
     root = Path(__file__).parents[1]
-    words = ["--profiles", place.path / "own", "--image", place.path / "mini"]
+    words = [f"--profiles={place.path}/own", f"--image={place.path}/mini"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words, root / "tests/general/test_system.py"],
         cwd=root,
