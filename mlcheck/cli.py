@@ -82,10 +82,11 @@ class _Help(argparse.HelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """One that ends with the command's own exit code for a mistake."""
+    """One that ends with the command's own exit code for a mistake, and takes no option for
+    another that it begins: --profile is not --profiles."""
 
     def __init__(self, **how: Any) -> None:
-        super().__init__(**{**how, "formatter_class": _Help})
+        super().__init__(**{**how, "formatter_class": _Help, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
