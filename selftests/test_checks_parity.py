@@ -20,6 +20,7 @@ from mlcheck.facts import (
     Kernelspecs,
     OsRelease,
     PackageSource,
+    Prefixes,
     Side,
     Tools,
 )
@@ -56,6 +57,7 @@ def side(name: str = "a", **changes: object) -> Side:
         Kernelspecs((kernel("python3", "python3"),), (), None),
         Tools({"git": "/usr/bin/git"}),
         environment(),
+        Prefixes(()),
     )
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 

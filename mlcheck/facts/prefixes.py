@@ -53,7 +53,5 @@ class Prefixes:
     @property
     def searched(self) -> str:
         """What was looked for and where, for people."""
-        return (
-            "no conda-meta, pyvenv.cfg, lib*/python*/{site,dist}-packages or *.dist-info in "
-            f"{self.looked_in} directories"
-        )
+        marks = "conda-meta, pyvenv.cfg, lib*/python*/{site,dist}-packages or *.dist-info"
+        return f"no {marks} in the image's {self.looked_in} directories"

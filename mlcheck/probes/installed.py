@@ -161,15 +161,15 @@ def _order(package: InstalledPackage) -> tuple[str, str, str, str]:
 def _notes(environments: Prefixes, found: _Found) -> None:
     """What was looked for and is not there."""
     named = [prefix.path for prefix in environments.found if not environments.looked_in]
-    everywhere = f"{environments.searched}."
+    everywhere = f"in the image's {environments.looked_in} directories."
     if "conda" not in found.sources:
         where = [f"{path}/conda-meta" for path in named if path not in prefixes.SYSTEM]
-        said = f"{' and '.join(where)} is no directory." if where else everywhere
+        said = f"{' and '.join(where)} is no directory." if where else f"no conda-meta {everywhere}"
         if where or not named:
             found.notes.append(f"There are no conda records: {said}")
     if "dist-info" not in found.sources:
         where = [f"{path}/lib*/python*/site-packages" for path in named]
-        said = f"no {' or '.join(where)}." if where else everywhere
+        said = f"no {' or '.join(where)}." if where else f"{environments.searched}."
         found.notes.append(f"There are no Python packages: {said}")
     found.problems += environments.problems
 

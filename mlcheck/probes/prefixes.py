@@ -121,7 +121,8 @@ class _Search:
             if "os.py" in there:
                 self.roots.add(root)
         conda = "conda-meta" in there and _is_conda(self._rootfs, path)
-        if conda or ("pyvenv.cfg" in there and not there.isdisjoint(("bin", *_LIBRARIES))):
+        virtual = "pyvenv.cfg" in there and not there.isdisjoint(("bin", *_LIBRARIES))
+        if conda or (virtual and _is_virtual(self._rootfs, path)):
             self.roots.add(path)
         elif parent.endswith("/pkgs") and "info" in there and self._is_unpacked(path):
             return []  # conda's cache
@@ -152,7 +153,7 @@ def _prefix(rootfs: RootFS, path: str) -> Prefix:
     kind: PrefixKind = "packages"
     if _is_conda(rootfs, path):
         kind = "conda"
-    elif rootfs.resolve(_join(path, "pyvenv.cfg")).final is not None:
+    elif _is_virtual(rootfs, path):
         kind = "venv"
     elif path in (*SYSTEM, "/"):
         kind = "system"
@@ -164,6 +165,11 @@ def _prefix(rootfs: RootFS, path: str) -> Prefix:
 def _is_conda(rootfs: RootFS, path: str) -> bool:
     names = rootfs.listdir(_join(path, "conda-meta"))
     return any(name == "history" or name.endswith(".json") for name in names)
+
+
+def _is_virtual(rootfs: RootFS, path: str) -> bool:
+    final = rootfs.resolve(_join(path, "pyvenv.cfg")).final
+    return final is not None and final.type == "file"
 
 
 def _has_interpreter(rootfs: RootFS, path: str) -> bool:
