@@ -249,6 +249,17 @@ def test_info_of_what_was_built_here(said: Said, client: Client, profiles: Path)
     assert f"{client.dialect.name} has no image {MINE}-none:v1" in said.errors
 
 
+@pytest.mark.engine("docker", "podman")
+def test_info_of_what_is_here_and_in_no_registry(said: Said, client: Client) -> None:
+    name = f"127.0.0.1:9/me/{MINE}"
+    imported(client, name)
+    (found,) = said.json("info", f"{name}:v1")["images"]
+    assert found["source"] == client.dialect.name
+    assert f"The registry does not tell of it: {name}:v1: 127.0.0.1:9" in found["notes"][-1]
+    client.remove_image(f"{name}:v1", force=True)
+    said("info", f"{name}:v1", code=3)
+
+
 def test_info_of_archives(said: Said, tmp_path: Path) -> None:
     config, none = archive(tmp_path / "d.tar", docker=True)
     other, manifest = archive(tmp_path / "o.tar", docker=False)
