@@ -231,8 +231,12 @@ def test_every_engine_finds_the_same(root: Path, said: Said, tmp_path: Path, eng
     ],
 )
 def test_an_abbreviated_option_is_no_other_option(
-    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setenv("MLCHECK_CACHE_DIR", str(tmp_path))  # which one of them would clear
     with pytest.raises(SystemExit) as ended:
         cli.main(words)
     assert ended.value.code not in (0, None)
