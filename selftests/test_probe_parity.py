@@ -28,7 +28,11 @@ def test_content_and_not_time_nor_byte_code(root: Path) -> None:
         write(root, f"opt/{name}", content)
     os.link(root / "opt/c", root / "opt/hard")
     os.mkfifo(root / "opt/fifo")
+    (root / "opt/__pycache__").mkdir()
+    write(root, "opt/x/__pycache__", "no directory")
     found = files(root)
+    assert "/opt/__pycache__" not in found
+    assert "/opt/x/__pycache__" in found
     digests = {name: found[f"/opt/{name}"].digest for name in ("a", "b", "c", "hard", "fifo")}
     assert digests["a"] == digests["b"] != digests["c"] == digests["hard"]
     assert digests["fifo"] == ""

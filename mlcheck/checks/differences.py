@@ -179,12 +179,16 @@ def _environments(pair: _Pair, groups: tuple[_Groups, _Groups]) -> Difference | 
     for one, group in zip(pair, groups, strict=True):
         count = sum(len(group.get((kind, one.path), ())) for kind in _KINDS) if one else 0
         said.append(f"{KIND_WORDS[one.kind]} with {count} packages" if one else MISSING)
-    paths = tuple(dict.fromkeys(one.path for one in pair if one is not None))
-    if len(paths) > 1:
-        said = [f"{one.path}: {KIND_WORDS[one.kind]}" for one in pair if one is not None]
-    elif None not in pair and len({one.kind for one in pair if one is not None}) == 1:
+    there = [one for one in pair if one is not None]
+    paths = tuple(dict.fromkeys(one.path for one in there))
+    in_place = len(there) == 2 and len(paths) == 1
+    if in_place and there[0].kind == there[1].kind:
         return None
-    return Difference("packages", paths[0], said[0], said[1], paths, prefixes=paths)
+    if len(paths) == 2:
+        said = [f"{one.path}: {KIND_WORDS[one.kind]}" for one in there]
+    # Of one in the same place, files are compared all the same.
+    prefixes = () if in_place else paths
+    return Difference("packages", paths[0], said[0], said[1], paths, prefixes=prefixes)
 
 
 def _versions_differ(
@@ -223,6 +227,10 @@ def _missed(a: Side, b: Side) -> tuple[str, ...]:
         for side in (a, b)
         for text in (
             *side.packages.unread.values(),
+            *(
+                f"the version of {name}, which only it tells"
+                for name in sorted(side.packages.unasked)
+            ),
             *(f"{problem.path} {problem.what}" for problem in side.packages.problems),
         )
     )

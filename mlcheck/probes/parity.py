@@ -113,7 +113,7 @@ def files(rootfs: RootFS, environments: Prefixes) -> ImageFiles:
         )
 
     # First, since what is listed whole need not be listed by name before.
-    files = [file for file in rootfs.walk("/") if wanted(file.path)]
+    files = [file for file in rootfs.walk("/") if wanted(file.path) and not _for_byte_code(file)]
     reading = _Reading()
     digests: dict[str, str] = {}
     links: dict[tuple[int, int], str] = {}
@@ -146,6 +146,10 @@ def files(rootfs: RootFS, environments: Prefixes) -> ImageFiles:
         ),
         reading.unread,
     )
+
+
+def _for_byte_code(file: File) -> bool:
+    return file.type == "directory" and file.path.endswith("/__pycache__")
 
 
 class _Reading:
