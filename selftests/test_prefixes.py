@@ -115,7 +115,7 @@ def test_real_ones_are_found_where_their_python_says(root: Path) -> None:
     venv.create(root / "opt/mine", with_pip=False, symlinks=True)
     (one,) = (one for one in find(root).found if one.path.startswith("/opt"))
     asked = "import sysconfig as s; print(s.get_path('purelib'))"
-    argv = [root / "opt/mine/bin/python3", "-c", asked]
+    argv = [f"{root}/opt/mine/bin/python3", "-c", asked]
     site = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
     assert one.kind == "venv"
     assert [f"{root}{path}" for path in one.packages] == [site]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -121,7 +121,8 @@ def packages(a: Side, b: Side) -> Compared:
                 continue
             count += len({*here, *there})
             where = f" in {places[0]}" if places[0] and len(pairs) > 1 else ""
-            found += _versions_differ(kind, here, there, places, where)
+            of_system = kind in _SYSTEM or (places == ("/usr", "/usr") and _of_system(groups))
+            found += _versions_differ(kind, here, there, places, where, of_system)
     notes = dict.fromkeys((*a.packages.notes, *b.packages.notes))
     return Compared(count, tuple(found), tuple(notes) if not count else (), _missed(a, b))
 
@@ -192,15 +193,19 @@ def _environments(pair: _Pair, groups: tuple[_Groups, _Groups]) -> Difference | 
 
 
 def _versions_differ(
-    kind: str, here: _Packages, there: _Packages, places: tuple[str, str], where: str
+    kind: str,
+    here: _Packages,
+    there: _Packages,
+    places: tuple[str, str],
+    where: str,
+    of_system: Container[str] | bool,
 ) -> Iterator[Difference]:
     """Each package that is not the same.
 
     Args:
         where: said behind its name.
+        of_system: which belong to the operating system; or whether all do.
     """
-    # The system's package manager has these too.
-    of_system = kind in _SYSTEM or places == ("/usr", "/usr")
     for key in sorted({*here, *there}):
         texts = [_versions(side.get(key, ())) for side in (here, there)]
         if texts[0] == texts[1]:
@@ -214,10 +219,19 @@ def _versions_differ(
             texts[0],
             texts[1],
             tuple(sorted(names)),
-            version_of_system=of_system and MISSING not in texts,
+            version_of_system=MISSING not in texts
+            and (of_system if isinstance(of_system, bool) else key in of_system),
             show=None if kind in _SYSTEM else show,
             prefixes=places,
         )
+
+
+def _of_system(groups: tuple[_Groups, _Groups]) -> frozenset[str]:
+    """Packages of Python in /usr that both images have from their system's package manager, which
+    calls them python3-NAME."""
+    known = ({name for kind in _SYSTEM for name in group.get((kind, ""), ())} for group in groups)
+    both = set.intersection(*known)
+    return frozenset(name.removeprefix("python3-") for name in both if name.startswith("python3-"))
 
 
 def _missed(a: Side, b: Side) -> tuple[str, ...]:
