@@ -26,7 +26,9 @@ ALL = {
 
 def main() -> None:
     """Run what was asked for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}; all")
     parser.add_argument("--quick", action="store_true", help="small sizes, nothing is downloaded")
     parser.add_argument("--markdown", action="store_true", help="as in docs/performance.md")

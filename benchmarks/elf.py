@@ -78,7 +78,8 @@ def _compared(image: Path, work: Path) -> str:
     ours(image, output)
     found = {
         path: ",".join(dict.fromkeys(text for text in (file["rpath"], file["runpath"]) if text))
-        for path, file in json.loads(output.read_bytes())["elf"]["files"].items()
+        for found in json.loads(output.read_bytes())["elf"].values()
+        for path, file in found["files"].items()
     }
     mine = {path: text for path, text in found.items() if text}
     scanelf(image, output)

@@ -84,20 +84,35 @@ class _Help(argparse.HelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """One that ends as all of mlcheck does after a mistake."""
+    """One that ends as all of mlcheck does after a mistake, and takes no option for another that it
+    begins: --profile is not --profiles."""
 
     def __init__(self, **how: Any) -> None:
-        super().__init__(**{**how, "formatter_class": _Help})
+        super().__init__(**{**how, "formatter_class": _Help, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
         known = re.findall(r"[\w.-]+", wrong[2]) if wrong else []
         if wrong and (close := difflib.get_close_matches(wrong[1], known, 1)):
             message += f". Did you mean {close[0]!r}?"
+        if unknown := re.match(r"unrecognized arguments: (--[\w-]+)", message):
+            known = [*_options(self)]
+            longer = [option for option in known if option.startswith(unknown[1])]
+            if close := longer or difflib.get_close_matches(unknown[1], known, 1):
+                message += f". Did you mean {' or '.join(sorted(close))}?"
         if message.startswith("unrecognized arguments:") and "exec" in sys.argv[1:2]:
             message += ". What belongs to the command comes behind --, as in: -- ls -l"
         self.print_usage(sys.stderr)
         self.exit(MISTAKE, f"{self.prog}: error: {message}\n")
+
+
+def _options(of: argparse.ArgumentParser) -> set[str]:
+    """The long options of a parser and of its commands."""
+    found = {word for action in of._actions for word in action.option_strings}
+    for action in of._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found = found.union(*map(_options, action.choices.values()))
+    return {word for word in found if word.startswith("--")}
 
 
 def parser(argv: Sequence[str]) -> argparse.ArgumentParser:

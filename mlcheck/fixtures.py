@@ -32,6 +32,7 @@ from mlcheck.probes import (
     kernel_cells,
     kernelspecs,
     package_list,
+    prefixes,
     root_config,
     run_server,
     startup,
@@ -141,8 +142,8 @@ def installed_packages(
     image: OpenImage, static: kept.Static, profile: Profile
 ) -> facts.InstalledPackages:
     """What conda, pip, the system and micromamba have installed."""
-    prefix = profile.expect.prefix
-    return installed.probe(image, static, prefix)
+    environments = static(prefixes.at, image.rootfs, profile.expect.prefix)
+    return installed.probe(image, static, environments)
 
 
 @pytest.fixture(scope="session")

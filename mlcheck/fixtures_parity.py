@@ -9,7 +9,6 @@ import pytest
 from mlcheck import facts, kept, opening
 from mlcheck.engines.base import OpenImage
 from mlcheck.probes import parity
-from mlcheck.profile import Profile
 from mlcheck.run import RUN, Target
 
 
@@ -37,36 +36,26 @@ def other_static(other_image: OpenImage, request: pytest.FixtureRequest) -> kept
 
 
 @pytest.fixture(scope="session")
-def this_side(
-    image: OpenImage, static: kept.Static, profile: Profile, mlcheck_target: Target
-) -> facts.Side:
+def this_side(image: OpenImage, static: kept.Static, mlcheck_target: Target) -> facts.Side:
     """What the judged image has."""
-    return parity.probe(image, static, profile.expect.prefix, mlcheck_target.ref.text)
+    return parity.probe(image, static, mlcheck_target.ref.text)
 
 
 @pytest.fixture(scope="session")
-def other_side(
-    other_image: OpenImage, other_static: kept.Static, other_prefix: str | None
-) -> facts.Side:
+def other_side(other_image: OpenImage, other_static: kept.Static) -> facts.Side:
     """What the image of --compare has."""
-    return parity.probe(other_image, other_static, other_prefix, other_image.ref.text)
+    return parity.probe(other_image, other_static, other_image.ref.text)
 
 
 @pytest.fixture(scope="session")
-def other_prefix(compared_target: Target, profile: Profile) -> str | None:
-    """The root of conda in the image of --compare: where its own profile says, or this one's."""
-    return compared_target.profile.expect.prefix or profile.expect.prefix
-
-
-@pytest.fixture(scope="session")
-def these_files(image: OpenImage, static: kept.Static, profile: Profile) -> facts.ImageFiles:
+def these_files(image: OpenImage, static: kept.Static, this_side: facts.Side) -> facts.ImageFiles:
     """All files of the judged image."""
-    return static(parity.files, image.rootfs, profile.expect.prefix)
+    return static(parity.files, image.rootfs, this_side.environments)
 
 
 @pytest.fixture(scope="session")
 def other_files(
-    other_image: OpenImage, other_static: kept.Static, other_prefix: str | None
+    other_image: OpenImage, other_static: kept.Static, other_side: facts.Side
 ) -> facts.ImageFiles:
     """All files of the image of --compare."""
-    return other_static(parity.files, other_image.rootfs, other_prefix)
+    return other_static(parity.files, other_image.rootfs, other_side.environments)

@@ -6,6 +6,7 @@ a registry's few documents.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from mlcheck.engines.apptainer_oci import look_into
 from mlcheck.engines.apptainer_sif import digest, read_config
 from mlcheck.engines.base import Progress
 from mlcheck.engines.oci_documents import ImageConfig, config_of
-from mlcheck.errors import UsageError
+from mlcheck.errors import MlcheckError, UsageError
 from mlcheck.image import ImageRef
 from mlcheck.published import of_unpacked_path
 
@@ -69,7 +70,8 @@ def describe(ref: ImageRef, engine: str, progress: Progress) -> ImageInfo:
     """What is known of an image.
 
     One of a registry is asked for there; with `engine` docker or podman, or under a name without
-    a registry that one of them has, what they have is told instead.
+    a registry that one of them has, what they have is told instead. So it is where the registry
+    has no answer.
 
     Raises:
         UsageError: there is no such image, or it is none that the engine opens.
@@ -84,7 +86,15 @@ def describe(ref: ImageRef, engine: str, progress: Progress) -> ImageInfo:
             stores = opening.stores_with(ref)
         if stores:
             return _of_store(ref, stores[0])
-        return _of_registry(ref)
+        try:
+            return _of_registry(ref)
+        except MlcheckError as error:
+            stores = opening.stores_with(ref) if engine == opening.AUTO else []
+            if not stores:
+                raise
+            found = _of_store(ref, stores[0])
+            note = f"The registry does not tell of it: {str(error).splitlines()[0]}"
+            return dataclasses.replace(found, notes=(*found.notes, note))
     if ref.kind in ("directory", "reference"):
         return _of_directory(ref, progress)
     if ref.kind == "sif":

@@ -52,7 +52,8 @@ def resolve(
             nothing.
 
     Raises:
-        UsageError: a text is no image reference, or a published name has no such tag.
+        UsageError: a text is no image reference or the name of a file here, or a published name
+            has no such tag.
     """
 
     stores_asked = [store for store in opening.STORES if {store, opening.AUTO} & set(engines)]
@@ -65,6 +66,7 @@ def resolve(
             meant = [_published(image, engines, pull) for image in published.images]
         else:
             ref = opening.with_default_tag(ImageRef.parse(text))
+            _no_file(ref)
             # A name with a registry or a path in it, or pinned, is one image whatever is here.
             short = ref.kind == "registry" and "/" not in ref.location and ref.digest is None
             full = f"{ref.name}:{ref.tag or 'latest'}"
@@ -80,6 +82,18 @@ def resolve(
         for one in meant:
             found.setdefault(one.ref.text, one)
     return list(found.values())
+
+
+def _no_file(ref: ImageRef) -> None:
+    """Say of a name that is a file's here how such a file is written."""
+    archive = ref.text.endswith((".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz"))
+    if ref.kind == "registry" and archive and os.path.isfile(ref.text):  # noqa: PTH113
+        raise UsageError(
+            f"{ref.text} is a file here, and as it is written the name of an image in docker, "
+            "podman or a registry.",
+            f"Write docker-archive:{ref.text} (as `docker save` makes it) or "
+            f"oci-archive:{ref.text}.",
+        )
 
 
 def _published(image: PublishedImage, engines: Sequence[str], pull: PullPolicy) -> Resolved:

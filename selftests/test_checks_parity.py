@@ -20,6 +20,8 @@ from mlcheck.facts import (
     Kernelspecs,
     OsRelease,
     PackageSource,
+    Prefix,
+    Prefixes,
     Side,
     Tools,
 )
@@ -56,6 +58,7 @@ def side(name: str = "a", **changes: object) -> Side:
         Kernelspecs((kernel("python3", "python3"),), (), None),
         Tools({"git": "/usr/bin/git"}),
         environment(),
+        Prefixes(()),
     )
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
@@ -112,6 +115,21 @@ class TestPackages:
         conda = package("numpy", "1.19", "conda")
         a = packages(conda, package("numpy", "1.19", "dist-info", owner="numpy"))
         assert self.judge(a, packages(conda)) == []
+
+    def test_pythons_packages_of_another_system_are_those_of_its_manager(self) -> None:
+        system = Prefix("/usr", "system")
+
+        def image(version: str) -> Side:
+            found = packages(
+                dataclasses.replace(package("six", version, "dist-info"), prefix="/usr"),
+                dataclasses.replace(package("torch", version, "dist-info"), prefix="/usr"),
+                package("python3-six", version, "dpkg"),
+            )
+            return side(packages=found, environments=Prefixes((system,)))
+
+        profile = Profile.of({"parity": {"os": "another one"}})
+        verdict = parity.judge("packages", image("1"), image("2"), profile)
+        assert [finding.subject for finding in verdict.findings] == ["torch"]
 
     def test_packages_of_r(self) -> None:
         plain = package("numpy", "1", "conda")

@@ -52,6 +52,7 @@ from mlcheck.probes import (
     libraries,
     package_list,
     parity,
+    prefixes,
     r_packages,
     reading,
     requested,
@@ -74,7 +75,8 @@ KEPT = (
     *(cuda.probe, deployed.unreadable, distributions.probe, elf.probe, elf.probe_files),
     *(kernelspecs.from_files, parity.files, parity.tools, r_packages.probe),
     *(archive.member, env_archive.probe, installed.from_files, installed.only_tellers),
-    *(layers.probe, libraries.probe, package_list.read, reading.on_path),
+    *(layers.probe, libraries.probe, package_list.read, prefixes.at, prefixes.find),
+    *(reading.on_path,),
     *(root_config.from_files, root_runs.compiler_on_path),
     *(size.probe, system.files, system.os_release, system.scripts),
     *(agreements.probe, requested.read, shell_scripts.programs, shell_scripts.read_files),
@@ -150,6 +152,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     root = tmp_path / "image"
+    write(root, "opt/conda/conda-meta/history", "")
     write(root, "opt/conda/bin/tool", "#!/bin/sh\nabc\n", 0o755)
     write(root, b"etc/\xff\n\xfe".decode("utf-8", "surrogateescape"), "")
     write(root, "etc/os-release", "ID=tiny\n")
@@ -612,7 +615,8 @@ def questions(image: OpenImage, ask: Any) -> dict[str, object]:
     asked = Questions(static=ask, files=paths)
     found = {name: PROBES[name](image, asked) for name in PROBES if name not in RUNS}
     rootfs: RootFS = image.rootfs
-    found["from files"] = ask(installed.from_files, rootfs, "/opt/conda")
+    conda = found["named prefix"] = ask(prefixes.at, rootfs, "/opt/conda")
+    found["from files"] = ask(installed.from_files, rootfs, conda)
     found["shell"] = ask(reading.on_path, rootfs, "sh", "/usr/bin:/bin")
     found["compiler"] = ask(root_runs.compiler_on_path, rootfs, image.environment)
     found["script"] = ask(root_config.from_files, rootfs, image.environment)
@@ -623,7 +627,7 @@ def questions(image: OpenImage, ask: Any) -> dict[str, object]:
     records = ask.later(conda_files.records, rootfs, "/opt/conda")
     found["records"] = ask(conda_files.without_files, records, ["*/bin/*"])
     found["kernelspecs from files"] = ask(kernelspecs.from_files, rootfs, image.environment)
-    found["all files"] = ask(parity.files, rootfs, "/opt/conda")
+    found["all files"] = ask(parity.files, rootfs, conda)
     found["all records"] = ask(conda_files.records, rootfs, "/opt/conda")
     return found
 
@@ -726,10 +730,10 @@ def test_cache_command(tree: Path, cache: Path, capsys: pytest.CaptureFixture[st
     assert "0.0 MB of at most 512 MB" in command(capsys, "cache")[0]
     command(capsys, "facts", str(tree), *FACTS)
     shown, _ = command(capsys, "cache")
-    assert f"3 facts of the image {tree}" in shown
+    assert f"4 facts of the image {tree}" in shown
     found = json.loads(command(capsys, "cache", "--json")[0])
     assert found["facts"]["path"] == str(cache / "facts")
-    assert [(one["name"], one["entries"]) for one in found["facts"]["kept"]] == [(str(tree), 3)]
+    assert [(one["name"], one["entries"]) for one in found["facts"]["kept"]] == [(str(tree), 4)]
     assert found["reference"] == {"path": str(cache / "reference"), "images": []}
     assert "of facts removed" in command(capsys, "cache", "clear")[0]
     assert list((cache / "facts").iterdir()) == []

@@ -362,6 +362,30 @@ def test_what_conda_has_linked_from_its_cache_is_in_use(tmp_path: Path) -> None:
     assert left.deleted_by is None
 
 
+def test_condas_cache_is_known_wherever_conda_is(tmp_path: Path) -> None:
+    there = found(
+        tmp_path,
+        layer(member("srv/lab/pkgs/x.conda", A), member("srv/other/pkgs/x.conda", B)),
+        layer(member("srv/lab/pkgs/urls.txt", "https://conda.anaconda.org/x")),
+    )
+    (left,) = there.layers[0].leftovers
+    assert (left.cache, left.largest) == ("conda", (("/srv/lab/pkgs/x.conda", 1000),))
+
+
+def test_a_published_key_is_no_secret_in_the_table_either(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = "opt/venv/lib/python3.12/site-packages"
+    key = "-----BEGIN PRIVATE KEY-----"
+    own = layer(member(f"{site}/tornado/test/test.key", key), member("root/mine.key", key))
+    path = docker_archive(tmp_path / "image.tar", [own])
+    assert main(["layers", f"docker-archive:{path}", "--engine", "archive", "--no-cache"]) == 0
+    out = capsys.readouterr().out
+    assert "private key: /root/mine.key" in out
+    assert "tornado" not in out
+    assert "1 that look like secrets are none: a key of a package's own tests" in out
+
+
 def test_more_secrets_than_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "SECRETS_LIMIT", 2)
     there = found(tmp_path, layer(*(member(f"{n}/.git-credentials", A) for n in range(5))))

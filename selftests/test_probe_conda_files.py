@@ -271,7 +271,7 @@ def test_what_python_packages_require(tmp_path: Path) -> None:
     write(tmp_path, f"{site}/a-1.dist-info/METADATA", f"{header}\nRequires-Dist: in the text\n")
     write(tmp_path, f"{site}/bad-1.dist-info/METADATA", "Name: bad\n")
     write(tmp_path, f"{site}/empty-1.dist-info/RECORD", "")
-    found = distributions.probe(DirectoryRootFS(tmp_path))
+    found = distributions.probe(DirectoryRootFS(tmp_path), "/opt/conda")
     assert found.python == "3.11"
     assert [(d.name, d.requires) for d in found.distributions] == [("a", ("b (>=2)",))]
     assert len(found.problems) == 2

@@ -16,7 +16,7 @@ import pytest
 
 from mlcheck.engines.base import Plainly
 from mlcheck.facts import InstalledPackages
-from mlcheck.probes import installed
+from mlcheck.probes import installed, prefixes
 from selftests.images import opened, script, write
 
 SITE = "opt/conda/lib/python3.11/site-packages"
@@ -25,7 +25,7 @@ ENV_FILE = ".singularity.d/env/10-docker2singularity.sh"
 
 def probe(root: Path) -> InstalledPackages:
     with opened(root) as image:
-        return installed.probe(image, Plainly(), "/opt/conda")
+        return installed.probe(image, Plainly(), prefixes.at(image.rootfs, "/opt/conda"))
 
 
 def versions(found: InstalledPackages, source: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlcheck.facts import FileContent
-from mlcheck.probes import Questions, parity, r_packages
+from mlcheck.probes import Questions, parity, prefixes, r_packages
 from selftests.images import opened, script, write
 
 SITE = "opt/conda/lib/python3.11/site-packages"
@@ -17,7 +17,10 @@ SITE = "opt/conda/lib/python3.11/site-packages"
 
 def files(root: Path, prefix: str | None = "/opt/conda") -> dict[str, FileContent]:
     with opened(root) as image:
-        return {file.path: file for file in parity.files(image.rootfs, prefix).files}
+        return {
+            file.path: file
+            for file in parity.files(image.rootfs, prefixes.at(image.rootfs, prefix)).files
+        }
 
 
 def test_content_and_not_time_nor_byte_code(root: Path) -> None:
@@ -25,7 +28,11 @@ def test_content_and_not_time_nor_byte_code(root: Path) -> None:
         write(root, f"opt/{name}", content)
     os.link(root / "opt/c", root / "opt/hard")
     os.mkfifo(root / "opt/fifo")
+    (root / "opt/__pycache__").mkdir()
+    write(root, "opt/x/__pycache__", "no directory")
     found = files(root)
+    assert "/opt/__pycache__" not in found
+    assert "/opt/x/__pycache__" in found
     digests = {name: found[f"/opt/{name}"].digest for name in ("a", "b", "c", "hard", "fifo")}
     assert digests["a"] == digests["b"] != digests["c"] == digests["hard"]
     assert digests["fifo"] == ""
@@ -77,7 +84,7 @@ def test_a_file_that_is_too_large_is_not_read(root: Path) -> None:
     with write(root, "opt/sparse", "").open("r+b") as file:
         file.truncate(parity.FILE_LIMIT + 1)
     with opened(root) as image:
-        found = parity.files(image.rootfs, None)
+        found = parity.files(image.rootfs, prefixes.find(image.rootfs))
     assert found.unread == 1
     (sparse,) = (file for file in found.files if file.path == "/opt/sparse")
     assert (sparse.digest, sparse.size) == ("", parity.FILE_LIMIT + 1)
@@ -107,7 +114,7 @@ def test_packages_of_r(root: Path) -> None:
         text = "\n" if name == "broken" else text
         write(root, f"{library}/R/library/{name}/DESCRIPTION", text)
     with opened(root) as image:
-        found = r_packages.probe(image.rootfs, "/opt/conda")
+        found = r_packages.probe(image.rootfs, prefixes.find(image.rootfs))
     assert [(p.name, p.version, p.owner) for p in found.packages] == [
         ("base", "1.1", ""),
         ("dplyr", "1.1", "r-dplyr"),
@@ -120,7 +127,7 @@ def test_all_of_an_image(root: Path) -> None:
     dist = "usr/local/lib/python3.11/dist-packages/six-1.dist-info/METADATA"
     write(root, dist, "Name: six\nVersion: 1\n")
     with opened(root) as image:
-        side = parity.probe(image, Questions().static, None, "it")
+        side = parity.probe(image, Questions().static, "it")
     assert {(p.name, p.source) for p in side.packages.packages} == {
         ("base", "R"),
         ("six", "dist-info"),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from packaging.utils import canonicalize_name
 
-from mlcheck.facts import Environment, InstalledPackage, Side
+from mlcheck.facts import KIND_WORDS, Environment, InstalledPackage, Kernelspec, Prefix, Side
 from mlcheck.verdict import ShowFile
 
 Aspect = Literal["os", "packages", "kernels", "tools", "environment", "files"]
@@ -17,6 +17,9 @@ Aspect = Literal["os", "packages", "kernels", "tools", "environment", "files"]
 MISSING = "missing"
 
 _SYSTEM = ("dpkg", "rpm")
+_KINDS = ("conda and pip", "R")
+"""Kinds of packages that an environment has."""
+
 _WORDS = {"dist-info": "pip"}
 """What users call a source of packages, where it is another word than ours."""
 
@@ -39,6 +42,7 @@ class Difference:
         names: by which a profile may allow it: globs are compared with each.
         version_of_system: whether another version of the operating system explains it.
         show: how a person sees it in the first image.
+        prefixes: roots of the environments that a difference of packages is about.
     """
 
     aspect: Aspect
@@ -48,15 +52,23 @@ class Difference:
     names: tuple[str, ...]
     version_of_system: bool = False
     show: ShowFile | None = None
+    prefixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What two images differ in, of how many things that were compared, and what was not."""
+    """What two images differ in.
+
+    Args:
+        count: how many things were compared.
+        notes: what a reader should know.
+        missed: what is there and could not be compared.
+    """
 
     count: int
     differences: tuple[Difference, ...]
     notes: tuple[str, ...] = ()
+    missed: tuple[str, ...] = ()
 
 
 def system(a: Side, b: Side) -> Compared:
@@ -83,53 +95,160 @@ def package_names(source: str, name: str) -> str:
 
 
 def packages(a: Side, b: Side) -> Compared:
-    """Name, version and who installed it, of what conda, pip, R and the system have.
+    """The environments; and name, version and who installed it, of what conda, pip, R and the
+    system have.
 
     conda's and pip's packages are one kind, since either may have installed one; so a package is
-    the same only if the same one did.
+    the same only if the same one did. Each environment is compared with that in the same place. An
+    environment that one image alone has is one difference, and not as many as it has packages.
     """
-    sides = _by_kind(a), _by_kind(b)
-    notes = dict.fromkeys((*a.packages.notes, *b.packages.notes))
-    found: list[Difference] = []
-    count = 0
-    for kind in dict.fromkeys((*sides[0], *sides[1])):
-        here, there = (side.get(kind, {}) for side in sides)
-        if kind in _SYSTEM and not (here and there):
-            # One database that is not there is not as many packages that are missing.
-            said = [f"{len(p)} packages" if p else MISSING for p in (here, there)]
-            found.append(Difference("packages", kind, said[0], said[1], (kind, f"{kind}:*")))
-            continue
-        count += len({*here, *there})
-        for key in sorted({*here, *there}):
-            texts = [_versions(side.get(key, ())) for side in (here, there)]
-            if texts[0] == texts[1]:
-                continue
-            every = [*here.get(key, ()), *there.get(key, ())]
-            names = {every[0].name, key, *(package_names(p.source, p.name) for p in every)}
-            show = ShowFile("cat", here[key][0].record) if key in here else None
-            found.append(
-                Difference(
-                    "packages",
-                    every[0].name,
-                    texts[0],
-                    texts[1],
-                    tuple(sorted(names)),
-                    version_of_system=kind in _SYSTEM and MISSING not in texts,
-                    show=None if kind in _SYSTEM else show,
-                )
+    groups = _groups(a, b), _groups(b, a)
+    pairs = _pairs(a, b)
+    found = [difference for pair in pairs if (difference := _environments(pair, groups))]
+    count = len(pairs)
+    for kind in dict.fromkeys(kind for kind, _ in (*groups[0], *groups[1])):
+        for places in _places(pairs, groups):
+            here, there = (
+                group.get((kind, place), {}) for group, place in zip(groups, places, strict=True)
             )
-    return Compared(count, tuple(found), tuple(notes) if not count else ())
+            if kind in _SYSTEM and not (here and there):
+                # One database that is not there is not as many packages that are missing.
+                unread = [not p and kind in s.packages.unread for p, s in ((here, a), (there, b))]
+                if (here or there) and not any(unread):
+                    said = [f"{len(p)} packages" if p else MISSING for p in (here, there)]
+                    names = (kind, f"{kind}:*")
+                    found.append(Difference("packages", kind, said[0], said[1], names))
+                continue
+            count += len({*here, *there})
+            where = f" in {places[0]}" if places[0] and len(pairs) > 1 else ""
+            of_system = kind in _SYSTEM or (places == ("/usr", "/usr") and _of_system(groups))
+            found += _versions_differ(kind, here, there, places, where, of_system)
+    notes = dict.fromkeys((*a.packages.notes, *b.packages.notes))
+    return Compared(count, tuple(found), tuple(notes) if not count else (), _missed(a, b))
 
 
-def _by_kind(side: Side) -> dict[str, dict[str, list[InstalledPackage]]]:
-    found: dict[str, dict[str, list[InstalledPackage]]] = {}
+_Packages = Mapping[str, list[InstalledPackage]]
+_Groups = Mapping[tuple[str, str], _Packages]
+"""By kind and root of the environment: packages by name."""
+
+_Pair = tuple[Prefix | None, Prefix | None]
+
+
+def _groups(side: Side, other: Side) -> _Groups:
+    # What was not asked on one side is on no side.
+    unasked = side.packages.unasked | other.packages.unasked
+    found: dict[tuple[str, str], dict[str, list[InstalledPackage]]] = {}
     for package in side.packages.packages:
-        if package.owner or package.name in side.packages.unasked:
+        if package.owner or package.name in unasked:
             continue
         kind = package.source if package.source in (*_SYSTEM, "R") else "conda and pip"
-        by_name = found.setdefault(kind, defaultdict(list))
+        by_name = found.setdefault((kind, package.prefix), defaultdict(list))
         by_name[canonicalize_name(package.name)].append(package)
     return found
+
+
+def _pairs(a: Side, b: Side) -> list[_Pair]:
+    """Which environments are compared: those in the same place; then, where each image has one
+    more, these two; None: there is no other."""
+    found: list[_Pair] = []
+    for system in (False, True):
+        here, there = (
+            {one.path: one for one in side.environments.found if (one.kind == "system") is system}
+            for side in (a, b)
+        )
+        found += [(here[path], there[path]) for path in here if path in there]
+        left = [one for path, one in here.items() if path not in there]
+        right = [one for path, one in there.items() if path not in here]
+        if len(left) == len(right) == 1:
+            found.append((left[0], right[0]))
+        else:
+            found += [*((one, None) for one in left), *((None, one) for one in right)]
+    return found
+
+
+def _places(pairs: Iterable[_Pair], groups: Iterable[_Groups]) -> list[tuple[str, str]]:
+    """Where packages are compared: in both environments of a pair, and outside of all."""
+    told = {one.path for pair in pairs for one in pair if one is not None}
+    others = dict.fromkeys(path for group in groups for _, path in group if path not in told)
+    both = [(one.path, other.path) for one, other in pairs if one and other]
+    return [*both, *((path, path) for path in others)]
+
+
+def _environments(pair: _Pair, groups: tuple[_Groups, _Groups]) -> Difference | None:
+    """That one of them is missing, of another kind or elsewhere."""
+    said = []
+    for one, group in zip(pair, groups, strict=True):
+        count = sum(len(group.get((kind, one.path), ())) for kind in _KINDS) if one else 0
+        said.append(f"{KIND_WORDS[one.kind]} with {count} packages" if one else MISSING)
+    there = [one for one in pair if one is not None]
+    paths = tuple(dict.fromkeys(one.path for one in there))
+    in_place = len(there) == 2 and len(paths) == 1
+    if in_place and there[0].kind == there[1].kind:
+        return None
+    if len(paths) == 2:
+        said = [f"{one.path}: {KIND_WORDS[one.kind]}" for one in there]
+    # Of one in the same place, files are compared all the same.
+    prefixes = () if in_place else paths
+    return Difference("packages", paths[0], said[0], said[1], paths, prefixes=prefixes)
+
+
+def _versions_differ(
+    kind: str,
+    here: _Packages,
+    there: _Packages,
+    places: tuple[str, str],
+    where: str,
+    of_system: Container[str] | bool,
+) -> Iterator[Difference]:
+    """Each package that is not the same.
+
+    Args:
+        where: said behind its name.
+        of_system: which belong to the operating system; or whether all do.
+    """
+    for key in sorted({*here, *there}):
+        texts = [_versions(side.get(key, ())) for side in (here, there)]
+        if texts[0] == texts[1]:
+            continue
+        every = [*here.get(key, ()), *there.get(key, ())]
+        names = {every[0].name, key, *(package_names(p.source, p.name) for p in every)}
+        show = ShowFile("cat", here[key][0].record) if key in here else None
+        yield Difference(
+            "packages",
+            f"{every[0].name}{where}",
+            texts[0],
+            texts[1],
+            tuple(sorted(names)),
+            version_of_system=MISSING not in texts
+            and (of_system if isinstance(of_system, bool) else key in of_system),
+            show=None if kind in _SYSTEM else show,
+            prefixes=places,
+        )
+
+
+def _of_system(groups: tuple[_Groups, _Groups]) -> frozenset[str]:
+    """Packages of Python in /usr that both images have from their system's package manager, which
+    calls them python3-NAME."""
+    known = ({name for kind in _SYSTEM for name in group.get((kind, ""), ())} for group in groups)
+    both = set.intersection(*known)
+    return frozenset(name.removeprefix("python3-") for name in both if name.startswith("python3-"))
+
+
+def _missed(a: Side, b: Side) -> tuple[str, ...]:
+    """What is there and could not be read."""
+    said = (
+        f"{side.name}: {text}"
+        for side in (a, b)
+        for text in (
+            *side.packages.unread.values(),
+            *(
+                f"the version of {name}, which only it tells"
+                for name in sorted(side.packages.unasked)
+            ),
+            *(f"{problem.path} {problem.what}" for problem in side.packages.problems),
+        )
+    )
+    return tuple(dict.fromkeys(said))
 
 
 def _versions(packages: Iterable[InstalledPackage]) -> str:
@@ -138,8 +257,11 @@ def _versions(packages: Iterable[InstalledPackage]) -> str:
 
 
 def kernels(a: Side, b: Side) -> Compared:
-    """Each kernelspec: argv, name on the screen, language and environment."""
-    sides = [{spec.name: spec for spec in reversed(side.kernels.specs)} for side in (a, b)]
+    """Each kernelspec: argv, name on the screen, language and environment.
+
+    Of several with one name, Jupyter takes the first; others are known by their path.
+    """
+    sides = [_by_name(side.kernels.specs) for side in (a, b)]
     found = []
     for name in sorted({*sides[0], *sides[1]}):
         here, there = (side.get(name) for side in sides)
@@ -157,7 +279,19 @@ def kernels(a: Side, b: Side) -> Compared:
             if one != other:
                 texts = f"{key}: {one}", f"{key}: {other}"
                 found.append(Difference("kernels", name, *texts, (name,), show=show))
-    return Compared(len({*sides[0], *sides[1]}), tuple(found))
+    missed = (
+        f"{side.name}: {problem.path} {problem.what}"
+        for side in (a, b)
+        for problem in side.kernels.problems
+    )
+    return Compared(len({*sides[0], *sides[1]}), tuple(found), missed=tuple(missed))
+
+
+def _by_name(specs: Iterable[Kernelspec]) -> dict[str, Kernelspec]:
+    found: dict[str, Kernelspec] = {}
+    for spec in specs:
+        found.setdefault(spec.path if spec.name in found else spec.name, spec)
+    return found
 
 
 def _assignments(env: Mapping[str, str]) -> str:
@@ -186,14 +320,17 @@ def environment(a: Side, b: Side) -> Compared:
     here, there = _settings(a.environment), _settings(b.environment)
     found = []
     notes = []
+    count = 0
     for name in sorted({*here, *there}):
         one, other = here.get(name, ""), there.get(name, "")
         if None in (one, other):
             notes.append(f"{name} is not compared: one of the images does not tell")
-        elif one != other:
+            continue
+        count += 1
+        if one != other:
             texts = (one or "not set", other or "not set")
             found.append(Difference("environment", name, *texts, (name,)))
-    return Compared(len({*here, *there}), tuple(found), tuple(notes))
+    return Compared(count, tuple(found), tuple(notes))
 
 
 def _settings(environment: Environment) -> dict[str, str | None]:
@@ -230,11 +367,12 @@ ASPECTS: Mapping[Aspect, Compare] = {
 """What is compared but the files, which need all that a package changed to be known first."""
 
 
-def changed_packages(a: Side, b: Side) -> frozenset[str]:
-    """Packages that are not the same on both sides, by the names that their files have."""
-    return frozenset(_names(packages(a, b).differences))
-
-
-def _names(differences: Iterable[Difference]) -> Iterator[str]:
-    for difference in differences:
-        yield from difference.names
+def changed_packages(a: Side, b: Side) -> frozenset[tuple[str, str]]:
+    """Packages that are not the same on both sides, by the root of their environment and the names
+    that their files have; with the root as its name, all of the environment."""
+    return frozenset(
+        (prefix, name)
+        for difference in packages(a, b).differences
+        for prefix in difference.prefixes or ("",)
+        for name in difference.names
+    )

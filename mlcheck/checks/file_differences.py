@@ -26,7 +26,7 @@ class _Differs(NamedTuple):
 def compare(
     a: ImageFiles,
     b: ImageFiles,
-    changed: frozenset[str],
+    changed: frozenset[tuple[str, str]],
     allowed: Callable[[Sequence[str]], bool],
     *,
     owners: bool,
@@ -34,7 +34,8 @@ def compare(
     """Type, mode, owner, size and content of every file.
 
     Args:
-        changed: packages that are told already, and of which no file is told again.
+        changed: packages that are told already (`differences.changed_packages`), and of which no
+            file is told again.
         allowed: whether a profile allows a file, by its path and its package.
         owners: whether the owners of files are the images' own on both sides; set-uid, set-gid
             and sticky bits go with them.
@@ -51,7 +52,7 @@ def compare(
         if differs is None:
             continue
         packages = {file.package for file in (one, other) if file is not None}
-        if packages & changed:
+        if any(_is_told(file, changed) for file in (one, other) if file is not None):
             told += 1
             explained.update(_above(path))
         elif allowed((path, *packages)):
@@ -79,11 +80,15 @@ def compare(
         notes.append(f"{told} files of packages that differ: told by the package")
     if left_out:
         notes.append(f"{left_out} files that the profile allows to differ")
-    if a.unread or b.unread:
-        notes.append(f"{a.unread + b.unread} files are too large to read: compared by size")
     if not owners:
         notes.append("owners are not compared: one of the images is a directory of this machine")
-    return Compared(len({*here, *there}), tuple(found), tuple(notes))
+    large = a.unread + b.unread
+    missed = [f"{large} files are too large to read: compared by size"] if large else []
+    return Compared(len({*here, *there}), tuple(found), tuple(notes), tuple(missed))
+
+
+def _is_told(file: FileContent, changed: frozenset[tuple[str, str]]) -> bool:
+    return not changed.isdisjoint(((file.prefix, file.package), (file.prefix, file.prefix)))
 
 
 def _above(path: str) -> Iterator[str]:

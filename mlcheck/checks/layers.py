@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from mlcheck.facts import ImageLayer, Layers, WasteKind
+from mlcheck.facts import ImageLayer, Layers, Secret, WasteKind
 from mlcheck.profile import Profile
 from mlcheck.verdict import Finding, Rule, Verdict
 
@@ -142,9 +143,7 @@ def secrets(fact: Layers | None, profile: Profile) -> Verdict:
     reasons: dict[str, int] = {}
     for layer in fact.layers:
         for secret in layer.secrets:
-            why = _allowed(secret.path, profile.expect.layers.allowed)
-            if why is None and secret.what == "private key":
-                why = _allowed(secret.path, PUBLISHED)
+            why = _allowed(secret.path, profile.expect.layers.allowed) or _published(secret)
             if why is not None:
                 reasons[why] = reasons.get(why, 0) + 1
                 continue
@@ -198,6 +197,11 @@ def _allowed(path: str, allowed: Mapping[str, str]) -> str | None:
     return next(fitting, None)
 
 
+def _published(secret: Secret) -> str | None:
+    """The reason why a private key is none; None: there is none."""
+    return _allowed(secret.path, PUBLISHED) if secret.what == "private key" else None
+
+
 def _later(deleted_by: int | None) -> str:
     return "" if deleted_by is None else f", deleted by layer {deleted_by}"
 
@@ -245,5 +249,11 @@ def remarks(layer: ImageLayer) -> Iterator[str]:
     for left in layer.leftovers:
         files = _files(left.largest, left.files)
         yield f"{shown(left.size)} of {left.cache}'s cache{_later(left.deleted_by)}: {files}"
+    published: Counter[str] = Counter()
     for secret in layer.secrets:
-        yield f"{secret.what}{_later(secret.deleted_by)}: {secret.path}"
+        if why := _published(secret):
+            published[why] += 1
+        else:
+            yield f"{secret.what}{_later(secret.deleted_by)}: {secret.path}"
+    for why, count in published.items():
+        yield f"{count} that look like secrets are none: {why}"

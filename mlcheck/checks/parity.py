@@ -139,9 +139,10 @@ def _verdict(aspect: Aspect, compared: Compared, b: Side, profile: Profile) -> V
         if allowed(d, profile) is None
     ]
     if not compared.count and not findings:
-        return rule.skipped("neither image has any")
+        return rule.skipped("; ".join(compared.missed) or "neither image has any")
     may = len(compared.differences) - len(findings)
-    notes = [*compared.notes, *([f"{may} differences that the profile allows"] if may else [])]
+    notes = [*compared.notes, *(f"not compared: {text}" for text in compared.missed)]
+    notes += [f"{may} differences that the profile allows"] if may else []
     return rule.judged(compared.count, findings, notes)
 
 

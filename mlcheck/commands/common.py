@@ -19,7 +19,7 @@ from mlcheck.image import ImageRef
 from mlcheck.report import text
 
 if TYPE_CHECKING:
-    from mlcheck.profile import Catalog
+    from mlcheck.profile import Catalog, Profile
     from mlcheck.resolving import Resolved
 
 
@@ -76,6 +76,15 @@ def add_profiles(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_profile(parser: argparse.ArgumentParser, told: str) -> None:
+    """Add --profile.
+
+    Args:
+        told: what it is for.
+    """
+    parser.add_argument("--profile", metavar="NAME[:TAG]", help=told)
+
+
 def add_engine(parser: argparse.ArgumentParser) -> None:
     """Add --engine."""
     parser.add_argument("--engine", choices=opening.ENGINES, default=opening.AUTO)
@@ -128,6 +137,18 @@ def catalog(arguments: argparse.Namespace) -> Catalog:
     from mlcheck.profile import SUITE, Catalog
 
     return Catalog([*map(Path, arguments.profiles), SUITE])
+
+
+def chosen_profile(arguments: argparse.Namespace) -> Profile | None:
+    """The one that --profile names.
+
+    Raises:
+        UsageError: there is no such profile, or it has no such tag.
+    """
+    if arguments.profile is None:
+        return None
+    name, _, tag = arguments.profile.partition(":")
+    return catalog(arguments).load(name, tag or None)
 
 
 def resolved(

@@ -9,10 +9,10 @@ from mlcheck.checks import differences, parity
 from mlcheck.checks.differences import ASPECTS, Compared, Difference
 from mlcheck.commands import common
 from mlcheck.engines.base import OpenImage
-from mlcheck.errors import DIFFERENT
-from mlcheck.facts import ImageFiles, Side
-from mlcheck.probes import Questions
+from mlcheck.errors import DIFFERENT, NOTHING_JUDGED
+from mlcheck.facts import KIND_WORDS, ImageFiles, Prefixes, Side
 from mlcheck.probes import parity as parity_probe
+from mlcheck.probes import to_json
 from mlcheck.profile import Profile
 from mlcheck.report import text
 
@@ -26,18 +26,17 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "a",
         "b",
         help="compare two images: packages, kernels, tools, environment, files",
-        description="Compare two images: operating system, packages (who installed them, in which "
-        "version), Jupyter kernels, programs on PATH, variables and start, and files. Nothing runs "
-        "in the images but rpm and micromamba, where only they know what is installed. The exit "
-        "code is 0 if they are the same, 1 if they differ, 4 for a mistake, 3 if an image could "
-        "not be read.",
+        description="Compare two images: operating system, environments of conda and Python, "
+        "packages (who installed them, in which version), Jupyter kernels, programs on PATH, "
+        "variables and start, and files. All environments in the images are compared, wherever "
+        "they are. Nothing runs in the images but rpm and micromamba, where only they know what "
+        "is installed. The exit code is 0 if they are the same, 1 if they differ, 4 for a "
+        "mistake, 3 if an image could not be read, 5 if there was nothing to compare.",
         epilog="examples:\n  mlcheck diff me/notebook-cpu:v1 me/notebook-gpu:v1\n"
         "  mlcheck diff ./before ./after --no-files --json",
     )
-    parser.add_argument(
-        "--profile",
-        metavar="NAME[:TAG]",
-        help="leave out what [parity] in this profile allows to differ (default: nothing)",
+    common.add_profile(
+        parser, "leave out what [parity] in this profile allows to differ (default: nothing)"
     )
     parser.add_argument(
         "--no-files", action="store_true", help="do not read and compare every file"
@@ -52,11 +51,11 @@ class _Read:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the differences; the exit code says if there are any that are not allowed."""
-    profile = _profile(arguments)
+    profile = common.chosen_profile(arguments) or Profile.of({})
     with common.opened(arguments, "a") as image:
-        a = _read(arguments, image, profile)
+        a = _read(arguments, image)
     with common.opened(arguments, "b") as image:
-        b = _read(arguments, image, profile)
+        b = _read(arguments, image)
     compared = {aspect: compare(a.side, b.side) for aspect, compare in ASPECTS.items()}
     if a.files is not None and b.files is not None:
         compared["files"] = parity.file_difference(a.side, b.side, a.files, b.files, profile)
@@ -70,6 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
         _print_json(a.side, b.side, compared, shown)
     else:
         _print(a.side, b.side, compared, shown, count)
+    if not count and not any(found.count for found in compared.values()):
+        common.progress("nothing was compared: neither image has anything of what was looked for")
+        return NOTHING_JUDGED
     return DIFFERENT if count else 0
 
 
@@ -94,6 +96,13 @@ def _print_json(a: Side, b: Side, compared: _All, shown: _Shown) -> None:
                 for d, reason in reasons
             ],
             "compared": {aspect: found.count for aspect, found in compared.items()},
+            "not_compared": [
+                text.printable(m) for found in compared.values() for m in found.missed
+            ],
+            "environments": {
+                name: [to_json(one) for one in side.environments.found]
+                for name, side in (("a", a), ("b", b))
+            },
             "notes": [text.printable(n) for found in compared.values() for n in found.notes],
         }
     )
@@ -102,40 +111,41 @@ def _print_json(a: Side, b: Side, compared: _All, shown: _Shown) -> None:
 def _print(a: Side, b: Side, compared: _All, shown: _Shown, count: int) -> None:
     print(text.printable(f"--- {a.name}"))
     print(text.printable(f"+++ {b.name}"))
+    for side in (a, b):
+        common.progress(f"{side.name}: {_environments(side.environments)}")
     for aspect, reasons in shown.items():
         open_ = [d for d, reason in reasons if reason is None]
         may = len(reasons) - len(open_)
-        said = f"{len(open_)} of {compared[aspect].count} differ" if open_ else "the same"
+        found = compared[aspect]
+        said = f"{len(open_)} of {found.count} differ" if open_ else "the same"
+        if not open_ and not found.count:
+            said = "nothing was compared" if found.missed else "neither image has any"
         print(f"\n{aspect}: {said}" + (f", {may} more are allowed to" if may else ""))
         for d in open_:
             print(text.printable(f"  {d.subject}"))
             print(common.painted("red", text.printable(f"    - {d.a}")))
             print(common.painted("green", text.printable(f"    + {d.b}")))
-        for note in compared[aspect].notes:
+        for missed in found.missed:
+            print(text.printable(f"  not compared: {missed}"))
+        for note in found.notes:
             common.progress(f"{aspect}: {note}")
-    print(f"\n{count} difference{'s' * (count != 1)}" if count else "\nno difference")
+    if count:
+        print(f"\n{count} difference{'s' * (count != 1)}")
+    elif any(found.count for found in compared.values()):
+        whole = not any(found.missed for found in compared.values())
+        print("\nno difference" + ("" if whole else " in what was compared"))
 
 
-def _read(arguments: argparse.Namespace, image: OpenImage, profile: Profile) -> _Read:
-    prefix = profile.expect.prefix or _prefix(arguments, image)
+def _environments(found: Prefixes) -> str:
+    if not found.found:
+        return f"no environment of conda or Python: {found.searched}"
+    return ", ".join(f"{one.path} ({KIND_WORDS[one.kind]})" for one in found.found)
+
+
+def _read(arguments: argparse.Namespace, image: OpenImage) -> _Read:
     with common.asking(arguments, image) as static:
-        side = parity_probe.probe(image, static, prefix, image.ref.text)
-        files = None if arguments.no_files else static(parity_probe.files, image.rootfs, prefix)
+        side = parity_probe.probe(image, static, image.ref.text)
+        files = None
+        if not arguments.no_files:
+            files = static(parity_probe.files, image.rootfs, side.environments)
     return _Read(side, files)
-
-
-def _profile(arguments: argparse.Namespace) -> Profile:
-    """The profile that says what may differ."""
-    if arguments.profile is None:
-        return Profile.of({})
-    name, _, tag = arguments.profile.partition(":")
-    return common.catalog(arguments).load(name, tag or None)
-
-
-def _prefix(arguments: argparse.Namespace, image: OpenImage) -> str | None:
-    """Root of the conda environment: as the image's own profile says, or conda's usual one."""
-    catalog = common.catalog(arguments)
-    known = catalog.name_of(image.ref.name)
-    prefix = catalog.load(known).expect.prefix if known else None
-    usual = Questions().prefix
-    return prefix or (usual if image.rootfs.resolve(usual).final else None)

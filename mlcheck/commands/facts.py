@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 
 from mlcheck.commands import common
-from mlcheck.errors import NothingRuns
-from mlcheck.probes import PROBES, Questions, to_json
+from mlcheck.errors import NOTHING_JUDGED, NothingRuns
+from mlcheck.facts import Prefixes
+from mlcheck.probes import OF_ENVIRONMENTS, PROBES, Questions, environments, to_json
+from mlcheck.profile import Profile
 from mlcheck.report import text
 
 
@@ -19,9 +22,14 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         _run,
         "image",
         help="print what the probes find in an image, without judging it",
-        description="Print what the probes find in an image, without judging it.",
+        description="Print what the probes find in an image, without judging it. Every environment "
+        "of conda and Python that is in it is looked at (`--probe environments` lists them). The "
+        "exit code is 5 if what was asked for is of environments and there is none.",
         epilog="examples:\n  mlcheck facts ml-pyroot:alma9-python311\n"
         "  mlcheck facts ./ml-pyroot.sif --probe elf --json",
+    )
+    common.add_profile(
+        facts, "look at the environment that this profile names, and for the files that it names"
     )
     facts.add_argument(
         "--probe",
@@ -34,9 +42,10 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _run(arguments: argparse.Namespace) -> int:
     names = arguments.probe or list(PROBES)
+    profile = common.chosen_profile(arguments)
     found: dict[str, object] = {}
     with common.opened(arguments) as image, common.asking(arguments, image) as static:
-        ask = Questions(static=static)
+        ask = dataclasses.replace(_questions(profile), static=static)
         for name in names:
             try:
                 found[name] = to_json(PROBES[name](image, ask))
@@ -44,13 +53,40 @@ def _run(arguments: argparse.Namespace) -> int:
                 if arguments.probe:
                     raise
                 common.progress(f"left out {name}: {error.what}")
+        searched = environments(image, ask)
+    missing = [name for name in found if name in OF_ENVIRONMENTS and not found[name]]
+    for name in missing:
+        common.progress(f"{name}: nothing was looked at: {_not_there(name, searched)}")
     if arguments.json:
         common.print_json(found)
     else:
         for name, fact in found.items():
             print(f"{name}:")
             _print_fact(fact, 1)
-    return 0
+    return NOTHING_JUDGED if missing and len(missing) == len(found) else 0
+
+
+def _questions(profile: Profile | None) -> Questions:
+    """What the suite would ask by this profile."""
+    usual = Questions()
+    if profile is None:
+        return usual
+    expect = profile.expect
+    return Questions(
+        prefix=expect.prefix,
+        package_list=expect.packages.list or usual.package_list,
+        files=tuple(expect.files) or usual.files,
+        libraries=expect.libraries.system or usual.libraries,
+        modules=tuple(expect.packages.modules().values()) or usual.modules,
+        shells=expect.shells or usual.shells,
+        commands=expect.commands or usual.commands,
+    )
+
+
+def _not_there(name: str, searched: Prefixes) -> str:
+    there = ", ".join(one.path for one in searched.found)
+    where = f"only {there}" if there else searched.searched
+    return f"{OF_ENVIRONMENTS[name]} is in the image ({where})"
 
 
 def _print_fact(value: object, depth: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from mlcheck import info
 from mlcheck.commands import common
-from mlcheck.errors import MlcheckError, UsageError
+from mlcheck.errors import MISTAKE, NOT_JUDGED, MlcheckError, UsageError
 from mlcheck.report import text
 
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
             told = info.describe(one.ref, arguments.engine, common.progress)
         except MlcheckError as error:
             print(f"mlcheck: {text.printable(str(error))}", file=sys.stderr)
-            code = max(code, 2 if isinstance(error, UsageError) else 3)
+            code = max(code, MISTAKE if isinstance(error, UsageError) else NOT_JUDGED)
             continue
         if not arguments.json:
             if found:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlcheck.commands import common
 from mlcheck.errors import UsageError
+from mlcheck.facts import KIND_WORDS
 from mlcheck.profile import FILE_NAME
 
 
@@ -63,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     with common.opened(arguments) as image, common.asking(arguments, image) as static:
         common.progress(f"reading {image.ref.text}")
         there = found.look(image, static)
+        for other in there.others:
+            common.progress(f"nothing is written of {other.path} ({KIND_WORDS[other.kind]})")
         ref, engine = image.ref, image.engine
     name = writing.profile_name(arguments.name or ref.name)
     parent, tag = None, ref.tag

@@ -69,6 +69,7 @@ from mlcheck.facts.packages import (
     Tellers,
 )
 from mlcheck.facts.parity import FileContent, ImageFiles, Side, Tools
+from mlcheck.facts.prefixes import KIND_WORDS, Prefix, Prefixes, PrefixKind
 from mlcheck.facts.root import PyRoot, RootConfig, RootProgram
 from mlcheck.facts.server import (
     Account,
@@ -93,6 +94,7 @@ from mlcheck.facts.server import (
 from mlcheck.facts.system import Environment, OsRelease, PythonInfo, PythonProbe
 
 __all__ = [
+    "KIND_WORDS",
     "Account",
     "Accounts",
     "Agreements",
@@ -168,6 +170,9 @@ __all__ = [
     "PackageSource",
     "Page",
     "Picture",
+    "Prefix",
+    "PrefixKind",
+    "Prefixes",
     "Problem",
     "Program",
     "Programs",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mlcheck.facts.files import Problem
@@ -46,6 +47,7 @@ class InstalledPackage:
         arch: rpm's or dpkg's architecture, else "".
         owner: for a dist-info and a package of R, name of the conda record that lists it among its
             files, else "".
+        prefix: root of the environment that it is in; "": it is the system's.
     """
 
     name: str
@@ -54,6 +56,7 @@ class InstalledPackage:
     record: str
     arch: str = ""
     owner: str = ""
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class InstalledPackages:
         notes: what was not read and why, for people.
         unasked: packages whose versions only a program of the image tells, which was not run: they
             are there.
+        unread: "rpm", "dpkg" or another manager of packages to why its database, which is there,
+            could not be read: nobody knows which packages it has.
     """
 
     packages: tuple[InstalledPackage, ...]
@@ -73,6 +78,7 @@ class InstalledPackages:
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     unasked: frozenset[str] = frozenset()
+    unread: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

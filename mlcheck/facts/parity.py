@@ -9,6 +9,7 @@ from typing import NamedTuple
 from mlcheck.facts.files import FileType
 from mlcheck.facts.jupyter import Kernelspecs
 from mlcheck.facts.packages import InstalledPackages
+from mlcheck.facts.prefixes import Prefixes
 from mlcheck.facts.system import Environment, OsRelease
 
 
@@ -25,6 +26,7 @@ class FileContent(NamedTuple):
     Args:
         digest: BLAKE2b of the content in hex; "" for what is no regular file or was not read.
         package: "conda:NAME", "pip:NAME" or "dpkg:NAME", who installed it; "" for nobody.
+        prefix: root of the environment in which that package is; "": the system.
     """
 
     path: str
@@ -36,6 +38,7 @@ class FileContent(NamedTuple):
     target: str | None
     digest: str
     package: str
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Side:
 
     Args:
         name: what people call it.
+        environments: of conda and Python, whose packages are among `packages`.
         owns: whether the engine shows the image's own owners of files; a directory that a user
             unpacked has that user's.
     """
@@ -66,4 +70,5 @@ class Side:
     kernels: Kernelspecs
     tools: Tools
     environment: Environment
+    environments: Prefixes
     owns: bool = True

@@ -82,6 +82,7 @@ class Static:
         self._since_ns = since_ns
         self._store = store if pinned else None
         self._known: dict[int, tuple[object, str]] = {}
+        self._asked: set[str] = set()
         self._oldest: datetime.datetime | None = None
         self._lock = threading.Lock()
 
@@ -102,7 +103,9 @@ class Static:
         # What is cached by functools has lost its type variable.
         codec = cast("FactJson[T]", _codec(probe))
         found = self._store.find(content, question, codec, lambda: self._made(probe, args, kwargs))
-        self._since(found)
+        if question not in self._asked:  # else it may be this run that has kept it
+            self._since(found)
+            self._asked.add(question)
         if dataclasses.is_dataclass(found.value):
             self._known[id(found.value)] = (found.value, question)
         return found.value

@@ -13,12 +13,17 @@ from types import MappingProxyType
 
 from mlcheck.engines.base import Ask, OpenImage, Plainly
 from mlcheck.facts import (
+    EnvArchive,
     File,
     FileContents,
     FilePresence,
     InstalledPackages,
     Layers,
     Libraries,
+    NewEnv,
+    Prefix,
+    Prefixes,
+    PrefixKind,
     Scripts,
 )
 from mlcheck.probes import (
@@ -36,6 +41,7 @@ from mlcheck.probes import (
     newenv,
     package_list,
     parity,
+    prefixes,
     r_packages,
     root_config,
     root_runs,
@@ -50,7 +56,7 @@ class Questions:
     """What to ask an image for which no profile says it.
 
     Args:
-        prefix: root of the conda environment.
+        prefix: root of an environment; None: every one that is found.
         package_list: path of the package list.
         files: paths to look at.
         libraries: sonames to resolve, besides what the programs in `bin/` need.
@@ -61,7 +67,7 @@ class Questions:
         static: calls the probes that only read, whose facts may be kept.
     """
 
-    prefix: str = "/opt/conda"
+    prefix: str | None = None
     package_list: str = "/list-of-pkgs-inside.txt"
     files: tuple[str, ...] = (
         "/entrypoint.sh",
@@ -87,26 +93,81 @@ class Questions:
     static: Ask = field(default_factory=Plainly)
 
 
+def environments(image: OpenImage, ask: Questions) -> Prefixes:
+    """The environments that are asked about."""
+    if ask.prefix is None:
+        return ask.static(prefixes.find, image.rootfs)
+    return ask.static(prefixes.at, image.rootfs, ask.prefix)
+
+
+def _paths(image: OpenImage, ask: Questions, *kinds: PrefixKind) -> list[str]:
+    """The roots of the environments.
+
+    Args:
+        kinds: of which; none: of all.
+    """
+    found = environments(image, ask).found
+    return [one.path for one in found if not kinds or one.kind in kinds or ask.prefix]
+
+
+def _tops(image: OpenImage, ask: Questions) -> list[str]:
+    """The directories of the environments: below /usr is all of the system too."""
+    found = environments(image, ask).found
+    return [top for one in found for top in (one.packages if _is_system(one) else (one.path,))]
+
+
+def _is_system(prefix: Prefix) -> bool:
+    return prefix.path in ("/usr", "/")
+
+
 def _installed(image: OpenImage, ask: Questions) -> InstalledPackages:
-    return installed.probe(image, ask.static, ask.prefix)
+    return installed.probe(image, ask.static, environments(image, ask))
 
 
 def _libraries(image: OpenImage, ask: Questions) -> Libraries:
-    programs = ask.static(elf.probe, image.rootfs, f"{ask.prefix}/bin")
-    return ask.static(libraries.probe, image, ask.libraries, list(programs.files))
+    found = environments(image, ask).found
+    programs = [
+        path
+        for one in found
+        if not _is_system(one)
+        for path in ask.static(elf.probe, image.rootfs, f"{one.path}/bin").files
+    ]
+    return ask.static(libraries.probe, image, ask.libraries, programs)
 
 
-def _conda_files(image: OpenImage, ask: Questions) -> tuple[FilePresence, FileContents]:
-    recorded = ask.static.later(conda_files.records, image.rootfs, ask.prefix)
-    return (
-        ask.static(conda_files.presence, image.rootfs, recorded),
-        ask.static(conda_files.contents, image.rootfs, recorded),
-    )
+def _conda_files(
+    image: OpenImage, ask: Questions
+) -> Mapping[str, tuple[FilePresence, FileContents]]:
+    found = {}
+    for path in _paths(image, ask, "conda"):
+        recorded = ask.static.later(conda_files.records, image.rootfs, path)
+        found[path] = (
+            ask.static(conda_files.presence, image.rootfs, recorded),
+            ask.static(conda_files.contents, image.rootfs, recorded),
+        )
+    return found
 
 
-def _scripts(image: OpenImage, ask: Questions) -> Scripts:
+def _scripts(image: OpenImage, ask: Questions) -> Mapping[str, Scripts]:
     path = image.environment.env.get("PATH", "")
-    return ask.static(system.scripts, image.rootfs, ask.prefix, path)
+    return {
+        prefix: ask.static(system.scripts, image.rootfs, prefix, path)
+        for prefix in _paths(image, ask)
+    }
+
+
+def _env_archive(image: OpenImage, ask: Questions) -> Mapping[str, EnvArchive]:
+    return {
+        prefix: ask.static(env_archive.probe, image.rootfs, f"{prefix}/newEnv-base.tgz", prefix)
+        for prefix in _paths(image, ask, "conda")
+    }
+
+
+def _new_environment(image: OpenImage, ask: Questions) -> NewEnv | None:
+    """By the first of conda's."""
+    for prefix in _paths(image, ask, "conda"):
+        return newenv.probe(image, ask.new_env_script, ask.new_env_reuse, prefix)
+    return None
 
 
 def _layers(image: OpenImage, ask: Questions) -> Layers | None:
@@ -122,18 +183,26 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
         "package-list": lambda image, ask: ask.static(
             package_list.read, image.rootfs, ask.package_list
         ),
+        "environments": environments,
         "installed": _installed,
-        "distributions": lambda image, ask: ask.static(
-            distributions.probe, image.rootfs, ask.prefix
-        ),
+        "distributions": lambda image, ask: {
+            prefix: ask.static(distributions.probe, image.rootfs, prefix)
+            for prefix in _paths(image, ask)
+        },
         "conda-files": _conda_files,
-        "elf": lambda image, ask: ask.static(elf.probe, image.rootfs, ask.prefix),
+        "elf": lambda image, ask: {
+            top: ask.static(elf.probe, image.rootfs, top) for top in _tops(image, ask)
+        },
         "libraries": _libraries,
         "scripts": _scripts,
-        "r-packages": lambda image, ask: ask.static(r_packages.probe, image.rootfs, ask.prefix),
+        "r-packages": lambda image, ask: ask.static(
+            r_packages.probe, image.rootfs, environments(image, ask)
+        ),
         "tools": lambda image, ask: ask.static(parity.tools, image.rootfs, image.environment),
         "layers": _layers,
-        "kernelspecs": lambda image, ask: kernelspecs.probe(image, ask.static),
+        "kernelspecs": lambda image, ask: kernelspecs.probe(
+            image, ask.static, environments(image, ask)
+        ),
         "root-config": lambda image, ask: root_config.probe(image, ask.static),
         "python": lambda image, _: system.python(image),
         "entrypoint": lambda image, _: startup.entrypoint(image),
@@ -143,17 +212,23 @@ PROBES: Mapping[str, Callable[[OpenImage, Questions], object]] = MappingProxyTyp
         "torch": lambda image, _: framework.probe(image, "torch"),
         "cuda-driver": lambda image, _: gpu.driver(image),
         "imports": lambda image, ask: imports.probe(image, ask.modules),
-        "env-archive": lambda image, ask: ask.static(
-            env_archive.probe, image.rootfs, f"{ask.prefix}/newEnv-base.tgz", ask.prefix
-        ),
-        "new-environment": lambda image, ask: newenv.probe(
-            image, ask.new_env_script, ask.new_env_reuse, ask.prefix
-        ),
+        "env-archive": _env_archive,
+        "new-environment": _new_environment,
         "pyroot": lambda image, _: root_runs.pyroot(image, None),
         "root-program": lambda image, ask: root_runs.program(image, ask.static, None),
     }
 )
-"""Every probe by the name that `mlcheck facts --probe` takes; cheap and static ones first."""
+"""Every probe by the name that `mlcheck facts --probe` takes; cheap and static ones first.
+
+Those in OF_ENVIRONMENTS answer for each environment, by its directory."""
+
+OF_ENVIRONMENTS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("distributions", "elf", "scripts"), "no environment"),
+        **dict.fromkeys(("conda-files", "env-archive", "new-environment"), "no conda environment"),
+    }
+)
+"""Probes that say nothing of an image without an environment: what it then has not."""
 
 
 def to_json(fact: object) -> object:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from mlcheck.engines.base import OpenImage, RootFS, Unreadable
 from mlcheck.facts import CommandResult, CudaLibraries, CudaLibrary, Hint, Hints
 from mlcheck.probes import elf, ld_so_cache, libraries
+from mlcheck.probes.prefixes import package_directories
 from mlcheck.probes.reading import command_result, on_path, path_of
 
 _CUDA = re.compile(
@@ -35,11 +36,8 @@ _OUTPUT_LIMIT = 1024 * 1024
 
 def package_of(rootfs: RootFS, prefix: str, module: str) -> str | None:
     """The directory of a Python package in the prefix."""
-    for name in rootfs.listdir(f"{prefix}/lib"):
-        path = f"{prefix}/lib/{name}/site-packages/{module}"
-        if name.startswith("python3.") and rootfs.listdir(path):
-            return path
-    return None
+    paths = (f"{packages}/{module}" for packages in package_directories(rootfs, prefix))
+    return next((path for path in paths if rootfs.listdir(path)), None)
 
 
 def probe(

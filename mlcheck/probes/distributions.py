@@ -6,14 +6,15 @@ import re
 
 from mlcheck.engines.base import RootFS, Unreadable
 from mlcheck.facts import Distribution, Distributions, Problem
-from mlcheck.probes.installed import metadata_files, metadata_header, site_packages
+from mlcheck.probes.installed import metadata_files, metadata_header
+from mlcheck.probes.prefixes import package_directories
 
 REQUIRES_LIMIT = 10_000
 """Requirements of one package; the longest known list has 400."""
 
 
-def probe(rootfs: RootFS, prefix: str = "/opt/conda") -> Distributions:
-    """Read the metadata of every package in site-packages.
+def probe(rootfs: RootFS, prefix: str) -> Distributions:
+    """Read the metadata of every Python package of an environment.
 
     Raises:
         ProbeError: this machine forbids reading a file.
@@ -21,8 +22,8 @@ def probe(rootfs: RootFS, prefix: str = "/opt/conda") -> Distributions:
     found: list[Distribution] = []
     problems: list[Problem] = []
     python = ""
-    for directory in site_packages(rootfs, prefix):
-        match = re.search(r"/python(3(?:\.\d+)?)/site-packages$", directory)
+    for directory in package_directories(rootfs, prefix):
+        match = re.search(r"/python(3(?:\.\d+)?)t?/(?:site|dist)-packages$", directory)
         python = python or (match[1] if match else "")
         for path in metadata_files(rootfs, directory):
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import email.message
 import email.parser
 import io
@@ -16,10 +17,12 @@ from mlcheck.facts import (
     InstalledPackage,
     InstalledPackages,
     PackageSource,
+    Prefix,
+    Prefixes,
     Problem,
     Tellers,
 )
-from mlcheck.probes import rpm_database
+from mlcheck.probes import prefixes, rpm_database
 from mlcheck.probes.reading import (
     command_result,
     how_it_ended,
@@ -39,12 +42,15 @@ COMMAND_LIMIT_S = 60.0
 
 _HEADER_LIMIT = 1024 * 1024
 
-_PACKAGES = ("site-packages", "dist-packages")
 _RPM_DIRECTORIES = ("/var/lib/rpm", "/usr/lib/sysimage/rpm")
 _SQLITE = "rpmdb.sqlite"
 _RPM_FORMAT = "%{NAME}\\t%{VERSION}-%{RELEASE}\\t%{ARCH}\\n"
 _DPKG_STATUS = "/var/lib/dpkg/status"
 _DPKG_STATUS_D = "/var/lib/dpkg/status.d"
+_NOT_READ = {
+    "apk": ("/lib/apk/db/installed", "/usr/lib/apk/db/installed"),
+    "pacman": ("/var/lib/pacman/local",),
+}
 
 
 @dataclass
@@ -54,6 +60,7 @@ class _Found:
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unasked: set[str] = field(default_factory=set)
+    unread: dict[str, str] = field(default_factory=dict)
 
     def problem(self, unreadable: Unreadable) -> None:
         self.problems.append(Problem(unreadable.path, unreadable.what))
@@ -64,6 +71,11 @@ class _Found:
         self.problems += fact.problems
         self.notes += fact.notes
         self.unasked |= fact.unasked
+        self.unread |= fact.unread
+
+    def not_read(self, manager: str, why: str) -> None:
+        self.notes.append(why)
+        self.unread[manager] = why
 
     def fact(self) -> InstalledPackages:
         return InstalledPackages(
@@ -72,27 +84,28 @@ class _Found:
             problems=tuple(self.problems),
             notes=tuple(self.notes),
             unasked=frozenset(self.unasked),
+            unread=self.unread,
         )
 
 
-def probe(image: OpenImage, static: Ask, prefix: str | None) -> InstalledPackages:
+def probe(image: OpenImage, static: Ask, environments: Prefixes) -> InstalledPackages:
     """Read every package database of the image.
 
     Args:
-        prefix: conda's, or of another place with Python packages; None: the system's alone.
+        environments: in which to look for packages of conda and Python.
 
     Raises:
         ProbeError: this machine forbids reading a record.
         EngineError: rpm or micromamba had to be asked and the engine failed.
     """
     found = _Found()
-    found.add(static(from_files, image.rootfs, prefix))
+    found.add(static(from_files, image.rootfs, environments))
     tellers = static(only_tellers, image.rootfs, image.environment)
     if (path := tellers.rpm_database) is not None:
         try:
             _ask_rpm(image, path, tellers.rpm, found)
         except NothingRuns as error:
-            found.notes.append(f"{path} is of a kind that only rpm reads: {error.what}")
+            found.not_read("rpm", f"{path} is of a kind that only rpm reads: {error.what}")
     _ask_micromamba(image, tellers.micromamba, found)
     return found.fact()
 
@@ -105,17 +118,22 @@ def with_more(first: InstalledPackages, second: InstalledPackages) -> InstalledP
     return found.fact()
 
 
-def from_files(rootfs: RootFS, prefix: str | None) -> InstalledPackages:
+def from_files(rootfs: RootFS, environments: Prefixes) -> InstalledPackages:
     """What can be read without running anything: all but micromamba and older rpm databases.
 
     Raises:
         ProbeError: this machine forbids reading a record.
     """
     found = _Found()
-    owners = {} if prefix is None else _conda(rootfs, prefix, found)
-    _python(rootfs, prefix, owners, found)
+    for prefix in environments.found:
+        _python(rootfs, prefix, _conda(rootfs, prefix, found), found)
+    _notes(environments, found)
     _rpm(rootfs, found)
     _dpkg(rootfs, found)
+    for manager, paths in _NOT_READ.items():
+        for path in [path for path in paths if rootfs.resolve(path).final is not None][:1]:
+            why = f"{path} is the database of {manager}, which mlcheck does not read."
+            found.not_read(manager, why)
     return found.fact()
 
 
@@ -140,12 +158,27 @@ def _order(package: InstalledPackage) -> tuple[str, str, str, str]:
     return package.source, package.name, package.version, package.record
 
 
-def _conda(rootfs: RootFS, prefix: str, found: _Found) -> dict[str, str]:
+def _notes(environments: Prefixes, found: _Found) -> None:
+    """What was looked for and is not there."""
+    named = [prefix.path for prefix in environments.found if not environments.looked_in]
+    everywhere = f"in the image's {environments.looked_in} directories."
+    if "conda" not in found.sources:
+        where = [f"{path}/conda-meta" for path in named if path not in prefixes.SYSTEM]
+        said = f"{' and '.join(where)} is no directory." if where else f"no conda-meta {everywhere}"
+        if where or not named:
+            found.notes.append(f"There are no conda records: {said}")
+    if "dist-info" not in found.sources:
+        where = [f"{path}/lib*/python*/site-packages" for path in named]
+        said = f"no {' or '.join(where)}." if where else f"{environments.searched}."
+        found.notes.append(f"There are no Python packages: {said}")
+    found.problems += environments.problems
+
+
+def _conda(rootfs: RootFS, prefix: Prefix, found: _Found) -> dict[str, str]:
     """conda-meta/*.json; returns the Python metadata files they list, to the record's name."""
     owners: dict[str, str] = {}
-    directory = f"{prefix}/conda-meta"
+    directory = f"{prefix.path}/conda-meta"
     if not _is_directory(rootfs, directory):
-        found.notes.append(f"There are no conda records: {directory} is no directory.")
         return owners
     found.sources.add("conda")
     for name in rootfs.listdir(directory):
@@ -156,10 +189,10 @@ def _conda(rootfs: RootFS, prefix: str, found: _Found) -> dict[str, str]:
         except Unreadable as unreadable:
             found.problem(unreadable)
             continue
-        found.packages.append(package)
+        found.packages.append(dataclasses.replace(package, prefix=prefix.path))
         for file in files:
             if file.endswith((".dist-info/METADATA", ".egg-info/PKG-INFO", ".egg-info")):
-                owners[f"{prefix}/{file}"] = package.name
+                owners[f"{prefix.path}/{file}"] = package.name
     return owners
 
 
@@ -176,18 +209,17 @@ def _conda_record(rootfs: RootFS, path: str) -> tuple[InstalledPackage, list[str
     return InstalledPackage(name, version, "conda", path), files
 
 
-def _python(rootfs: RootFS, prefix: str | None, owners: dict[str, str], found: _Found) -> None:
+def _python(rootfs: RootFS, prefix: Prefix, owners: dict[str, str], found: _Found) -> None:
     """`*.dist-info` and `*.egg-info` in site-packages (PyPA's core metadata)."""
-    for directory in site_packages(rootfs, prefix):
+    for directory in prefix.packages:
         found.sources.add("dist-info")
         for path in metadata_files(rootfs, directory):
             try:
-                found.packages.append(_python_package(rootfs, path, owners.get(path, "")))
+                package = _python_package(rootfs, path, owners.get(path, ""))
             except Unreadable as unreadable:
                 found.problem(unreadable)
-    if "dist-info" not in found.sources:
-        where = " or ".join(f"{root}/lib/python3*/site-packages" for root in _roots(prefix))
-        found.notes.append(f"There are no Python packages: no {where}.")
+            else:
+                found.packages.append(dataclasses.replace(package, prefix=prefix.path))
 
 
 def metadata_files(rootfs: RootFS, directory: str) -> Iterator[str]:
@@ -199,30 +231,8 @@ def metadata_files(rootfs: RootFS, directory: str) -> Iterator[str]:
         elif name.endswith(".egg-info"):
             # distutils wrote one file, setuptools a directory.
             yield f"{path}/PKG-INFO" if _is_directory(rootfs, path) else path
-
-
-def _roots(prefix: str | None) -> tuple[str, ...]:
-    """Below which directories Python packages lie."""
-    return ("/usr/local", "/usr") if prefix is None else (prefix,)
-
-
-def site_packages(rootfs: RootFS, prefix: str | None) -> Iterator[str]:
-    """The directories of the prefix's Pythons for packages, each real one once; without a prefix
-    those of the system, which Debian calls dist-packages."""
-    seen: set[str] = set()
-    for root in _roots(prefix):
-        # A plain directory first: conda adds lib/python3.1 as a symlink to lib/python3.11.
-        names = [name for name in rootfs.listdir(f"{root}/lib") if name.startswith("python3")]
-        names.sort(key=lambda name: _is_symlink(rootfs, f"{root}/lib/{name}"))
-        for directory in (
-            f"{root}/lib/{name}/{packages}" for name in names for packages in _PACKAGES
-        ):
-            resolved = rootfs.resolve(directory)
-            if resolved.final is None or resolved.final.type != "directory":
-                continue
-            if resolved.final_path not in seen:
-                seen.add(resolved.final_path)
-                yield directory
+        elif name.endswith(".egg") and _is_directory(rootfs, path):
+            yield f"{path}/EGG-INFO/PKG-INFO"  # easy_install's, which Python finds too
 
 
 def metadata_header(rootfs: RootFS, path: str) -> email.message.Message:
@@ -266,17 +276,20 @@ def _rpm(rootfs: RootFS, found: _Found) -> None:
             found.sources.add("rpm")
         except Unreadable as unreadable:
             found.problem(unreadable)
+            found.unread["rpm"] = str(unreadable)
 
 
 def _ask_rpm(image: OpenImage, path: str, rpm: str | None, found: _Found) -> None:
     """Berkeley DB (CentOS 7) and ndb (SUSE) are left to the image's own rpm."""
     if rpm is None:
-        found.notes.append(f"{path} was not read: its format needs rpm, which the image has not.")
+        why = f"{path} was not read: its format needs rpm, which the image has not."
+        found.not_read("rpm", why)
         return
     argv = ["rpm", "-qa", "--qf", _RPM_FORMAT]
     result = command_result(image.run(argv, limit_s=COMMAND_LIMIT_S))
     if result.ended != "exited" or result.exit_code != 0:
-        found.notes.append(f"{path} was not read: rpm {how_it_ended(result, COMMAND_LIMIT_S)}.")
+        why = f"{path} was not read: rpm {how_it_ended(result, COMMAND_LIMIT_S)}."
+        found.not_read("rpm", why)
         return
     found.sources.add("rpm")
     for line in result.stdout.splitlines():
@@ -301,6 +314,7 @@ def _dpkg(rootfs: RootFS, found: _Found) -> None:
             content = rootfs.read(path, DPKG_LIMIT).decode("utf-8", "replace")
         except Unreadable as unreadable:
             found.problem(unreadable)
+            found.unread["dpkg"] = str(unreadable)
             continue
         found.sources.add("dpkg")
         for fields in stanzas(content):
@@ -359,8 +373,3 @@ def _ask_micromamba(image: OpenImage, path: str | None, found: _Found) -> None:
 def _is_directory(rootfs: RootFS, path: str) -> bool:
     final = rootfs.resolve(path).final
     return final is not None and final.type == "directory"
-
-
-def _is_symlink(rootfs: RootFS, path: str) -> bool:
-    file = rootfs.lstat(path)
-    return file is not None and file.type == "symlink"

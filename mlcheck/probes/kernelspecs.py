@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from mlcheck.engines.base import Ask, OpenImage, RootFS, Unreadable
 from mlcheck.errors import NothingRuns
-from mlcheck.facts import Environment, Kernelspec, Kernelspecs, Problem
+from mlcheck.facts import Environment, Kernelspec, Kernelspecs, Prefixes, Problem
 from mlcheck.probes import reading
 from mlcheck.probes.reading import (
     command_result,
@@ -32,26 +32,35 @@ OUTPUT_LIMIT = 16 * 1024 * 1024
 _SYSTEM = ("/usr/local/share/jupyter", "/usr/share/jupyter")
 
 
-def probe(image: OpenImage, static: Ask) -> Kernelspecs:
+def probe(image: OpenImage, static: Ask, environments: Prefixes | None = None) -> Kernelspecs:
     """Read every kernelspec, and ask `jupyter kernelspec list` where there is one.
+
+    Args:
+        environments: see `from_files`.
 
     Raises:
         EngineError: the engine could not run jupyter.
         ProbeError: this machine forbids reading a directory or file.
     """
-    found = static(from_files, image.rootfs, image.environment)
+    found = static(from_files, image.rootfs, image.environment, environments)
     listed, note = _listed(image, static)
     return dataclasses.replace(found, listed=listed, note=note)
 
 
-def from_files(rootfs: RootFS, environment: Environment) -> Kernelspecs:
+def from_files(
+    rootfs: RootFS, environment: Environment, environments: Prefixes | None = None
+) -> Kernelspecs:
     """What can be read without running anything: all but Jupyter's own list.
+
+    Args:
+        environments: whose kernels are looked for too, behind those that a Jupyter finds that
+            the image's PATH starts.
 
     Raises:
         ProbeError: this machine forbids reading a directory or file.
     """
     env = environment.env
-    searched = _directories(rootfs, env)
+    searched = _directories(rootfs, env, environments)
     specs: list[Kernelspec] = []
     problems: list[Problem] = []
     for directory in searched:
@@ -67,7 +76,9 @@ def from_files(rootfs: RootFS, environment: Environment) -> Kernelspecs:
     return Kernelspecs(tuple(specs), searched, None, problems=tuple(problems))
 
 
-def _directories(rootfs: RootFS, env: Mapping[str, str]) -> tuple[str, ...]:
+def _directories(
+    rootfs: RootFS, env: Mapping[str, str], environments: Prefixes | None
+) -> tuple[str, ...]:
     """Where Jupyter looks for kernels; each real directory once."""
     homes = [env.get("HOME", ""), "/root", *(f"/home/{name}" for name in rootfs.listdir("/home"))]
     prefix = env.get("CONDA_PREFIX", "")
@@ -82,6 +93,7 @@ def _directories(rootfs: RootFS, env: Mapping[str, str]) -> tuple[str, ...]:
         *(f"{home}/.local/share/jupyter" for home in homes if home),
         f"{prefix}/share/jupyter",
         *_SYSTEM,
+        *(f"{one.path}/share/jupyter" for one in (environments.found if environments else ())),
     ]
     kernels = [f"{directory.rstrip('/')}/kernels" for directory in data]
     kernels += [f"{home}/.ipython/kernels" for home in homes if home]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 _KEY = rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|PuTTY-User-Key-File-"
@@ -125,7 +126,20 @@ def secret(path: str, start: bytes) -> str | None:
     return None
 
 
-def cache(path: str) -> str | None:
-    """Whose cache a file belongs to."""
-    found = _CACHE.match(path)
-    return found.lastgroup if found else None
+_CONDA_LIST = "/pkgs/urls.txt"
+
+
+def conda_cache(path: str) -> str | None:
+    """The directory of conda's cache, of which a file is the mark, wherever conda is installed."""
+    return path.removesuffix("urls.txt") if path.endswith(_CONDA_LIST) else None
+
+
+def cache(path: str, of_conda: Collection[str] = ()) -> str | None:
+    """Whose cache a file belongs to.
+
+    Args:
+        of_conda: the caches that `conda_cache` knows.
+    """
+    if (found := _CACHE.match(path)) is not None:
+        return found.lastgroup
+    return "conda" if of_conda and path[: path.find("/pkgs/") + 6] in of_conda else None

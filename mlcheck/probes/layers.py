@@ -84,6 +84,8 @@ class _Pile:
         self._sums: dict[Key, bytes] = {}
         self._hidden: dict[tuple[int, str], int] = {}
         self._found: list[dict[str, str]] = []
+        marks = (layer_names.conda_cache(m.path) for layer in layers for m in layer.members)
+        self._of_conda = frozenset(mark for mark in marks if mark)
         for number in range(len(layers)):
             self._lay(number)
 
@@ -229,7 +231,7 @@ class _Pile:
 
     def _note_hidden(self, file: _File, by: int) -> None:
         path = file.member.path
-        if path in self._found[file.at] or layer_names.cache(path):
+        if path in self._found[file.at] or layer_names.cache(path, self._of_conda):
             self._hidden[file.at, path] = by + 1
 
     def _add(self, number: int, kind: WasteKind, by: int, member: LayerMember) -> None:
@@ -243,7 +245,7 @@ class _Pile:
         for member in layer.members:
             if member.type != "file" or not member.size:
                 continue
-            cache = layer_names.cache(member.path)
+            cache = layer_names.cache(member.path, self._of_conda)
             if cache is None:
                 used.add(member.inode)
             else:

@@ -7,13 +7,22 @@ import hashlib
 import posixpath
 import threading
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, TypedDict
 
 from packaging.utils import canonicalize_name
 
 from mlcheck.engines.base import Ask, OpenImage, RootFS, Unreadable
-from mlcheck.facts import Environment, File, FileContent, ImageFiles, Side, Tools
-from mlcheck.probes import conda_files, installed, kernelspecs, r_packages, system
+from mlcheck.facts import (
+    Environment,
+    File,
+    FileContent,
+    ImageFiles,
+    Prefix,
+    Prefixes,
+    Side,
+    Tools,
+)
+from mlcheck.probes import conda_files, installed, kernelspecs, prefixes, r_packages, system
 from mlcheck.probes.reading import path_of
 
 FILE_LIMIT = 4 * 1024**3
@@ -42,26 +51,27 @@ _DPKG_LISTS = "/var/lib/dpkg/info"
 _DPKG_LIMIT = 32 * 1024 * 1024
 
 
-def probe(image: OpenImage, static: Ask, prefix: str | None, name: str) -> Side:
-    """All but the files.
+def probe(image: OpenImage, static: Ask, name: str) -> Side:
+    """All but the files, of every environment in the image.
 
     Args:
-        prefix: conda's, or the root of a virtual environment; None: there is none.
         name: what people call the image.
 
     Raises:
         ProbeError: this machine forbids reading a file.
         EngineError: rpm or micromamba had to be asked and the engine failed.
     """
-    packages = installed.probe(image, static, prefix)
-    of_r = static(r_packages.probe, image.rootfs, prefix)
+    environments = static(prefixes.find, image.rootfs)
+    packages = installed.probe(image, static, environments)
+    of_r = static(r_packages.probe, image.rootfs, environments)
     return Side(
         name,
         static(system.os_release, image.rootfs),
         installed.with_more(packages, of_r),
-        static(kernelspecs.from_files, image.rootfs, image.environment),
+        static(kernelspecs.from_files, image.rootfs, image.environment, environments),
         static(tools, image.rootfs, image.environment),
         image.environment,
+        environments,
         # What a user unpacked without root, and what CVMFS serves, belongs to one owner.
         owns=image.engine not in ("sandbox", "apptainer", "singularity"),
     )
@@ -87,14 +97,15 @@ def tools(rootfs: RootFS, environment: Environment) -> Tools:
     return Tools(found)
 
 
-def files(rootfs: RootFS, prefix: str | None) -> ImageFiles:
+def files(rootfs: RootFS, environments: Prefixes) -> ImageFiles:
     """Every file with its content, but byte code, which holds the time of its source, and what
     engines and package managers note.
 
     Raises:
         ProbeError: this machine forbids reading a file.
     """
-    noted = (*_OF_ENGINES, *_NOTED, *([f"{prefix}/conda-meta"] if prefix else []))
+    records = (f"{one.path}/conda-meta" for one in environments.found if one.kind == "conda")
+    noted = (*_OF_ENGINES, *_NOTED, *records)
 
     def wanted(path: str, _: bytes = b"") -> bool:
         return not path.endswith(".pyc") and not any(
@@ -102,7 +113,7 @@ def files(rootfs: RootFS, prefix: str | None) -> ImageFiles:
         )
 
     # First, since what is listed whole need not be listed by name before.
-    files = [file for file in rootfs.walk("/") if wanted(file.path)]
+    files = [file for file in rootfs.walk("/") if wanted(file.path) and not _for_byte_code(file)]
     reading = _Reading()
     digests: dict[str, str] = {}
     links: dict[tuple[int, int], str] = {}
@@ -112,7 +123,7 @@ def files(rootfs: RootFS, prefix: str | None) -> ImageFiles:
         digests[file.path] = digest
         if file.inode != (0, 0):
             links[file.inode] = digest
-    packages = dict(_owners(rootfs, prefix))
+    owners = dict(_owners(rootfs, environments))
     return ImageFiles(
         tuple(
             FileContent(
@@ -129,12 +140,16 @@ def files(rootfs: RootFS, prefix: str | None) -> ImageFiles:
                     if file.type == "file"
                     else ""
                 ),
-                package="" if file.type == "directory" else packages.get(file.path, ""),
+                **(owners.get(file.path, _NOBODY) if file.type != "directory" else _NOBODY),
             )
             for file in files
         ),
         reading.unread,
     )
+
+
+def _for_byte_code(file: File) -> bool:
+    return file.type == "directory" and file.path.endswith("/__pycache__")
 
 
 class _Reading:
@@ -159,18 +174,30 @@ class _Reading:
         return digest.hexdigest()
 
 
-def _owners(rootfs: RootFS, prefix: str | None) -> Iterator[tuple[str, str]]:
+class _Owner(TypedDict):
+    package: str
+    prefix: str
+
+
+_NOBODY = _Owner(package="", prefix="")
+
+
+def _owners(rootfs: RootFS, environments: Prefixes) -> Iterator[tuple[str, _Owner]]:
     """Each path that a package's record lists, with the package. Of two, the later one counts."""
-    yield from _of_dpkg(rootfs)
-    yield from _of_pip(rootfs, prefix)
-    if prefix is not None:
-        for file in conda_files.records(rootfs, prefix).files:
-            yield file.path, f"conda:{canonicalize_name(file.package)}"
+    for path, package in _of_dpkg(rootfs):
+        yield path, _Owner(package=package, prefix="")
+    for prefix in environments.found:
+        for path, package in _of_pip(rootfs, prefix):
+            yield path, _Owner(package=package, prefix=prefix.path)
+        if prefix.kind == "conda":
+            for file in conda_files.records(rootfs, prefix.path).files:
+                package = f"conda:{canonicalize_name(file.package)}"
+                yield file.path, _Owner(package=package, prefix=prefix.path)
 
 
-def _of_pip(rootfs: RootFS, prefix: str | None) -> Iterator[tuple[str, str]]:
+def _of_pip(rootfs: RootFS, prefix: Prefix) -> Iterator[tuple[str, str]]:
     """RECORD: https://packaging.python.org/en/latest/specifications/recording-installed-packages/"""
-    for directory in installed.site_packages(rootfs, prefix):
+    for directory in prefix.packages:
         real = rootfs.resolve(directory).final_path
         for path in installed.metadata_files(rootfs, directory):
             if not path.endswith("/METADATA"):

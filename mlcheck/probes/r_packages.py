@@ -7,7 +7,7 @@ Extensions", 1.1.1. The libraries are those of R's own build, of Debian's, and o
 from __future__ import annotations
 
 from mlcheck.engines.base import RootFS, Unreadable
-from mlcheck.facts import InstalledPackage, InstalledPackages, Problem
+from mlcheck.facts import InstalledPackage, InstalledPackages, Prefixes, Problem
 from mlcheck.probes import conda_files
 from mlcheck.probes.installed import stanzas
 
@@ -23,8 +23,8 @@ _LIBRARIES = (
 )
 
 
-def probe(rootfs: RootFS, prefix: str | None) -> InstalledPackages:
-    """Read the DESCRIPTION of every package.
+def probe(rootfs: RootFS, environments: Prefixes) -> InstalledPackages:
+    """Read the DESCRIPTION of every package of the system and of conda.
 
     Raises:
         ProbeError: this machine forbids reading a file.
@@ -32,13 +32,14 @@ def probe(rootfs: RootFS, prefix: str | None) -> InstalledPackages:
     found: list[InstalledPackage] = []
     problems: list[Problem] = []
     owners: dict[str, str] = {}
-    libraries = [*_LIBRARIES]
-    if prefix is not None:
-        libraries.append(f"{prefix}/lib/R/library")
-        if rootfs.listdir(libraries[-1]):
-            recorded = conda_files.records(rootfs, prefix).files
-            owners = {f.path: f.package for f in recorded if f.path.endswith("/DESCRIPTION")}
-    for library in libraries:
+    libraries = dict.fromkeys(_LIBRARIES, "")
+    for prefix in environments.found:
+        library = f"{prefix.path}/lib/R/library"
+        if library not in libraries and rootfs.listdir(library):
+            libraries[library] = prefix.path
+            recorded = conda_files.records(rootfs, prefix.path).files
+            owners |= {f.path: f.package for f in recorded if f.path.endswith("/DESCRIPTION")}
+    for library, path_of_prefix in libraries.items():
         for name in rootfs.listdir(library):
             path = f"{library}/{name}/DESCRIPTION"
             if rootfs.resolve(path).final is None:
@@ -54,5 +55,7 @@ def probe(rootfs: RootFS, prefix: str | None) -> InstalledPackages:
                 problems.append(Problem(path, "has no Package and Version of a package of R"))
                 continue
             owner = owners.get(path, "")
-            found.append(InstalledPackage(package, version, "R", path, owner=owner))
+            found.append(
+                InstalledPackage(package, version, "R", path, owner=owner, prefix=path_of_prefix)
+            )
     return InstalledPackages(tuple(found), frozenset({"R"} if found else ()), tuple(problems))

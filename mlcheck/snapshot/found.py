@@ -22,6 +22,7 @@ from mlcheck.probes import (
     libraries,
     package_list,
     parity,
+    prefixes,
     r_packages,
     requested,
     size,
@@ -49,6 +50,7 @@ class Found:
         sif: bytes of the SIF file; None: it is none.
         directory: whether it is a directory on this machine.
         server: its port, and what it answered; None: none was started.
+        others: environments of which nothing is expected.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Found:
     sif: int | None = None
     directory: bool = False
     server: tuple[int, facts.Started] | None = None
+    others: tuple[facts.Prefix, ...] = ()
 
 
 def look(image: OpenImage, static: Ask) -> Found:
@@ -81,9 +84,11 @@ def look(image: OpenImage, static: Ask) -> Found:
     """
     rootfs, env = image.rootfs, image.environment
     tools = static(parity.tools, rootfs, env).paths
-    prefix = prefix_of(rootfs, env.env, tools)
-    packages = installed.probe(image, static, prefix)
-    python = static(distributions.probe, rootfs, prefix or "/usr")
+    environments = static(prefixes.find, rootfs)
+    prefix = prefix_of(rootfs, env, tools, environments)
+    used = static(prefixes.at, rootfs, prefix)
+    packages = installed.probe(image, static, used)
+    python = static(distributions.probe, rootfs, prefix or _system(tools))
     records = conda_files.records(rootfs, prefix) if prefix else None
     history = static(requested.read, rootfs, prefix) if prefix else facts.Requested((), "")
     paths = [*_at_the_top(rootfs), *SHELLS]
@@ -110,25 +115,68 @@ def look(image: OpenImage, static: Ask) -> Found:
         files=static(system.files, rootfs, list(dict.fromkeys(paths))).files,
         accounts=static(users.accounts, rootfs).accounts,
         unpacked=static(size.probe, rootfs).unpacked,
-        r_names={p.name.lower(): p.name for p in static(r_packages.probe, rootfs, prefix).packages},
+        r_names={p.name.lower(): p.name for p in static(r_packages.probe, rootfs, used).packages},
         sonames=_of_the_system(image, static, prefix) if prefix else (),
         layers=None if image.layers is None else static(layers.probe, image.layers),
         sif=Path(image.ref.location).stat().st_size if image.ref.kind == "sif" else None,
         directory=image.ref.kind in ("directory", "reference"),
         server=_server(image, prefix) if prefix else None,
+        others=_others(rootfs, environments, used),
     )
 
 
-def prefix_of(rootfs: RootFS, env: Mapping[str, str], tools: Mapping[str, str]) -> str | None:
-    """Root of conda's environment, or of a virtual one: that of the first python3 on PATH, or what
-    the variables of both say."""
-    starts = [posixpath.dirname(posixpath.dirname(tools["python3"]))] if "python3" in tools else []
-    starts += [env[name] for name in ("CONDA_PREFIX", "CONDA_DIR", "VIRTUAL_ENV") if env.get(name)]
+def prefix_of(
+    rootfs: RootFS,
+    config: facts.Environment,
+    tools: Mapping[str, str],
+    environments: facts.Prefixes,
+) -> str | None:
+    """Root of the environment that users of the image work in: that of the first python3 on PATH,
+    what the variables of conda and virtual environments say, that of the program which the image
+    starts; where there is no python3 on PATH, the one with the most packages. None: Python is the
+    system's, or there is none."""
+    own = {one.path: one for one in environments.found if one.kind not in ("system", "packages")}
+    python = tools.get("python3")
+    programs = [python, rootfs.resolve(python).final_path] if python else []
+    starts = [_above_bin(program) for program in programs]
+    starts += [
+        config.env[name]
+        for name in ("CONDA_PREFIX", "CONDA_DIR", "VIRTUAL_ENV")
+        if config.env.get(name)
+    ]
+    starts += [_above_bin(words[0]) for words in (config.entrypoint, config.cmd) if words]
     for top in starts:
-        marks = (f"{top}/conda-meta", f"{top}/pyvenv.cfg")
-        if top.startswith("/") and any(rootfs.resolve(mark).final is not None for mark in marks):
+        if top.startswith("/") and rootfs.resolve(top).final_path in own:
             return top.rstrip("/")
-    return None
+    if python or not own:
+        return None
+    return max(own.values(), key=lambda one: _size(rootfs, one)).path
+
+
+def _above_bin(program: str) -> str:
+    return posixpath.dirname(posixpath.dirname(program))
+
+
+def _size(rootfs: RootFS, prefix: facts.Prefix) -> int:
+    """About how many packages an environment has."""
+    return sum(
+        len(rootfs.listdir(path)) for path in (*prefix.packages, f"{prefix.path}/conda-meta")
+    )
+
+
+def _system(tools: Mapping[str, str]) -> str:
+    """The prefix of the system's Python."""
+    return next(
+        (path for path in prefixes.SYSTEM if tools.get("python3", "").startswith(f"{path}/bin/")),
+        "/usr",
+    )
+
+
+def _others(
+    rootfs: RootFS, environments: facts.Prefixes, used: facts.Prefixes
+) -> tuple[facts.Prefix, ...]:
+    real = {rootfs.resolve(one.path).final_path for one in used.found}
+    return tuple(one for one in environments.found if one.path not in real)
 
 
 def _at_the_top(rootfs: RootFS) -> list[str]:
