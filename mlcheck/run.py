@@ -91,9 +91,10 @@ class Run:
     @functools.cached_property
     def of_suite(self) -> bool:
         """Whether this run collects tests of images at all, and not only other tests."""
-        suites = [directory.resolve() for directory in self.catalog.directories]
+        real = os.path.realpath  # Path.resolve raises where a link leads in a circle
+        suites = [Path(real(directory)) for directory in self.catalog.directories]
         for argument in self.config.args:
-            path = (self.config.invocation_params.dir / argument.partition("::")[0]).resolve()
+            path = Path(real(self.config.invocation_params.dir / argument.partition("::")[0]))
             if any(path in (s, *s.parents) or s in path.parents for s in suites):
                 return True
         return False
