@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 pytest_plugins = [
+    "mlcheck.told",
     "mlcheck.collecting",
     "mlcheck.side_by_side",
     "mlcheck.fixtures",
