@@ -64,9 +64,10 @@ def resolve(
                 raise UsageError("all: no profile says where an image is published ([published]).")
             meant = [_published(image, engines, pull) for image in published.images]
         else:
-            ref = opening.with_default_tag(ImageRef.parse(text))
+            ref = opening.with_default_tag(understood(text))
             # A name with a registry or a path in it, or pinned, is one image whatever is here.
-            short = ref.kind == "registry" and "/" not in ref.location and ref.digest is None
+            plain = ref.kind == "registry" and ref.place is None
+            short = plain and "/" not in ref.location and ref.digest is None
             full = f"{ref.name}:{ref.tag or 'latest'}"
             asked = stores_asked if short and stores else ()
             local = [store for store in asked if full in held(store)]
@@ -80,6 +81,29 @@ def resolve(
         for one in meant:
             found.setdefault(one.ref.text, one)
     return list(found.values())
+
+
+def understood(text: str) -> ImageRef:
+    """What a text means.
+
+    Raises:
+        UsageError: it is no image reference, or what it names is a file here.
+    """
+    slip = UsageError(
+        f"{text!r} is a file here, and the name of no image.",
+        f"An archive is written docker-archive:{text} or oci-archive:{text}; what a Dockerfile "
+        "builds has the name that `docker build --tag NAME` gives it.",
+    )
+    try:
+        ref = ImageRef.parse(text)
+    except UsageError:
+        if os.path.isfile(text):  # noqa: PTH113 - a text may be too long for Path
+            raise slip from None
+        raise
+    archive = text.endswith((".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz"))
+    if ref.kind == "registry" and archive and os.path.isfile(text):  # noqa: PTH113
+        raise slip
+    return ref
 
 
 def _published(image: PublishedImage, engines: Sequence[str], pull: PullPolicy) -> Resolved:

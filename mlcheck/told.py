@@ -53,11 +53,9 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
             print(f"ERROR: {text.printable(str(error))}", file=sys.stderr)
         elif "exitstatus" not in output:  # it ended before it began: nobody has told of its end
             output[_OF_WORKER] = _as_data(error)
-            senders = (
-                getattr(one, "sendevent", None) for one in config.pluginmanager.get_plugins()
-            )
-            for send in filter(None, senders):
-                send("workerfinished", workeroutput=output)
+            for plugin in config.pluginmanager.get_plugins():
+                if hasattr(plugin, "sendevent"):
+                    plugin.sendevent("workerfinished", workeroutput=output)
         return _code(error)
 
 
