@@ -8,11 +8,9 @@ plugins too. Workers of xdist parse the same words, and load it as well.
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import pytest
 
-from mlcheck.profile import SUITE
 from mlcheck.run import IMAGE_VARIABLE
 
 pytest_plugins = ["mlcheck.plugin"]
@@ -22,8 +20,11 @@ pytest_plugins = ["mlcheck.plugin"]
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Before pytest looks for a conftest.py: it must not look in an image, whose code it would
     run."""
+    from mlcheck import collecting  # a plugin is imported by pytest first
+
     found = early_config.known_args_namespace
-    found.file_or_dir = _places(found)
+    found.file_or_dir = collecting.conftests(found.profiles)
+    collecting.stay_inside(early_config, found.profiles)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -37,7 +38,11 @@ def pytest_configure(config: pytest.Config) -> None:
             "Name one: mlcheck check IMAGE. `mlcheck images` lists those that are published; "
             "mlcheck check reference:ml-pyroot builds a known-good one on the spot."
         )
-    config.args, config.args_source = _places(option), pytest.Config.ArgsSource.ARGS
+    from mlcheck import collecting
+
+    config.args = collecting.places(config, option.profiles)
+    config.args_source = pytest.Config.ArgsSource.ARGS
+    option.keepduplicates = True  # else a directory in which the suite is would take its place
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -46,7 +51,3 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     terminal = session.config.pluginmanager.get_plugin("terminalreporter")
     if terminal is not None:
         terminal.startpath = session.config.rootpath
-
-
-def _places(option: Any) -> list[str]:
-    return [str(SUITE), *option.profiles]

@@ -41,9 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
             setattr(sys, name, open(number, "w"))  # noqa: PTH123, SIM115
     try:
-        os.getcwd()  # noqa: PTH109
-    except FileNotFoundError:
-        print("mlcheck: the working directory was removed. Go to another one: cd", file=sys.stderr)
+        os.stat(os.getcwd())  # noqa: PTH109, PTH116
+    except (FileNotFoundError, PermissionError) as error:
+        gone = isinstance(error, FileNotFoundError)
+        what = "was removed" if gone else "is one that this user may not enter"
+        print(f"mlcheck: the working directory {what}. Go to another one: cd", file=sys.stderr)
         return MISTAKE
     try:
         if argv[:1] == ["check"] and not {"-h", "--help"} & set(argv):

@@ -11,9 +11,34 @@ from mlcheck.errors import UsageError
 
 Kind = Literal["directory", "reference", "sif", "docker-archive", "oci", "oci-archive", "registry"]
 
+Place = Literal["docker", "podman", "registry"]
+
+_PLACES: dict[str, Place] = {
+    "docker-daemon": "docker",
+    "docker": "docker",
+    "containers-storage": "podman",
+    "podman": "podman",
+}
+"""Schemes of skopeo and its kind that say where an image is."""
+
+_FETCH = "fetch it first: apptainer pull image.sif {text}, then name ./image.sif"
+_OTHERS = {
+    "dir": "mlcheck does not read skopeo's dir: (skopeo copy {text} oci:DIR, then name oci:DIR)",
+    "library": _FETCH,
+    "oras": _FETCH,
+    "shub": _FETCH,
+    "apptainer": "name FILE.sif, a directory or an image, with --engine apptainer",
+    "singularity": "name FILE.sif, a directory or an image, with --engine singularity",
+}
+"""Schemes of others, and what to do instead."""
+
+_OF_IMAGES = {"docker", "apptainer", "singularity"}
+"""Schemes that are names of images too: docker:28-dind is one with a tag."""
+
 _SCHEMES: tuple[Kind, ...] = ("reference", "docker-archive", "oci-archive", "oci")
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::\d+)?")
 _DIGEST = re.compile(r"[a-z0-9+.-]+:[0-9a-f]{32,}")
 
 FORMS = """\
@@ -22,6 +47,9 @@ FORMS = """\
   NAME[:TAG] NAME@DIGEST   an image of docker, podman or a registry, or a published image by its
                            short name (`mlcheck images` lists them)
   FILE.sif                 a SIF file
+  docker-daemon:NAME[:TAG]    the image that docker has
+  podman:NAME[:TAG]        the image that podman has; also containers-storage:NAME[:TAG]
+  docker://NAME[:TAG]      the image that its registry has
   docker-archive:FILE  oci:DIR  oci-archive:FILE"""
 
 
@@ -36,6 +64,7 @@ class ImageRef:
         name: last part of the name ("ml-pyroot"), which chooses the profile.
         tag: "alma9-python311", which chooses the variant; None when there is none.
         digest: "sha256:..." when it is pinned.
+        place: where the image is that is meant, if the user said so; else None.
     """
 
     text: str
@@ -44,6 +73,7 @@ class ImageRef:
     name: str
     tag: str | None = None
     digest: str | None = None
+    place: Place | None = None
 
     @property
     def label(self) -> str:
@@ -61,8 +91,17 @@ class ImageRef:
             # It would stand in names of tests, in reports and in the logs of CI.
             raise _malformed(text, "it has a line break, a control character or no UTF-8 in it")
         scheme, colon, rest = text.partition(":")
+        if scheme == "docker" and rest.startswith("//"):
+            return cls._named(text, rest[2:], "registry")
+        bare = scheme in _OF_IMAGES and _TAG.fullmatch(rest)
+        if colon and scheme in _OTHERS and not bare:
+            raise _malformed(text, _OTHERS[scheme].format(text=text))
         if colon and rest.startswith("//") and scheme not in _SCHEMES:
             raise _malformed(text, f"leave {scheme}:// out, as in {_without_scheme(rest)}")
+        if colon and scheme in _PLACES and not bare:
+            if not rest:
+                raise _malformed(text, f"nothing follows {scheme}:")
+            return cls._named(text, rest, _PLACES[scheme])
         if colon and scheme in _SCHEMES:
             if not rest:
                 raise _malformed(text, f"nothing follows {scheme}:")
@@ -74,17 +113,31 @@ class ImageRef:
         if not text.strip():
             raise _malformed(text, "it is empty")
         if text.endswith(".sif"):
-            name, tag = _from_path(text.removesuffix(".sif"))
-            return cls(text, "sif", text, name, tag)
+            file = text.removeprefix("sif:")
+            name, tag = _from_path(file.removesuffix(".sif"))
+            return cls(text, "sif", file, name, tag)
         if text.startswith(("/", "./", "../", "~")) or text.endswith("/") or text in (".", ".."):
             name, tag = _from_path(text)
             return cls(text, "directory", text, name, tag)
-        name_part, at, digest = text.partition("@")
+        return cls._named(text, text)
+
+    @classmethod
+    def _named(cls, text: str, named: str, place: Place | None = None) -> ImageRef:
+        """One that has a name, of an engine or a registry."""
+        name_part, at, digest = named.partition("@")
         if at and not _DIGEST.fullmatch(digest):
             raise _malformed(text, f"{digest!r} is no digest such as sha256:<64 hex digits>")
         directory, slash, last = name_part.rpartition("/")
+        first, *others = directory.split("/")
+        host = _HOST.fullmatch(first) and ("." in first or ":" in first or first == "localhost")
+        if slash and not host and not _NAME.fullmatch(first):
+            raise _malformed(text, f"{first!r} is no registry (HOST or HOST:PORT) and no name")
+        for part in others:
+            if not _NAME.fullmatch(part):
+                raise _malformed(text, f"{part!r} is no part of a name (small letters, digits)")
         name, tag = _name_and_tag(text, last)
-        return cls(text, "registry", f"{directory}{slash}{name}", name, tag, digest or None)
+        location = f"{directory}{slash}{name}"
+        return cls(text, "registry", location, name, tag, digest or None, place)
 
 
 def _from_path(path: str) -> tuple[str, str | None]:

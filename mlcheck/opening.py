@@ -99,6 +99,13 @@ def choose(ref: ImageRef, wanted: Sequence[str] = (AUTO,)) -> list[Choice]:
     Raises:
         UsageError: an engine does not open such images, or for "auto" none works here.
     """
+    if ref.place in STORES:
+        if other := next((name for name in wanted if name not in (AUTO, ref.place)), None):
+            raise UsageError(
+                f"{ref.text} is an image of {ref.place}, and --engine says {other}.",
+                f"Leave --engine out, or name the image without {ref.text.partition(':')[0]}:.",
+            )
+        return [Choice(str(ref.place), "the image's name says so")]
     found: dict[str, Choice] = {}
     for name in wanted:
         choice = _automatic(ref) if name == AUTO else _asked_for(ref, name)
@@ -224,6 +231,14 @@ def check_exists(ref: ImageRef) -> None:
     elif ref.kind == "directory":
         check_directory(ref)
     elif ref.kind != "registry" and not Path(ref.location).expanduser().exists():
+        file, colon, name = ref.location.partition(":")
+        if colon and Path(file).expanduser().exists():
+            raise UsageError(
+                f"{ref.text}: there is no {ref.location}.",
+                f"There is {file}. mlcheck judges an archive of one image, and what it is expected "
+                f"to be is said with --profile: {ref.kind}:{file} --profile "
+                f"{name.rpartition('/')[2] or 'NAME:TAG'}",
+            )
         raise UsageError(f"{ref.text}: there is no {ref.location}.")
 
 
@@ -262,6 +277,8 @@ def prepare(
         UsageError, EngineError: as the engine's own `prepare`.
     """
     chosen = engine(engine_name)
+    if ref.place is not None and pull == "missing":
+        pull = "always" if ref.place == "registry" else "never"
     if ref.kind != "reference":
         with chosen.prepare(ref, pull=pull, progress=progress) as prepared:
             yield prepared

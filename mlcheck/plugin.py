@@ -6,20 +6,21 @@ import argparse
 import importlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mlcheck import kept, opening, reporting
 from mlcheck.errors import UsageError
-from mlcheck.profile import FILE_NAME, SUITE
+from mlcheck.profile import FILE_NAME
 from mlcheck.run import RUN, WHOLE_IMAGES, Run, Target, target_of
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import Scheduling
     from xdist.workermanage import WorkerController
+
+pytest_plugins = ["mlcheck.told", "mlcheck.collecting"]
 
 _FIXTURES = (
     "mlcheck.side_by_side",
@@ -280,17 +281,6 @@ def pytest_terminal_summary(
             "--collect-only -q lists the names of all.",
             red=True,
         )
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out the folder of an image that no image of this run is or extends, and the
-    comparison of two where there is one."""
-    if collection_path == SUITE / "parity" and not config.getoption("--compare"):
-        return True
-    if not (collection_path / FILE_NAME).is_file():
-        return None
-    lineages = [target.profile.lineage for target in config.stash[RUN].targets]
-    return None if any(collection_path.name in lineage for lineage in lineages) else True
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

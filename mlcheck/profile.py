@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,12 +92,7 @@ class Catalog:
         self.directories = tuple(directories)
         self._files: dict[str, Path] = {}
         for directory in directories:
-            if not directory.is_dir():
-                raise UsageError(
-                    f"{directory} is no directory of profiles: it does not exist or is a file.",
-                    f"A directory of profiles holds one folder per image with an {FILE_NAME}.",
-                )
-            for file in sorted(directory.glob(f"*/{FILE_NAME}")):
+            for file in _files(directory):
                 self._files.setdefault(file.parent.name, file)
         self._documents: dict[str, Document] = {}
 
@@ -160,6 +157,8 @@ class Catalog:
             known = ", ".join(self.names()) or "none"
             places = ", ".join(str(directory) for directory in self.directories)
             who = f"{child.where(('extends',))}: extends: " if child else ""
+            if slip := next(filter(None, (_slip(one, name) for one in self.directories)), None):
+                raise UsageError(f"{who}there is no profile {name!r}: {slip[0]}.", slip[1])
             raise UsageError(
                 f"{who}there is no profile {name!r} in {places}.{_did_you_mean(name, self._files)}",
                 f"Known profiles: {known}. "
@@ -197,6 +196,8 @@ class Document:
             UsageError: it cannot be read, or is not valid; the message names the line.
         """
         try:
+            if not stat.S_ISREG(file.stat().st_mode):  # a FIFO would be read for ever
+                raise UsageError(f"{_shown(file)}: is no regular file.", "Put one in its place.")
             text = file.read_text(encoding="utf-8")
         except OSError as error:
             raise UsageError(f"{_shown(file)}: cannot be read: {error.strerror}.") from None
@@ -249,10 +250,59 @@ class Document:
                 yield variant, ("variants", pattern)
 
 
+def _files(directory: Path) -> list[Path]:
+    """Every image.toml of a directory of profiles, also one that is no file."""
+    try:
+        names = sorted(os.listdir(directory))  # noqa: PTH208
+    except OSError as error:
+        gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+        what = "does not exist or is a file" if gone else f"cannot be read: {error.strerror}"
+        remedy = f"A directory of profiles holds one folder per image with an {FILE_NAME}."
+        if directory.name == FILE_NAME:
+            remedy += f" Name the one above that folder: --profiles {directory.parent.parent}"
+        raise UsageError(f"{directory} is no directory of profiles: it {what}.", remedy) from None
+    files = (directory / name / FILE_NAME for name in names)
+    return [file for file in files if os.path.lexists(file)]
+
+
+def _slip(directory: Path, name: str) -> tuple[str, str] | None:
+    """What keeps a profile from being found that is there, and what to do."""
+    if "/" in name:
+        path = Path(name)
+        return (
+            "a profile is named, and its directory is --profiles",
+            f"Write --profiles {path.parent} --profile {path.name}",
+        )
+    if directory.name == name and os.path.lexists(directory / FILE_NAME):
+        return (
+            f"{_shown(directory)} is its folder, not the directory that holds such folders",
+            f"Name that: --profiles {_shown(directory.parent)}",
+        )
+    folder = directory / name
+    try:
+        entries = os.listdir(folder)  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return (
+            f"{_shown(folder)} cannot be read: {error.strerror}",
+            "Let this user read the folder and what is in it.",
+        )
+    for entry in entries:
+        if entry.lower() == FILE_NAME:
+            return (
+                f"{_shown(folder / entry)} is not spelled {FILE_NAME}",
+                f"Rename it: mv {_shown(folder / entry)} {_shown(folder / FILE_NAME)}",
+            )
+    return None
+
+
 def _shown(file: Path) -> str:
     """A path as short as a person at this working directory would type it."""
     try:
-        return str(file.resolve().relative_to(Path.cwd()))
+        # Not where the file itself leads to, which may be nowhere or in a circle.
+        directory = os.path.realpath(file.parent)
+        return str((Path(directory) / file.name).relative_to(Path.cwd()))
     except (ValueError, OSError):
         return str(file)
 

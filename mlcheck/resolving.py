@@ -65,10 +65,10 @@ def resolve(
                 raise UsageError("all: no profile says where an image is published ([published]).")
             meant = [_published(image, engines, pull) for image in published.images]
         else:
-            ref = opening.with_default_tag(ImageRef.parse(text))
-            _no_file(ref)
+            ref = opening.with_default_tag(understood(text))
             # A name with a registry or a path in it, or pinned, is one image whatever is here.
-            short = ref.kind == "registry" and "/" not in ref.location and ref.digest is None
+            plain = ref.kind == "registry" and ref.place is None
+            short = plain and "/" not in ref.location and ref.digest is None
             full = f"{ref.name}:{ref.tag or 'latest'}"
             asked = stores_asked if short and stores else ()
             local = [store for store in asked if full in held(store)]
@@ -84,16 +84,27 @@ def resolve(
     return list(found.values())
 
 
-def _no_file(ref: ImageRef) -> None:
-    """Say of a name that is a file's here how such a file is written."""
-    archive = ref.text.endswith((".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz"))
-    if ref.kind == "registry" and archive and os.path.isfile(ref.text):  # noqa: PTH113
-        raise UsageError(
-            f"{ref.text} is a file here, and as it is written the name of an image in docker, "
-            "podman or a registry.",
-            f"Write docker-archive:{ref.text} (as `docker save` makes it) or "
-            f"oci-archive:{ref.text}.",
-        )
+def understood(text: str) -> ImageRef:
+    """What a text means.
+
+    Raises:
+        UsageError: it is no image reference, or what it names is a file here.
+    """
+    slip = UsageError(
+        f"{text!r} is a file here, and the name of no image.",
+        f"An archive is written docker-archive:{text} or oci-archive:{text}; what a Dockerfile "
+        "builds has the name that `docker build --tag NAME` gives it.",
+    )
+    try:
+        ref = ImageRef.parse(text)
+    except UsageError:
+        if os.path.isfile(text):  # noqa: PTH113 - a text may be too long for Path
+            raise slip from None
+        raise
+    archive = text.endswith((".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz"))
+    if ref.kind == "registry" and archive and os.path.isfile(text):  # noqa: PTH113
+        raise slip
+    return ref
 
 
 def _published(image: PublishedImage, engines: Sequence[str], pull: PullPolicy) -> Resolved:

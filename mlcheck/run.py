@@ -92,9 +92,10 @@ class Run:
     @functools.cached_property
     def of_suite(self) -> bool:
         """Whether this run collects tests of images at all, and not only other tests."""
-        suites = [directory.resolve() for directory in self.catalog.directories]
+        real = os.path.realpath  # Path.resolve raises where a link leads in a circle
+        suites = [Path(real(directory)) for directory in self.catalog.directories]
         for argument in self.config.args:
-            path = (self.config.invocation_params.dir / argument.partition("::")[0]).resolve()
+            path = Path(real(self.config.invocation_params.dir / argument.partition("::")[0]))
             if any(path in (s, *s.parents) or s in path.parents for s in suites):
                 return True
         return False
@@ -112,7 +113,12 @@ class Run:
         labels = [found.ref.label for found in self._resolved]
         for found in self._resolved:
             ref = found.ref
-            profile = self.catalog.load(name or ref.name, (tag or None) if name else ref.tag)
+            try:
+                profile = self.catalog.load(name or ref.name, (tag or None) if name else ref.tag)
+            except UsageError:
+                if not name and self._given is None and not self.config.option.collectonly:
+                    opening.check_exists(ref)  # that it is no image is the nearer mistake
+                raise
             label = ref.label if labels.count(ref.label) == 1 else ref.text
             for engine, why in self._engines(ref):
                 published = found.published is not None
@@ -186,6 +192,8 @@ class Run:
     def _choose(self, ref: ImageRef, wanted: Sequence[str]) -> Sequence[Sequence[str]]:
         if self.config.option.collectonly:
             # Nothing will be opened: no engine has to be there.
+            if ref.place in opening.STORES:
+                return opening.choose(ref, wanted)
             likely = opening.PREFERRED[ref.kind][0]
             named = dict.fromkeys(likely if name == opening.AUTO else name for name in wanted)
             return [(name, "not tried") for name in named]

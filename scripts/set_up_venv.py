@@ -41,7 +41,7 @@ def main(extra: str) -> None:
     ).hexdigest()
     if stamp.is_file() and stamp.read_text() == wanted and PYTHON.exists():
         return
-    print(f"Setting up .venv with mlcheck[{extra}] ...", flush=True)
+    print(f"Setting up .venv with mlcheck and its extra {extra} ...", flush=True)
     start = time.monotonic()
     bare = importlib.util.find_spec("ensurepip") is None
     if not PYTHON.exists() or not _has_pip():

@@ -25,6 +25,7 @@ BIN = Path(sys.executable).parent
 ACTION = ROOT / "action.yml"
 GITLAB = ROOT / "ci/gitlab.yml"
 EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}")
+REPOSITORY = "https://git.example.org/group/suite"
 REPORTS = {"report.html", "report.json", "junit.xml"}
 
 PYTHON = f"""#!/bin/sh
@@ -122,10 +123,13 @@ class Runner:
         lines = (self.directory / "output").read_text().splitlines()
         return dict(line.split("=", 1) for line in lines)
 
-    def gitlab(self, **variables: str) -> subprocess.CompletedProcess[str]:
+    def gitlab(
+        self, repository: str = REPOSITORY, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         job = read(GITLAB)[".mlcheck"]
         (script,) = job["script"]
-        return self.script(script, {**job["variables"], **variables})
+        settings = {"MLCHECK_REPOSITORY": repository} if repository else {}
+        return self.script(script, {**job["variables"], **settings, **variables})
 
 
 @pytest.fixture
@@ -189,11 +193,21 @@ def test_the_template_for_gitlab(runner: Runner) -> None:
     done = runner.gitlab(MLCHECK_IMAGES="./mini:v9", MLCHECK_OPTIONS=options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {file.name for file in (runner.work / "mlcheck-reports").iterdir()} == REPORTS
-    assert (runner.directory / "pip").read_text() == "install --quiet mlcheck\n"
+    assert (runner.directory / "pip").read_text() == f"install --quiet git+{REPOSITORY}\n"
     runner.os_version("10")
     assert runner.gitlab(MLCHECK_IMAGES="./mini:v9", MLCHECK_OPTIONS=options).returncode == 1
     assert runner.gitlab(MLCHECK_IMAGES=HOSTILE).returncode == 4
     assert not list(runner.directory.rglob("pwned"))
+
+
+def test_the_template_for_gitlab_installs_what_is_named(runner: Runner) -> None:
+    """And nothing that somebody else has put under mlcheck's name into an index."""
+    done = runner.gitlab("")
+    assert (done.returncode, "MLCHECK_REPOSITORY" in done.stderr) != (0, True)
+    assert "set it to the URL of the git repository of mlcheck" in done.stderr
+    assert not (runner.directory / "pip").exists()
+    assert runner.gitlab("", MLCHECK_SOURCE="./mlcheck.whl", MLCHECK_IMAGES="*").returncode == 4
+    assert (runner.directory / "pip").read_text() == "install --quiet ./mlcheck.whl\n"
 
 
 def workflows() -> list[tuple[str, str]]:
@@ -211,7 +225,7 @@ def test_the_workflows_in_the_docs_are_valid(name: str, text: str, tmp_path: Pat
     for job in read(file).get("jobs", {}).values():
         for step in job.get("steps", ()):
             assert "${{" not in step.get("run", "")
-            if "mlcheck@" in step.get("uses", ""):
+            if step.get("uses") == "./mlcheck":
                 assert set(step["with"]) <= set(inputs)
     variables = read(GITLAB)[".mlcheck"]["variables"]
     for job in (one for one in read(file).values() if isinstance(one, dict)):

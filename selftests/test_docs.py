@@ -52,13 +52,12 @@ class Way:
 _IMAGES = "|".join(map(re.escape, REAL))
 _JUDGE = r"(\w+=\S+ )*(mlcheck check|pytest)\b"
 WAYS = [
-    Way(r"git clone .*", ".ci/run: git clone --quiet", "the clone of CI"),
     Way(r"make demo", '.ci/run: make -C "$home/mlcheck" demo', "builds an image"),
     Way(r"make demo DEFECT=rpath", ".ci/run: demo DEFECT=rpath", "builds an image"),
     Way(r"make selftest", ".ci/run: make selftest", "is what runs this test"),
     Way(r"make docs", "selftests/test_api.py: api.build(tmp_path)", "needs a clone of its own"),
     Way(r"make test/.*", "Makefile: IMAGE_NAME=", "runs what stands in the line below it"),
-    Way(r"pipx install .*", 'selftests/test_check.py: "pip", "install"', "the wheel, installed"),
+    Way(r"(pipx|uvx) .*", "selftests/test_distribution.py: TYPED", "from a clone of this one"),
     Way(r"docker load .*", 'selftests/test_archive.py: [engine, "load", "-i"', "needs docker"),
     Way(r"mlcheck reference build .*", "parse", "builds an image, or copies 700 MB"),
     Way(
@@ -70,6 +69,7 @@ WAYS = [
     Way(rf"{_JUDGE} (.* )?({_IMAGES})( .*)?", "run", "", (0, 1, 5)),
     Way(rf"{_JUDGE}.*", "collect", "its image is large, or not on this machine"),
     Way(r"mlcheck \w+ ?.*"),
+    Way(r'git clone "\$MLCHECK_REPOSITORY" mlcheck && cd mlcheck'),
 ]
 
 
@@ -167,6 +167,7 @@ def test_command(command: Command, place: Path) -> None:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "DOCKER_HOST": f"unix://{place}/none",
         "CONTAINER_HOST": f"unix://{place}/none",
+        "MLCHECK_REPOSITORY": str(CHECKOUT),
     }
     text = as_run(command, way)
     if re.match(r"(\w+=\S+ )*pytest\b", text):

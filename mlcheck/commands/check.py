@@ -19,8 +19,8 @@ examples:
   mlcheck check reference:ml-pyroot      a known-good image, built on the spot
 
 All other options of pytest work too (`pytest --help`). Its configuration in the directory where you
-are has no effect; a conftest.py has one in a directory of --profiles and above it. An image may
-also come from the variable IMAGE_NAME.
+are has no effect; a conftest.py has one in a directory of --profiles and in the folders of images
+there, not above it. An image may also come from the variable IMAGE_NAME.
 
 exit code: 0 what was checked holds; 1 an image does not conform; 3 one could not be judged;
 4 a wrong option, image or profile; 5 nothing was checked; 130 interrupted.

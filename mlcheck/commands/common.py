@@ -176,7 +176,9 @@ def opened(
 
 
 def _meant(arguments: argparse.Namespace, text: str) -> ImageRef:
-    ref = opening.with_default_tag(ImageRef.parse(text))
+    from mlcheck.resolving import understood
+
+    ref = opening.with_default_tag(understood(text))
     if ref.kind != "registry":
         return ref  # what no profile can tell more of
     from mlcheck.published import ALL

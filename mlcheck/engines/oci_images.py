@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import platform
+import re
 import sys
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -19,8 +21,10 @@ from mlcheck.engines.oci_client import Client
 from mlcheck.engines.oci_errors import engine_errors
 from mlcheck.engines.oci_pull import SILENCE_LIMIT_S
 from mlcheck.engines.oci_pull import pull as pull_image
-from mlcheck.errors import EngineError, UsageError
+from mlcheck.errors import EngineError, MlcheckError, UsageError
 from mlcheck.image import ImageRef
+
+_SHORT_ID = re.compile(r"[0-9a-f]{12,64}")
 
 LOADED = "localhost/mlcheck-loaded"
 """Repository of the images that are loaded from an archive, each with a tag of its own."""
@@ -76,14 +80,18 @@ def _from_registry(
         return found
     if pull == "never":
         raise UsageError(
-            f"{client.dialect.label} has no image {name}, and --pull=never forbids to fetch it.",
-            _near(client, name) or "Use --pull=missing.",
+            f"{client.dialect.label} has no image {name}, and "
+            + (f"{ref.text} means no other." if ref.place else "--pull=never forbids to fetch it."),
+            _near(client, name)
+            or ("Name it without the scheme, and it is fetched." if ref.place else "")
+            or "Use --pull=missing.",
         )
     try:
         # The tag may move while we look: what was fetched is told by the engine.
         found = inspect(client, pull_image(client, name, progress) or name)
-    except UsageError as error:
-        error.remedy = " ".join(filter(None, (error.remedy, _near(client, name))))
+    except MlcheckError as error:
+        with contextlib.suppress(EngineError):
+            error.remedy = " ".join(filter(None, (error.remedy, _near(client, name))))
         raise
     if found is None:
         raise EngineError(f"{client.dialect.label} pulled {name}, but does not have it now.")
@@ -182,7 +190,13 @@ def plain_name(name: str) -> str:
 
 def _near(client: Client, name: str) -> str:
     """Images here with a name like this one, as a remedy; "" when there is none."""
-    close = difflib.get_close_matches(plain_name(name), sorted(names(client)), 3)
+    here, wanted = sorted(names(client)), plain_name(name)
+    identity = wanted.removesuffix(":latest")
+    if _SHORT_ID.fullmatch(identity) and (found := inspect(client, identity)):
+        tags = found.get("RepoTags") or [f"sha256:{str(found['Id']).removeprefix('sha256:')}"]
+        return f"{client.dialect.label} has an image with that ID: name it {' or '.join(tags)}."
+    same = [other for other in here if other.rpartition(":")[0] == wanted.rpartition(":")[0]]
+    close = [*dict.fromkeys([*same, *difflib.get_close_matches(wanted, here, 3)])][:5]
     return f"Like it and here: {', '.join(close)}." if close else ""
 
 

