@@ -475,10 +475,9 @@ def test_what_a_registry_may_answer(
             assert image.digest == digest
 
 
+@pytest.mark.root_only
 def test_a_full_disk(root: Path, tmp_path: Path) -> None:
     """A file system of its own that is too small, in a mount namespace of its own."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount")
     archive(root, tmp_path / "image.tar")
     size = (tmp_path / "image.tar").stat().st_size // 1024
     (tmp_path / "small").mkdir()
@@ -682,8 +681,6 @@ def python_for_all() -> str:
 
 @contextmanager
 def as_nobody(script: str, *arguments: object, mount: str = "true") -> Iterator[str]:
-    if os.geteuid() != 0:
-        pytest.skip("only root can become another user")
     with tempfile.TemporaryDirectory(prefix="nobody-") as home:
         os.chown(home, 65534, 65534)
         argv = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
@@ -727,6 +724,7 @@ def public(tiny_rootfs: Path) -> Iterator[Path]:
         shutil.rmtree(directory)
 
 
+@pytest.mark.root_only
 def test_as_an_ordinary_user(public: Path) -> None:
     with as_nobody(USER, public) as said:
         assert said == "b'65534\\n' 0\n0\n['os-release']\n"
@@ -739,6 +737,7 @@ def test_as_an_ordinary_user(public: Path) -> None:
         assert "cannot be read: Permission denied" in said
 
 
+@pytest.mark.root_only
 def test_a_sif_as_an_ordinary_user(public: Path, sif: Path) -> None:
     path = Path(shutil.copy(sif, public.parent / "tiny.sif"))
     for mode in (0o600, 0o666):
