@@ -34,6 +34,7 @@ from mlcheck.errors import EngineError, UsageError
 from mlcheck.image import ImageRef
 from mlcheck.rootfs import DirectoryRootFS
 from selftests import registry
+from selftests.images import build_sif
 
 CODE = Path(__file__).parents[1]
 VARIABLES = os.environ | {"PYTHONPATH": os.pathsep.join([str(CODE), *sys.path])}
@@ -56,11 +57,6 @@ def sh(image: OpenApptainer, script: str, **env: str) -> str:
     done = image.run(["sh", "-c", script], env=env, limit_s=20)
     assert (done.exit_code, done.stderr) == (0, b""), done
     return done.stdout.decode()
-
-
-def build_sif(root: Path, sif: Path) -> Path:
-    subprocess.run(["apptainer", "build", sif, root], check=True, capture_output=True)
-    return sif
 
 
 @pytest.fixture(scope="module")
