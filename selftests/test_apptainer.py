@@ -229,7 +229,10 @@ def facts(rootfs: DirectoryRootFS) -> dict[str, tuple[object, ...]]:
             continue
         content = rootfs.read(file.path, 10**9) if file.type == "file" else b""
         size = 0 if file.type == "directory" else file.size
-        told = (file.type, file.mode, file.uid, file.gid, size, file.target)
+        # An ordinary user's files are root's in what they build.
+        own = (file.uid, file.gid) == (os.getuid(), os.getgid())
+        owner = (0, 0) if own else (file.uid, file.gid)
+        told = (file.type, file.mode, *owner, size, file.target)
         found[file.path] = (*told, hashlib.sha256(content).digest())
     return found
 
