@@ -67,40 +67,27 @@ class RealImages:
         """The name of a good image in docker's store; `kind` is one of `KINDS`."""
         return self._built(kind, lambda name: self._build(kind, name))
 
-    def older_numpy(self, kind: str) -> str:
-        """The image with another numpy, installed by its own pip."""
+    def broken(self) -> str:
+        """The image "venv" with another numpy, which has an absolute RPATH; with a kernel of a
+        Python that is not there, and a jupyter with such a first line."""
 
         def build(name: str) -> None:
-            pip = f"python3 -m pip install --no-index --find-links /wheels numpy=={OLDER_NUMPY}"
-            more = " --break-system-packages" if kind == "usr-local" else ""
-            self._committed(self.image(kind), name, ["sh", "-c", f"{pip}{more}"])
-
-        return self._built(f"{kind}-older-numpy", build)
-
-    def broken(self, kind: str) -> str:
-        """The image with `FAULTS` in it."""
-
-        def build(name: str) -> None:
-            prefix = "/usr/local" if kind == "usr-local" else _VENV
+            container = f"{self.name}-broken"
+            numpy = f"install --quiet --no-index --find-links /wheels numpy=={OLDER_NUMPY}"
             script = (
-                f"sed -i '1s|.*|#!{prefix}/bin/no-such-python|' {prefix}/bin/jupyter\n"
-                f'sed -i s/python/no-such-python/ {prefix}/share/jupyter/kernels/*/kernel.json\n'
-                f"find {prefix} -name '_multiarray_umath.*.so'"
+                f"{_VENV}/bin/python -m pip {numpy}\n"
+                f"sed -i s/python/no-such-python/ {_VENV}/share/jupyter/kernels/*/kernel.json\n"
+                f"sed -i '1s|.*|#!{_VENV}/bin/no-such-python|' {_VENV}/bin/jupyter\n"
+                f"find {_VENV} -name '_multiarray_umath.*.so'"
             )
-            container = f"{self.name}-{kind}-broken".replace("/", "-")
-            older = self.older_numpy(kind)
-            run = ["docker", "run", "--network=none", "--name", container]
-            try:
-                library = output(*run, older, "sh", "-ec", script).strip()
-                here = self.place / f"{kind}.so"
+            with self._container(container, self.image("venv"), ["sh", "-ec", script]) as said:
+                library, here = said.strip(), self.place / "umath.so"
                 output("docker", "cp", f"{container}:{library}", here)
-                output("patchelf", "--force-rpath", "--set-rpath", f"{prefix}/lib", here)
+                output("patchelf", "--force-rpath", "--set-rpath", f"{_VENV}/lib", here)
                 output("docker", "cp", here, f"{container}:{library}")
-                self._commit(container, kind, name)
-            finally:
-                subprocess.run(["docker", "rm", "-f", container], capture_output=True, check=False)
+                self._commit(container, "venv", name)
 
-        return self._built(f"{kind}-broken", build)
+        return self._built("broken", build)
 
     def stored(self, image: str, way: str) -> tuple[str, str]:
         """The option and the name by which mlcheck opens an image of docker's store this way."""
@@ -108,17 +95,17 @@ class RealImages:
         archive = self.place / f"{kind}.tar"
         if way == "docker":
             return "--engine=docker", image
-        with self._once(archive.name) as missing:
+        with self.once(archive.name) as missing:
             if missing:
                 output("docker", "save", "-o", archive, image)
         if way == "podman":
-            with self._once(f"{kind}-podman") as missing:
+            with self.once(f"{kind}-podman") as missing:
                 if missing:
                     output("podman", "load", "-i", archive)
             return "--engine=podman", image
         if way == "archive":
             return "--engine=archive", f"docker-archive:{archive}"
-        with self._once(f"{kind}-{way}") as missing:
+        with self.once(f"{kind}-{way}") as missing:
             made = self.place / (f"{kind}.sif" if way == "apptainer" else f"{kind}:v1")
             options = ["--sandbox"] if way == "directory" else []
             # Not compressed: that takes a minute.
@@ -141,7 +128,7 @@ class RealImages:
         shutil.rmtree(self.place)
 
     @contextmanager
-    def _once(self, what: str) -> Iterator[bool]:
+    def once(self, what: str) -> Iterator[bool]:
         """Whether it has to be made, which one worker does while others wait."""
         self.place.mkdir(exist_ok=True)
         with (self.place / f"{what}.lock").open("a") as lock:
@@ -152,7 +139,7 @@ class RealImages:
 
     def _built(self, kind: str, build: Callable[[str], None]) -> str:
         name = f"{self.name}/{kind}:v1"
-        with self._once(kind) as missing:
+        with self.once(kind) as missing:
             if missing:
                 build(name)
         return name
@@ -200,7 +187,7 @@ class RealImages:
     def _wheels(self) -> Path:
         """What PyPI gives for JupyterLab, two versions of numpy, and pip itself."""
         directory = self.place / "wheels"
-        with self._once("wheels") as missing:
+        with self.once("wheels") as missing:
             if missing:
                 options = ["--quiet", "--only-binary", ":all:", "--dest", str(directory)]
                 download = [sys.executable, "-m", "pip", "download", *options]
@@ -214,13 +201,18 @@ class RealImages:
     def _committed(self, base: str, name: str, command: list[str], kind: str = "venv") -> None:
         """Run a command in a container, and make an image of what it left."""
         container = name.replace("/", "-").replace(":", "-")
-        wheels = f"--volume={self._wheels()}:/wheels:ro"
-        run = ["docker", "run", "--network=none", f"--name={container}", wheels]
-        try:
-            output(*run, base, *command)
+        with self._container(container, base, command):
             self._commit(container, kind, name)
+
+    @contextmanager
+    def _container(self, name: str, base: str, command: list[str]) -> Iterator[str]:
+        """A container in which a command has run, with the wheels at hand; what it printed."""
+        wheels = f"--volume={self._wheels()}:/wheels:ro"
+        run = ["docker", "run", "--network=none", f"--name={name}", wheels]
+        try:
+            yield output(*run, base, *command)
         finally:
-            subprocess.run(["docker", "rm", "-f", container], capture_output=True, check=False)
+            subprocess.run(["docker", "rm", "-f", name], capture_output=True, check=False)
 
     def _commit(self, container: str, kind: str, name: str) -> None:
         output("docker", "commit", *_changes(kind), container, name)
