@@ -113,7 +113,7 @@ class _FailuresAtOnce:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         terminal = self._plugins.get_plugin("terminalreporter")
         if report.failed and terminal is not None:  # workers of pytest-xdist have none
-            terminal.ensure_newline()
+            terminal.write("\n")  # pytest's own ensure_newline() knows no letters of workers
             terminal.write_line(f"{'FAILED' if report.when == 'call' else 'ERROR'} {report.nodeid}")
 
 
