@@ -94,7 +94,7 @@ def test_faults_are_named(real: RealImages, profiles: Path, way: str, tmp_path: 
     words = ("check", *image, f"--profiles={profiles}", profile, "-m", "not slow")
     said = mlcheck(*words, cwd=tmp_path, code=1)
     assert "DOES NOT CONFORM" in said
-    for rule in ("rpath-hard-coded", "packages-promised", "kernelspecs-promised", "commands"):
+    for rule in ("kernelspecs-argv", "packages-promised", "rpath-hard-coded", "script-shebangs"):
         assert f"FAILED  {rule}: " in said, rule
     assert OLDER_NUMPY in said
 
