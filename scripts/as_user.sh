@@ -44,6 +44,9 @@ remove_user() {
   # Before its processes are ended: of a container it knows which are its own.
   (cd / && as_user podman system reset --force) >/dev/null 2>&1 || true
   pkill -KILL -U "$NAME" || true
+  # Of a run that was ended before it removed them.
+  docker images --format '{{.Repository}}:{{.Tag}}' --filter 'reference=mlcheck-real-*/*' |
+    xargs --no-run-if-empty docker rmi --force >/dev/null
   userdel --force --remove "$NAME" 2>/dev/null
   rm -rf "$RUNTIME"
 }

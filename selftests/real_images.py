@@ -24,7 +24,7 @@ NUMPY, OLDER_NUMPY = "2.3.5", "2.2.6"
 
 _SYSTEM = (
     *("base-files", "base-passwd", "bash", "coreutils", "dash", "findutils", "grep", "libc-bin"),
-    *("libstdc++6", "python3", "python3-venv", "sed"),
+    *("libstdc++6", "python3", "python3-venv", "sed", "util-linux"),
 )
 _LEFT_OUT = ("/usr/share/doc/", "/usr/share/locale/", "/usr/share/man/")
 _SHELLS = ("bash", "dash", "rbash", "sh")

@@ -27,7 +27,7 @@ def real(of_all_workers: Path) -> Iterator[RealImages]:
     run = hashlib.sha256(str(of_all_workers).encode()).hexdigest()[:12]
     with (of_all_workers / "real-images.users").open("a") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
-        images = RealImages(of_all_workers / "real-images", f"mlcheck-selftest-{run}")
+        images = RealImages(of_all_workers / "real-images", f"mlcheck-real-{run}")
         yield images
         try:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
