@@ -1,5 +1,5 @@
 # make demo [DEFECT=NAME]   judge the reference image ml-pyroot, with a planted fault if you like
-# make selftest             run mlcheck's own tests
+# make selftest             run mlcheck's own tests: about an hour on two cores
 # make bench [QUICK=1]      how fast, against peers on this machine; QUICK: small sizes, a minute
 # make test/IMAGENAME [REPO=...] [TAG=...]   judge REPO/IMAGENAME:TAG, as in AAW's repository
 # make docs                 the API reference, from docstrings, in build/api
@@ -17,7 +17,8 @@ demo: venv-reference
 	&& .venv/bin/pytest --image="$$image"
 
 selftest: venv-dev
-	.venv/bin/pytest -rfEs -n auto --dist worksteal selftests
+	@echo "This takes about an hour on two cores. What fails is named at once."
+	.venv/bin/pytest -rfEs -n auto --dist worksteal --durations=20 selftests
 
 bench: venv-dev
 	.venv/bin/python -m benchmarks $(if $(QUICK),--quick)

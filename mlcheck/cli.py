@@ -6,6 +6,7 @@ import argparse
 import difflib
 import errno
 import importlib
+import io
 import os
 import re
 import sys
@@ -40,6 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(sys, name) is None:  # somebody closed it (>&-): nothing is there to write to
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
             setattr(sys, name, open(number, "w"))  # noqa: PTH123, SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # An image's words may be in no encoding, and in none that a terminal in ASCII has. stderr
+        # is so from the start.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         os.stat(os.getcwd())  # noqa: PTH109, PTH116
     except (FileNotFoundError, PermissionError) as error:

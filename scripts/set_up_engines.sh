@@ -37,6 +37,14 @@ runtime = "runc"
 CONF
 }
 
+# As udev leaves them. By these an ordinary user mounts SIF files, and gives containers a network.
+open_devices() {
+  local device
+  for device in /dev/fuse /dev/net/tun; do
+    [ ! -c "$device" ] || chmod 666 "$device"
+  done
+}
+
 start_docker() {
   docker version >/dev/null 2>&1 && return
   # Killed daemons leave their files behind.
@@ -104,6 +112,7 @@ if [ "${1:-}" = stop ]; then
 fi
 install_packages
 configure_podman
+open_devices
 start_docker
 install_apptainer
 docker version --format 'docker {{.Server.Version}}'

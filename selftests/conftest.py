@@ -90,17 +90,51 @@ def _unusable(engine: str) -> str | None:
     return opening.engine(engine).unusable()
 
 
+ROOT_ONLY = "only root can do this; this run is an ordinary user's"
+USER_ONLY = "nothing is forbidden to root; an ordinary user tries this"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in (
+        "root_only: a self-test of what only root can do",
+        "user_only: a self-test of what an ordinary user may not do, and root may",
+    ):
+        config.addinivalue_line("markers", line)
+    config.pluginmanager.register(_FailuresAtOnce(config.pluginmanager))
+
+
+class _FailuresAtOnce:
+    """Names what failed when it fails: pytest does so at the end, which may be an hour later."""
+
+    def __init__(self, plugins: pytest.PytestPluginManager) -> None:
+        self._plugins = plugins
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._plugins.get_plugin("terminalreporter")
+        if report.failed and terminal is not None:  # workers of pytest-xdist have none
+            terminal.write("\n")  # pytest's own ensure_newline() knows no letters of workers
+            terminal.write_line(f"{'FAILED' if report.when == 'call' else 'ERROR'} {report.nodeid}")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A test marked with engines runs where they work; in CI they all must (see below)."""
+    """A test runs for whom it is marked, and where the engines work with which it is marked.
+
+    In CI they all must (see below), and both root and an ordinary user run these tests.
+    """
+    if item.get_closest_marker("root_only") and os.geteuid() != 0:
+        pytest.skip(ROOT_ONLY)
+    if item.get_closest_marker("user_only") and os.geteuid() == 0:
+        pytest.skip(USER_ONLY)
     for mark in item.iter_markers("engine"):
         for name in mark.args:
             if (reason := _unusable(name)) is not None:
                 pytest.skip(reason)
 
 
-_RIGHT_IN_CI = ("root may read everything",)
-"""Reasons for a skip that hold in CI too: it runs as root."""
+_RIGHT_IN_CI = (ROOT_ONLY, USER_ONLY)
+"""Reasons for a skip that hold in CI too: what root skips an ordinary user runs, and vice versa."""
 
 
 def _no_skip_in_ci(report: pytest.CollectReport | pytest.TestReport) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,9 @@ from _pytest.mark.structures import ParameterSet
 from mlcheck.engines.base import OpenImage
 from mlcheck.engines.sandbox import Sandbox
 from mlcheck.image import ImageRef
+
+PROGRAMS = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+"""Where this machine's programs are: an ordinary user's PATH leaves out what is for root."""
 
 
 @contextmanager
@@ -45,7 +49,7 @@ def each_engine(*ways: str) -> list[ParameterSet]:
 def copy_programs(root: Path, names: Iterable[str]) -> None:
     """Put programs of this machine, with the libraries that they need, into the image."""
     for name in names:
-        program = shutil.which(name)
+        program = shutil.which(name, path=PROGRAMS)
         assert program is not None, f"{name} is needed for this test"
         shutil.copy(program, root / "usr/bin" / name)
         needs = subprocess.run(["ldd", program], capture_output=True, text=True, check=True)
@@ -54,6 +58,19 @@ def copy_programs(root: Path, names: Iterable[str]) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
                 shutil.copy(library, target)
+
+
+def build_sif(source: Path | str, sif: Path, *options: str) -> Path:
+    """Have apptainer build a SIF file.
+
+    Skips the test of an ordinary user who may not mount it, as on machines without udev.
+    """
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("this user may not use /dev/fuse, by which SIF files are mounted")
+    subprocess.run(
+        ["apptainer", "build", *options, str(sif), str(source)], check=True, capture_output=True
+    )
+    return sif
 
 
 def script(root: Path, path: str, text: str) -> None:

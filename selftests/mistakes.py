@@ -37,7 +37,8 @@ class Mistake:
         exit: the exit code.
         do: what to do about it.
         given: shell commands that make the circumstances.
-        who: "root" (a mount namespace of its own), "nobody" (an ordinary user), or "".
+        who: "root" (of a mount namespace of its own), "nobody" (an ordinary user: this one, unless
+            it is root), or "".
     """
 
     section: str

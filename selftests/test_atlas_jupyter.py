@@ -4,7 +4,6 @@ server do that no planted fault shows."""
 from __future__ import annotations
 
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from mlcheck.image import ImageRef
 from mlcheck.probes import kernel_cells, run_server
 from mlcheck.profile import SUITE, Catalog
 from mlcheck.reference.atlas import ROOT_STAND_IN
-from selftests.images import each_engine
+from selftests.images import build_sif, each_engine
 from selftests.test_defects import FEW, bound, by_outcome, checked_in, judge
 
 NAME = "atlas-jupyter"
@@ -57,9 +56,7 @@ def test_the_file_of_its_own_engine(tmp_path: Path) -> None:
     # The colon of the directory's name would be taken for the end of a scheme.
     (tmp_path / "image").symlink_to(reference.build(NAME))
     # Not compressed: that takes a minute.
-    quick = "--mksquashfs-args=-noI -noD -noF -noX"
-    build = ["apptainer", "build", quick, str(sif), str(tmp_path / "image")]
-    subprocess.run(build, check=True, capture_output=True)
+    build_sif(tmp_path / "image", sif, "--mksquashfs-args=-noI -noD -noF -noX")
     own_list = checked_in("ml-base", tmp_path)
     found = judge(own_list, tmp_path / "report.json", f"--image={sif}", "-m", "not slow")
     outcomes = by_outcome(found)

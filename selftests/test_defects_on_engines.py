@@ -16,7 +16,7 @@ import pytest
 from mlcheck import opening, reference
 from mlcheck.reference import DEFECTS, Defect
 from selftests import layers, registry
-from selftests.images import each_engine
+from selftests.images import build_sif, each_engine
 from selftests.registry import Registry
 from selftests.test_defects import (
     AT_WORK,
@@ -242,9 +242,7 @@ def test_a_sif_gets_the_same_verdicts(tmp_path: Path, of_all_workers: Path) -> N
     # The colon of the directory's name would be taken for the end of a scheme.
     (tmp_path / "image").symlink_to(directory)
     # Not compressed: that takes a minute.
-    quick = "--mksquashfs-args=-noI -noD -noF -noX"
-    build = ["apptainer", "build", quick, str(sif), str(tmp_path / "image")]
-    subprocess.run(build, check=True, capture_output=True)
+    build_sif(tmp_path / "image", sif, "--mksquashfs-args=-noI -noD -noF -noX")
     report = tmp_path / "report.json"
     found = judge(own_list, report, f"--image={sif}", f"--profile=ml-pyroot:{TAG}")
     in_a_directory = good_in_a_directory("ml-pyroot", of_all_workers)

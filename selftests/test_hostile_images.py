@@ -196,7 +196,7 @@ def test_a_hostile_image_gets_one_clear_message(image: Path, name: str) -> None:
     assert (image / LIST).name == LIST, "the image is still there"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make device files")
+@pytest.mark.root_only
 def test_a_list_that_is_a_device(image: Path) -> None:
     (image / LIST).unlink()
     os.mknod(image / LIST, 0o666 | 0o020000, os.makedev(1, 5))  # /dev/zero: it never ends

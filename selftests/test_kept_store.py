@@ -283,7 +283,7 @@ def test_no_place_for_it(place: str, tmp_path: Path) -> None:
     assert mine.folders() == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything, and write it")
+@pytest.mark.user_only
 def test_one_that_can_only_be_read_is_read(cache: Path) -> None:
     ask(cache, lambda: FACT)
     for path in (*cache.glob("*"), cache):
@@ -335,7 +335,7 @@ def test_a_directory_that_others_can_write_in_is_not_used(cache: Path) -> None:
         ask(cache)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@pytest.mark.root_only
 def test_a_directory_of_somebody_else_is_not_used(cache: Path) -> None:
     ask(cache, lambda: FACT)
     os.chown(cache, 65534, 65534)

@@ -161,6 +161,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+@pytest.mark.root_only  # nobody else may look into the store of an engine
 @pytest.mark.engine("docker", "podman")
 def test_a_layer_is_probed_once_whichever_images_share_it(
     dialect: Dialect,
@@ -231,6 +232,7 @@ REREAD = {
 }
 
 
+@pytest.mark.root_only  # nobody else may look into the store of an engine
 @pytest.mark.engine("podman")
 def test_a_layer_that_an_image_calls_by_anothers_digest_is_not_believed(
     upper: dict[str, bytes], base: bytes, tmp_path: Path

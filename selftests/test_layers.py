@@ -511,7 +511,7 @@ def test_docker_and_podman_tell_the_same_as_the_archive(
         assert probe.probe(image.layers) == expected
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root may read everything")
+@pytest.mark.root_only
 def test_a_layer_of_which_overlayfs_copied_the_mode_alone(tmp_path: Path) -> None:
     """`metacopy`: https://docs.kernel.org/filesystems/overlayfs.html."""
     for name, content in (("lower", A), ("upper", "\0" * 1000)):

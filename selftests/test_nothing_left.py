@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from mlcheck import opening
-from selftests.images import copy_programs, each_engine
+from selftests.images import build_sif, copy_programs, each_engine
 
 ROOT = Path(__file__).parents[1]
 ENGINES = ("sandbox", "docker", "podman", "apptainer", "apptainer-sif")
@@ -81,9 +81,7 @@ def arguments(
         yield [f"--engine={way}", f"--image={name}"]
         subprocess.run([way, "rmi", "-f", name], check=True, capture_output=True)
     elif way == "apptainer-sif":
-        sif = tmp_path_factory.mktemp("sif") / "small.sif"
-        build = ["apptainer", "build", str(sif), str(directory)]
-        subprocess.run(build, check=True, capture_output=True)
+        sif = build_sif(directory, tmp_path_factory.mktemp("sif") / "small.sif")
         yield ["--engine=apptainer", f"--image={sif}"]
     else:
         yield [f"--engine={way}", f"--image={directory}"]

@@ -400,9 +400,8 @@ def on_a_small_disk(dialect: Dialect, directory: Path) -> Iterator[Client]:
         subprocess.run(["umount", "-R", disk], check=True)
 
 
+@pytest.mark.root_only
 def test_full_disk(client: Client, shelf: Registry) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
     directory = Path(tempfile.mkdtemp(prefix="mlcheck-disk-"))  # a socket's path must be short
     repository = fresh()
     big = layer(size=40_000_000)

@@ -576,3 +576,21 @@ def test_why_a_machine_cannot_run_commands() -> None:
     forbidden = why_unusable("echo 0 > /proc/sys/user/max_user_namespaces")
     assert "No space left on device" in forbidden
     assert "sysctl user.max_user_namespaces=" in forbidden
+
+
+@pytest.mark.root_only
+def test_a_mount_that_nobody_inside_can_reach(other_rootfs: Path) -> None:
+    """As those of docker's containers in the directory "/" are for an ordinary user."""
+    private = other_rootfs / "opt/private"
+    (private / "mount").mkdir(parents=True)
+    closed = f"chown 65534 {private} && chmod 700 {private}"
+    tool = [sys.executable, "-m", "mlcheck.cli", "exec", str(other_rootfs), "--", "echo", "hi"]
+    script = f"mount -t tmpfs none {private}/mount && {closed} && exec {shlex.join(tool)}"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script],
+        cwd=CODE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, b"hi\n"), done.stderr

@@ -18,6 +18,10 @@ capabilities that a container of docker has.
 All commands run in one container. In an image without /bin/sh or setsid(1), each command gets a
 container of its own: what the image's scripts print then stands before its output, HOME is the
 host user's name for it, and no file in `/tmp` lasts from one command to the next.
+
+apptainer gives an ordinary user's container a `/tmp` of 64 MB (`sessiondir max size`), in which no
+environment can be made; root's is half of the memory. That of an ordinary user is therefore a
+directory on this machine's disk, which goes with the container.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ import dataclasses
 import functools
 import os
 import shlex
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -265,7 +270,7 @@ class OpenApptainer:
                 self._container = None
             if self._container is None and not self._without_shell:
                 program, options = self._command()
-                argv = [program.path, "exec", *options, str(self.location)]
+                argv = [program.path, "exec", *options, *self._roomy_tmp, str(self.location)]
                 try:
                     container = Container(
                         argv, self._outside(program), gpu=self._start.gpu, explain=self._explain
@@ -300,6 +305,16 @@ class OpenApptainer:
         if self._start.binds:
             options += binds.words("--bind", binds.usable(self.rootfs, self._start.binds), ":ro")
         return found, options
+
+    @functools.cached_property
+    def _roomy_tmp(self) -> list[str]:
+        """The option for a `/tmp` with room in it; none for root, who has it."""
+        if os.geteuid() == 0:
+            return []
+        directory = Path(tempfile.gettempdir(), f"mlcheck-tmp-{os.urandom(8).hex()}")
+        self._resources.enter_context(apptainer_images.removed_at_the_end(directory))
+        directory.mkdir(mode=0o700)
+        return ["--workdir", str(directory)]
 
     def _outside(self, program: Program) -> dict[str, str]:
         """The variables that apptainer itself gets."""

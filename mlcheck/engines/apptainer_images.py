@@ -130,10 +130,7 @@ def _unpacked(ref: ImageRef, name: str, pull: PullPolicy, progress: Progress) ->
         _check_architecture(ref, described.architecture)
     directory = temporary / f"mlcheck-image-{os.urandom(8).hex()}"
     with ExitStack() as stack:
-        stack.enter_context(janitor.undone(janitor.remove(directory)))
-        if os.geteuid() != 0:  # an image may hold directories that even their owner cannot change
-            writable = janitor.run(["chmod", "-R", "u+rwX", str(directory)])
-            stack.enter_context(janitor.undone(writable))
+        stack.enter_context(removed_at_the_end(directory))
         (directory / "tmp").mkdir(parents=True, mode=0o700)
         directory.chmod(0o700)
         env = _variables(found.prefix) | {f"{found.prefix}_TMPDIR": str(directory / "tmp")}
@@ -153,6 +150,17 @@ def _unpacked(ref: ImageRef, name: str, pull: PullPolicy, progress: Progress) ->
             _check_architecture(ref, seen.architecture)
             described = dataclasses.replace(described, digest=described.digest or seen.digest)
         yield Prepared(ref, str(directory / "image"), described.digest)
+
+
+@contextmanager
+def removed_at_the_end(directory: Path) -> Iterator[None]:
+    """Remove a directory with what an image put into it, also when this process is killed."""
+    with ExitStack() as stack:
+        stack.enter_context(janitor.undone(janitor.remove(directory)))
+        if os.geteuid() != 0:  # an image may hold directories that even their owner cannot change
+            writable = janitor.run(["chmod", "-R", "u+rwX", str(directory)])
+            stack.enter_context(janitor.undone(writable))
+        yield
 
 
 def _variables(prefix: str) -> dict[str, str]:

@@ -29,6 +29,8 @@ from mlcheck.errors import EngineError
 
 _REACH_TIMEOUT_S = 10.0
 _SOCKET_PATH_LIMIT = 107
+_SYSTEM_PROGRAMS = "/usr/local/sbin:/usr/sbin:/sbin"
+"""Where daemons are, and an ordinary user's PATH does not lead."""
 _SERVICE_START_S = 30.0
 _CONTEXTS = "Choose one of those that `docker context ls` shows, or set DOCKER_HOST."
 
@@ -102,7 +104,8 @@ def found(dialect: Dialect) -> str | None:
         return None
     if refused:
         _unreachable(dialect, *refused[0])
-    if shutil.which(dialect.name) or shutil.which(f"{dialect.name}d"):
+    daemons = f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_PROGRAMS}"
+    if shutil.which(dialect.name) or shutil.which(f"{dialect.name}d", path=daemons):
         places = " and ".join(os.path.expandvars(place) for place in dialect.sockets)
         raise EngineError(f"{dialect.label} does not run: no socket at {places}.", dialect.stopped)
     raise EngineError(f"{dialect.label} is not installed.", dialect.missing)

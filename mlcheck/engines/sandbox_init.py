@@ -105,7 +105,13 @@ def _lock_down_binds() -> None:
             below.add(number)
             target = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), path)
             kept = sum(_KEPT_FLAGS.get(option, 0) for option in options.split(","))
-            _remount(target, kept | _RDONLY | _NOSUID | _NODEV)
+            try:
+                _remount(target, kept | _RDONLY | _NOSUID | _NODEV)
+            except OSError as error:
+                # In a directory that this user may not enter, which nothing in here may either;
+                # or unmounted, and its directory removed, since the list was read.
+                if error.errno not in (errno.EACCES, errno.ENOENT):
+                    raise
 
 
 def _bind_image(image: str, binds: list[tuple[str, str]]) -> None:
