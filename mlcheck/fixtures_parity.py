@@ -38,10 +38,10 @@ def other_static(other_image: OpenImage, request: pytest.FixtureRequest) -> kept
 
 @pytest.fixture(scope="session")
 def this_side(
-    image: OpenImage, static: kept.Static, profile: Profile, mlcheck_target: Target
+    image: OpenImage, static: kept.Static, prefix_or_none: str | None, mlcheck_target: Target
 ) -> facts.Side:
     """What the judged image has."""
-    return parity.probe(image, static, profile.expect.prefix, mlcheck_target.ref.text)
+    return parity.probe(image, static, prefix_or_none, mlcheck_target.ref.text)
 
 
 @pytest.fixture(scope="session")
@@ -59,9 +59,11 @@ def other_prefix(compared_target: Target, profile: Profile) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def these_files(image: OpenImage, static: kept.Static, profile: Profile) -> facts.ImageFiles:
+def these_files(
+    image: OpenImage, static: kept.Static, prefix_or_none: str | None
+) -> facts.ImageFiles:
     """All files of the judged image."""
-    return static(parity.files, image.rootfs, profile.expect.prefix)
+    return static(parity.files, image.rootfs, prefix_or_none)
 
 
 @pytest.fixture(scope="session")

@@ -113,11 +113,23 @@ class Rule:
     keys: tuple[str, ...] = ()
 
     def judged(
-        self, checked: int, findings: Iterable[Finding] = (), notes: Iterable[str] = ()
+        self,
+        checked: int,
+        findings: Iterable[Finding] = (),
+        notes: Iterable[str] = (),
+        *,
+        nothing: str | None = None,
     ) -> Verdict:
-        """A verdict over `checked` things. Nothing compared and nothing found is a finding."""
+        """A verdict over `checked` things. Nothing compared and nothing found is a finding.
+
+        Args:
+            nothing: why a good image may have nothing of the kind: the rule is then skipped. Only
+                for what was looked for and is not there, never for what could not be looked at.
+        """
         found = tuple(findings)
         if not checked and not found:
+            if nothing is not None:
+                return self.skipped(nothing)
             found = (Finding(self.check, "nothing to compare", "at least one thing to judge"),)
         return Verdict(self.check, self.rule, self.remedy, found, tuple(notes), checked)
 

@@ -75,7 +75,7 @@ def readable(elf: ElfFiles) -> Verdict:
         Finding(p.path, p.what, "a whole ELF file", show=ShowFile("readelf -hd", p.path))
         for p in elf.problems
     ]
-    return READABLE.judged(len(elf.files), findings)
+    return READABLE.judged(len(elf.files), findings, nothing=_no_elf(elf))
 
 
 def hard_coded(elf: ElfFiles, profile: Profile) -> Verdict:
@@ -110,7 +110,7 @@ def hard_coded(elf: ElfFiles, profile: Profile) -> Verdict:
         "exists on no host"
         for entry, count in sorted(elsewhere.items())
     ]
-    return HARD_CODED.judged(len(elf.files), findings, notes)
+    return HARD_CODED.judged(len(elf.files), findings, notes, nothing=_no_elf(elf))
 
 
 def relative(elf: ElfFiles, profile: Profile) -> Verdict:
@@ -131,7 +131,7 @@ def relative(elf: ElfFiles, profile: Profile) -> Verdict:
                         ShowFile(_READELF, file.path),
                     )
                 )
-    return RELATIVE.judged(len(elf.files), findings)
+    return RELATIVE.judged(len(elf.files), findings, nothing=_no_elf(elf))
 
 
 def required(elf: ElfFiles, profile: Profile) -> Verdict:
@@ -172,7 +172,8 @@ def resolve(libraries: Libraries, profile: Profile) -> Verdict:
         if need.path is None
     ]
     findings += [Finding(p.path, p.what, "readable for the loader") for p in libraries.problems]
-    return RESOLVE.judged(len(needs), findings)
+    nothing = f"no program in {profile.expect.prefix}/bin is an ELF file that needs a library"
+    return RESOLVE.judged(len(needs), findings, nothing=nothing)
 
 
 def system(libraries: Libraries, profile: Profile) -> Verdict:
@@ -212,6 +213,13 @@ def _entries(file: ElfFile) -> Iterator[tuple[str, str]]:
         yield from (("RPATH", entry) for entry in file.rpath.split(":"))
     if file.runpath is not None:
         yield from (("RUNPATH", entry) for entry in file.runpath.split(":"))
+
+
+def _no_elf(elf: ElfFiles) -> str | None:
+    """Why there is nothing to judge; None: nothing was looked at."""
+    if not elf.scanned or elf.problems:
+        return None
+    return f"none of the {elf.scanned} files in the prefix is an ELF file"
 
 
 def _files(count: int) -> str:

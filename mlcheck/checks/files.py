@@ -104,4 +104,16 @@ def shebangs(fact: Scripts, profile: Profile) -> Verdict:
             f"{len(absolute)} other scripts name {prefix} in their first line and work only "
             f"there: {', '.join(sorted(absolute))}"
         )
-    return SHEBANGS.judged(len(fact.scripts), findings, notes)
+    if not fact.scripts and portable:
+        source = profile.source("scripts", "portable")
+        findings.append(
+            Finding(
+                f"{prefix}/bin",
+                "no script is there",
+                f"the portable ones: {', '.join(portable)}",
+                source,
+                ShowFile("ls -la", f"{prefix}/bin"),
+            )
+        )
+    nothing = f"no file in {prefix}/bin is a script"
+    return SHEBANGS.judged(len(fact.scripts), findings, notes, nothing=nothing)

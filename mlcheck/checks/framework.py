@@ -179,6 +179,10 @@ def libraries(fact: CudaLibraries, profile: Profile) -> Verdict:
         for need in fact.needs
         if need.path is None
     ]
+    if not fact.needs:
+        found = "needs and opens no library of CUDA"
+        wanted = f"a build for CUDA {expected.cuda}"
+        findings = [Finding(fact.package, found, wanted, source, show(expected.module))]
     return LIBRARIES.judged(len(fact.needs), findings)
 
 

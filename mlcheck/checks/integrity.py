@@ -98,7 +98,13 @@ def present(fact: FilePresence, recorded: CondaRecords) -> Verdict:
     notes = []
     if fact.uncompiled:
         notes.append(f"{fact.uncompiled} files of byte code are not there: Python makes them anew")
-    return PRESENT.judged(fact.compared, findings, notes)
+    if not recorded.records and not findings:
+        records = f"{recorded.prefix}/conda-meta"
+        found = "no package is recorded there"
+        show = ShowFile("ls -la", records)
+        findings.append(Finding(records, found, "a record of each conda package", show=show))
+    nothing = f"none of the {len(recorded.records)} conda packages lists a file"
+    return PRESENT.judged(fact.compared, findings, notes, nothing=nothing)
 
 
 def unchanged(fact: FileContents, profile: Profile) -> Verdict:
@@ -125,7 +131,8 @@ def unchanged(fact: FileContents, profile: Profile) -> Verdict:
             f"{len(fact.unjudged)} could not be judged, because the record only knows them as "
             f"they were before the prefix was put in: {_some([d.path for d in fact.unjudged])}"
         )
-    return UNCHANGED.judged(fact.compared, findings, notes)
+    nothing = "no conda record tells the content of a file that is there (see conda-files-present)"
+    return UNCHANGED.judged(fact.compared, findings, notes, nothing=nothing)
 
 
 def replaced(fact: FileContents, recorded: CondaRecords, profile: Profile) -> Verdict:
@@ -207,7 +214,13 @@ def requirements(fact: Distributions, recorded: CondaRecords) -> Verdict:
                 )
             )
     notes = [f"{len(strange)} requirements are not written as PEP 508 asks: {_some(strange)}"]
-    return REQUIREMENTS.judged(compared, findings, notes if strange else ())
+    # Packages that require nothing have been judged, too.
+    return REQUIREMENTS.judged(
+        compared or len(fact.distributions),
+        findings,
+        notes if strange else (),
+        nothing=f"no Python package is installed in {recorded.prefix}",
+    )
 
 
 def _only_for_an_extra(text: str) -> bool:
@@ -287,7 +300,11 @@ def depends(recorded: CondaRecords) -> Verdict:
                     show=ShowFile("grep -A40 depends", record.record),
                 )
             )
-    return DEPENDS.judged(compared, findings)
+    return DEPENDS.judged(
+        compared or len(recorded.records),
+        findings,
+        nothing="no conda package is recorded (see conda-files-present)",
+    )
 
 
 _CONSTRAINT = re.compile(r"(>=|<=|==|!=|>|<)([0-9][0-9a-z.]*)")
@@ -351,6 +368,8 @@ def of_base(listed: PackageList, base: PackageList | None, profile: Profile) -> 
         for entry in base.entries
         if canonicalize_name(entry.name) not in there
     ]
+    if not base.entries:
+        findings = [Finding(base.path, "no package in it", "the base's packages", source)]
     return BASE.judged(len(base.entries), findings)
 
 

@@ -44,13 +44,14 @@ _LIST = ShowRun(("jupyter", "kernelspec", "list"))
 
 def valid(fact: Kernelspecs, profile: Profile) -> Verdict:
     """No kernel.json is malformed."""
-    if _expected(profile) is None and not fact.specs and not fact.problems:
+    if not _expected(profile) and not fact.specs and not fact.problems:
         return VALID.skipped("the profile promises no kernels, and there are none")
     findings = [
         Finding(p.path, p.what, "a kernel.json", show=ShowFile("cat", p.path.partition(":")[0]))
         for p in fact.problems
     ]
-    return VALID.judged(len(fact.specs), findings)
+    nothing = "the image has no kernel.json (see kernelspecs-promised)"
+    return VALID.judged(len(fact.specs), findings, nothing=nothing)
 
 
 def promised(fact: Kernelspecs, profile: Profile) -> Verdict:
@@ -79,13 +80,15 @@ def promised(fact: Kernelspecs, profile: Profile) -> Verdict:
             found = fact.listed.get(name, "`jupyter kernelspec list` does not show it")
             wanted = "shown" if name in expected else "no such kernel"
             findings.append(Finding(name, found, wanted, source, _LIST))
-    return PROMISED.judged(len(expected), findings, [fact.note] if fact.note else [])
+    # That there is none may be what is promised.
+    compared = len(expected) or 1
+    return PROMISED.judged(compared, findings, [fact.note] if fact.note else [])
 
 
 def argv(fact: Kernelspecs, profile: Profile) -> Verdict:
     """argv, names and metadata of each promised kernel; argv[0] exists on the image's PATH."""
     expected = _expected(profile)
-    if expected is None:
+    if not expected:
         return ARGV.skipped("the profile promises no kernels")
     findings = []
     compared = 0

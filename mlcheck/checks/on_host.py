@@ -164,7 +164,8 @@ def programs(
         compared += len(expected.modules) if expected is not None else 0
         for module, error in sorted((python.failed or {}).items()):
             findings.append(Finding(module, error, "can be imported", source, show))
-    return PROGRAMS.judged(compared, findings)
+    nothing = "the profile promises no command and no module on the host"
+    return PROGRAMS.judged(compared, findings, nothing=nothing)
 
 
 def libraries(fact: HostLibraries | str, profile: Profile) -> Verdict:

@@ -125,7 +125,8 @@ def list_installed(listed: PackageList, installed: InstalledPackages, profile: P
     findings += _system_findings(listed, installed, profile)
     findings += [Finding(p.path, p.what, "a readable record") for p in installed.problems]
     compared = min(len(listed.entries), len(installed.packages))
-    return LIST_INSTALLED.judged(compared, findings, installed.notes)
+    nothing = None if listed.entries else f"{listed.path} has no package (see {READABLE.check})"
+    return LIST_INSTALLED.judged(compared, findings, installed.notes, nothing=nothing)
 
 
 def _difference(
@@ -197,6 +198,8 @@ def list_checked_in(listed: PackageList, checked_in: PackageList) -> Verdict:
             )
         )
     findings += [Finding(p.path, p.what, "`name version`") for p in checked_in.problems]
+    if not checked_in.entries and not findings:
+        findings = [Finding(checked_in.path, "no package in it", "a copy of the image's list")]
     return LIST_CHECKED_IN.judged(len(checked_in.entries), findings)
 
 

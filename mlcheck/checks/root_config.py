@@ -49,4 +49,5 @@ def libs(fact: RootConfig, profile: Profile) -> Verdict:
             if word not in words:
                 source = profile.source("root_config", "libs", index)
                 findings.append(Finding(word, shown, f"the word {word}", source, show))
-    return LIBS.judged(len(expected.libs), findings, notes)
+    # Without promised words it has to answer.
+    return LIBS.judged(len(expected.libs) or 1, findings, notes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import re
+from collections.abc import Iterator, Sequence
 
 from mlcheck.facts import (
     Accounts,
@@ -299,7 +301,9 @@ def executable(fact: Programs, profile: Profile) -> Verdict:
             show = ShowFile("ls -l", program.path)
             source = _pattern(program.path, profile)
             findings.append(Finding(program.path, found, "executable by all", source, show))
-    return EXECUTABLE.judged(len(fact.programs), findings)
+    findings += _not_installed(fact, profile)
+    nothing = _nothing_installed(promised.installed)
+    return EXECUTABLE.judged(len(fact.programs), findings, nothing=nothing)
 
 
 def wrappers(fact: Programs, profile: Profile) -> Verdict:
@@ -318,7 +322,27 @@ def wrappers(fact: Programs, profile: Profile) -> Verdict:
         for program in fact.programs
         for name in program.calls
     ]
-    return WRAPPERS.judged(len(fact.programs), findings)
+    nothing = _nothing_installed(promised.installed)
+    return WRAPPERS.judged(len(fact.programs), findings, nothing=nothing)
+
+
+def _nothing_installed(patterns: Sequence[str]) -> str:
+    return f"no program is there whose path fits {', '.join(patterns)}"
+
+
+def _not_installed(fact: Programs, profile: Profile) -> Iterator[Finding]:
+    """What the profile names that is not there: a program, or the directory of a pattern."""
+    assert profile.expect.scripts is not None
+    there = {program.path for program in fact.programs} | {p.path for p in fact.problems}
+    for index, pattern in enumerate(profile.expect.scripts.installed):
+        source = profile.source("scripts", "installed", index)
+        directory = pattern.rpartition("/")[0] or "/"
+        if directory in fact.no_directories:
+            show = ShowFile("ls -ld", directory)
+            yield Finding(directory, "no such directory", "a directory", source, show)
+        elif not re.search(r"[*?\[]", pattern) and pattern not in there:
+            show = ShowFile("ls -l", pattern)
+            yield Finding(pattern, "no such file", "a program", source, show)
 
 
 def _pattern(path: str, profile: Profile) -> Source | None:

@@ -8,6 +8,7 @@ from mlcheck.facts import (
     ElfFiles,
     Files,
     OsRelease,
+    Prefix,
     PythonProbe,
     Shell,
     Shells,
@@ -82,8 +83,12 @@ def os_release(fact: OsRelease, profile: Profile) -> Verdict:
     return OS_RELEASE.judged(2, findings)
 
 
-def python_version(fact: PythonProbe, profile: Profile) -> Verdict:
-    """The version and the prefix that the image's python3 gives of itself."""
+def python_version(fact: PythonProbe, place: Prefix | None, profile: Profile) -> Verdict:
+    """The version and the prefix that the image's python3 gives of itself.
+
+    Args:
+        place: what is at the profile's prefix; where there is nothing, another rule says so.
+    """
     expected = profile.expect.python
     if expected is None:
         return PYTHON_VERSION.skipped("the profile (or an image without a tag) promises no Python")
@@ -98,10 +103,9 @@ def python_version(fact: PythonProbe, profile: Profile) -> Verdict:
         if not leads(expected.version, fact.info.version):
             wanted = f"{expected.version}.x"
             findings.append(Finding("version", fact.info.version, wanted, source, show))
-        prefix = profile.expect.prefix
-        if prefix is not None and fact.info.prefix != prefix:
+        if place is not None and place.filled and fact.info.prefix != place.path:
             source = profile.source("prefix")
-            findings.append(Finding("sys.prefix", fact.info.prefix, prefix, source, show))
+            findings.append(Finding("sys.prefix", fact.info.prefix, place.path, source, show))
     return PYTHON_VERSION.judged(1, findings)
 
 

@@ -82,7 +82,8 @@ def requested(fact: Requested, python: Imports, r: Imports, profile: Profile) ->
                 expected = "imports" if packages is in_python else "library() loads it"
                 source = _source(package, profile)
                 findings.append(Finding(package, error, expected, source, ShowRun(argv)))
-    return REQUESTED.judged(len(in_python) + len(in_r), findings)
+    nothing = f"nothing that {fact.source} asks for has a name to load"
+    return REQUESTED.judged(len(in_python) + len(in_r), findings, nothing=nothing)
 
 
 def _source(package: str, profile: Profile) -> Source | None:

@@ -69,6 +69,7 @@ from mlcheck.facts.packages import (
     Tellers,
 )
 from mlcheck.facts.parity import FileContent, ImageFiles, Side, Tools
+from mlcheck.facts.prefix import EnvironmentKind, Prefix
 from mlcheck.facts.root import PyRoot, RootConfig, RootProgram
 from mlcheck.facts.server import (
     Account,
@@ -121,6 +122,7 @@ __all__ = [
     "EnvPython",
     "EnvSession",
     "Environment",
+    "EnvironmentKind",
     "File",
     "FileContent",
     "FileContents",
@@ -168,6 +170,7 @@ __all__ = [
     "PackageSource",
     "Page",
     "Picture",
+    "Prefix",
     "Problem",
     "Program",
     "Programs",
