@@ -96,9 +96,7 @@ def judge(
 
 
 @pytest.fixture(scope="session")
-def prefix_found(
-    image: OpenImage, static: kept.Static, profile: Profile
-) -> facts.Prefix | None:
+def prefix_found(image: OpenImage, static: kept.Static, profile: Profile) -> facts.Prefix | None:
     """What is at the profile's prefix; None when it names none."""
     path = profile.expect.prefix
     return None if path is None else static(prefix_probe.probe, image.rootfs, path)

@@ -153,9 +153,7 @@ def _started(image: OpenImage, profile: Profile, user: str | None = None) -> fac
 
 
 @running_fact()
-def started_server(
-    image: OpenImage, profile: Profile, prefix_or_none: str | None
-) -> facts.Started:
+def started_server(image: OpenImage, profile: Profile, prefix_or_none: str | None) -> facts.Started:
     """The image, started as its users start it."""
     return _started(image, profile)
 

@@ -6,7 +6,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterator
 
-from mlcheck.facts import ElfFile, ElfFiles, Libraries
+from mlcheck.facts import ElfFile, ElfFiles, Libraries, LibraryNeed
 from mlcheck.profile import Profile
 from mlcheck.verdict import Finding, Rule, ShowFile, Verdict
 
@@ -171,7 +171,10 @@ def resolve(libraries: Libraries, profile: Profile) -> Verdict:
         for need in needs
         if need.path is None
     ]
-    findings += [Finding(p.path, p.what, "readable for the loader") for p in libraries.problems]
+    findings += [
+        Finding(p.path, p.what, "readable for the loader", show=ShowFile("readelf -hd", p.path))
+        for p in libraries.problems
+    ]
     nothing = f"no program in {profile.expect.prefix}/bin is an ELF file that needs a library"
     return RESOLVE.judged(len(needs), findings, nothing=nothing)
 
@@ -196,7 +199,7 @@ def system(libraries: Libraries, profile: Profile) -> Verdict:
                     f"not in {searched or 'any directory'}{rejected}",
                     "found by the loader",
                     source,
-                    ShowFile("ls -l", f"/usr/lib64/{soname}"),
+                    _looked_for(soname, need),
                 )
             )
         elif prefix and any(p.startswith(prefix + "/") for p in (need.path, need.final_path)):
@@ -205,6 +208,16 @@ def system(libraries: Libraries, profile: Profile) -> Verdict:
                 Finding(soname, where, f"outside {prefix}", source, ShowFile("ls -l", need.path))
             )
     return SYSTEM.judged(len(promised), findings)
+
+
+def _looked_for(soname: str, need: LibraryNeed | None) -> ShowFile:
+    """What does not fit, or each place in which a library is not."""
+    if need is not None and need.rejected:
+        first, *others = dict.fromkeys(path for path, _ in need.rejected)
+        return ShowFile("readelf -h", first, tuple(others))
+    searched = [place for place in need.searched if "." not in place] if need else []
+    first, *others = (f"{place}/{soname}" for place in searched or ["/usr/lib64"])
+    return ShowFile("ls -l", first, tuple(others))
 
 
 def _entries(file: ElfFile) -> Iterator[tuple[str, str]]:

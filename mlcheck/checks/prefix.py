@@ -14,7 +14,8 @@ THERE = Rule(
     "Correct `prefix` in the image.toml to where the image has its environment, or create the "
     "environment there in the image's build.",
     "Most rules are about what is in the prefix. Where it is missing or misspelt they have nothing "
-    "to look at, and say so instead of failing for reasons that are none.",
+    "to look at, and say so instead of failing for reasons that are none "
+    "(what makes a directory an environment: https://peps.python.org/pep-0405/, and conda-meta).",
     keys=("prefix",),
 )
 

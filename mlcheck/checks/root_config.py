@@ -28,7 +28,10 @@ def libs(fact: RootConfig, profile: Profile) -> Verdict:
     source = profile.source("root_config", "libs")
     show: ShowRun | ShowFile = ShowRun(("root-config", "--libs"))
     notes: list[str] = []
-    findings = [Finding(p.path, p.what, "a readable script") for p in fact.problems]
+    findings = [
+        Finding(p.path, p.what, "a readable script", show=ShowFile("ls -l", p.path))
+        for p in fact.problems
+    ]
     if fact.path is None:
         found = "not on the image's PATH"
         findings.append(Finding("root-config", found, "a program", source, show))
@@ -42,7 +45,7 @@ def libs(fact: RootConfig, profile: Profile) -> Verdict:
         else:
             text = fact.text or ""
             shown = f"no such word in {fact.path}"
-            show = ShowFile("cat", fact.path)
+            show = ShowFile("cat -v", fact.path)
             notes.append("root-config was read, not run: nothing can be started here")
         words = set(re.split(r"""[\s"'`;()]+""", text))
         for index, word in enumerate(expected.libs):

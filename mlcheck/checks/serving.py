@@ -6,6 +6,7 @@ import fnmatch
 import re
 from collections.abc import Iterator, Sequence
 
+from mlcheck.checks.startup import CONFIGURED
 from mlcheck.facts import (
     Accounts,
     Agreements,
@@ -117,6 +118,22 @@ AGREEMENTS = Rule(
 )
 
 _NOT_STARTED = "the server does not start (see server-starts)"
+_CAN_WRITE = (
+    "import os, sysconfig; place = sysconfig.get_paths()['purelib']; "
+    "print(os.getuid(), 'can' if os.access(place, os.W_OK) else 'cannot', 'write', place)"
+)
+
+
+def _by_hand(fact: Started, variable: str) -> ShowRun:
+    """The image's own command, with the prefix that it was given."""
+    return ShowRun(("env", f"{variable}={fact.prefix}", *(fact.argv or ("sh",))))
+
+
+def _fixed(pattern: str) -> str:
+    """The directory above the first part of a path that is a pattern."""
+    return re.split(r"[*?\[]", pattern)[0].rpartition("/")[0] or "/"
+
+
 ANY_UID = 54321
 """A number that no account has."""
 
@@ -127,7 +144,7 @@ def user(accounts: Accounts, config: Environment, profile: Profile) -> Verdict:
     if expected is None:
         return USER.skipped("the profile promises no user")
     source = profile.source("user")
-    show = ShowFile("cat", "/etc/passwd")
+    show = ShowFile("cat -v", "/etc/passwd")
     wanted = f"{expected.name}, {expected.uid}:{expected.gid}"
     findings = []
     notes = []
@@ -143,7 +160,7 @@ def user(accounts: Accounts, config: Environment, profile: Profile) -> Verdict:
     name, _, group = config.user.partition(":")
     names = (expected.name, str(expected.uid))
     if name not in names or group not in ("", "users", str(expected.gid)):
-        findings.append(Finding("USER", config.user or "root", wanted, source))
+        findings.append(Finding("USER", config.user or "root", wanted, source, CONFIGURED))
     return USER.judged(2, findings, notes)
 
 
@@ -188,7 +205,7 @@ def installs(fact: Started, profile: Profile) -> Verdict:
         )
     findings = []
     if fact.installed is not None:
-        show = ShowRun(("pip", "install", "PACKAGE"))
+        show = ShowRun(("python3", "-c", _CAN_WRITE))
         expectation = f"installs it in {profile.expect.prefix}"
         source = profile.source("user", "writable") or profile.source("user")
         findings = [Finding("pip", fact.installed, expectation, source, show)]
@@ -223,7 +240,7 @@ def _served(
     if expected is None:
         return rule.skipped("the profile promises no server")
     source = profile.source("server")
-    show = ShowRun(fact.argv or ("sh",))
+    show = _by_hand(fact, expected.prefix)
     if fact.busy:
         return rule.not_judged(
             f"Another program listens at port {expected.port} of this network already.",
@@ -274,7 +291,7 @@ def health(fact: Started, config: Environment, profile: Profile) -> Verdict:
             notes.append(f"HEALTHCHECK: {config.source} does not tell it")
         elif config.healthcheck not in promised:
             found = " ".join(config.healthcheck) or "not set"
-            findings.append(Finding("HEALTHCHECK", found, command, source))
+            findings.append(Finding("HEALTHCHECK", found, command, source, CONFIGURED))
         if fact.healthcheck is not None:
             show = ShowRun(expected.healthcheck)
             wanted = "ends with 0 while the server runs"
@@ -285,7 +302,8 @@ def health(fact: Started, config: Environment, profile: Profile) -> Verdict:
         if page is None or page.status != 200:
             found = f"HTTP {page.status}" if page and page.status else "no answer"
             where = profile.source("server", "healthy", index)
-            findings.append(Finding(path, found, "HTTP 200", where))
+            show = _by_hand(fact, expected.prefix)
+            findings.append(Finding(path, found, "HTTP 200", where, show))
     return HEALTH.judged(len(expected.healthy) + bool(expected.healthcheck), findings, notes)
 
 
@@ -294,7 +312,10 @@ def executable(fact: Programs, profile: Profile) -> Verdict:
     promised = profile.expect.scripts
     if promised is None or not promised.installed:
         return EXECUTABLE.skipped("the profile names no installed programs")
-    findings = [Finding(p.path, p.what, "a readable program") for p in fact.problems]
+    findings = [
+        Finding(p.path, p.what, "a readable program", show=ShowFile("ls -l", p.path))
+        for p in fact.problems
+    ]
     for program in fact.programs:
         if program.mode & 0o111 != 0o111:
             found = f"mode {program.mode:04o}"
@@ -317,7 +338,7 @@ def wrappers(fact: Programs, profile: Profile) -> Verdict:
             f"calls {name}, which is not there",
             "a program on PATH",
             _pattern(program.path, profile),
-            ShowFile("cat", program.path),
+            ShowFile("cat -v", program.path),
         )
         for program in fact.programs
         for name in program.calls
@@ -364,7 +385,7 @@ def start_files(fact: ReadFiles, profile: Profile) -> Verdict:
             f"is not there, and {file.script} reads it",
             "a file of the image",
             profile.source("server"),
-            ShowFile("cat -n", file.script.rpartition(":")[0]),
+            ShowFile("cat -nv", file.script.rpartition(":")[0]),
         )
         for file in fact.files
         if not file.there
@@ -386,11 +407,14 @@ def agreements(fact: Agreements, profile: Profile) -> Verdict:
                 found = "does not tell it" if place.path else "no such file"
                 source = profile.source("agreements", name, place.pattern)
                 where = place.path or place.pattern
-                findings.append(Finding(where, found, f"the {name}", source))
+                # A pattern that nothing fits is shown by what lies where it would be.
+                show = ShowFile("cat -v" if place.path else "ls -la", place.path or _fixed(where))
+                findings.append(Finding(where, found, f"the {name}", source, show))
         texts = {place.text for place in said if place.text is not None}
         if len(texts) > 1:
             found = "; ".join(f"{place.text} in {place.path}" for place in said if place.text)
             source = profile.source("agreements", name)
-            show = ShowFile("cat", said[0].path)
+            first, *others = (place.path for place in said if place.text is not None)
+            show = ShowFile("cat -v", first, tuple(others))
             findings.append(Finding(name, found, "the same everywhere", source, show))
     return AGREEMENTS.judged(len(promised), findings)

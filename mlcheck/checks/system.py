@@ -44,7 +44,7 @@ MICROMAMBA = Rule(
 COMMANDS = Rule(
     "commands",
     "Every promised command runs, ends with 0 and prints something.",
-    "Run the command below in the image; its message says what is missing.",
+    "Run it in the image; its message says what is missing.",
     "A program can be installed and not run, for want of a library or of its interpreter (README "
     'of usatlas/ML-Containers, "Image Content").',
     keys=("commands",),
@@ -68,7 +68,7 @@ def os_release(fact: OsRelease, profile: Profile) -> Verdict:
     expected = profile.expect.os
     if expected is None:
         return OS_RELEASE.skipped("the profile (or an image without a tag) promises no system")
-    show = ShowFile("cat", "/etc/os-release")
+    show = ShowFile("cat -v", "/etc/os-release")
     findings = [Finding(p.path, p.what, "os-release(5)", show=show) for p in fact.problems]
     if not findings:
         found_id = fact.fields.get("ID", "")
@@ -119,7 +119,7 @@ def micromamba(elf: ElfFiles, files: Files, profile: Profile) -> Verdict:
     sizes = set()
     for path in paths:
         source = profile.source("micromamba", "path" if path == expected.path else "link")
-        show = ShowFile("file", path)
+        show = ShowFile("readelf -ld", path)
         there = files.files[path]
         if there.final is None:
             findings.append(Finding(path, there.problem or "missing", "an ELF file", source, show))
@@ -140,7 +140,7 @@ def micromamba(elf: ElfFiles, files: Files, profile: Profile) -> Verdict:
                 "a file of another size",
                 f"the same file as {paths[0]}",
                 profile.source("micromamba", "link"),
-                ShowFile("cksum", paths[1]),
+                ShowFile("ls -l", paths[1], (paths[0],)),
             )
         )
     return MICROMAMBA.judged(len(paths), findings)
