@@ -14,6 +14,7 @@ import pytest
 from testinfra.host import Host
 
 from mlcheck import facts, gpu, kept, opening
+from mlcheck.checks.prefix import NAMES, missing
 from mlcheck.checks.root_runs import needed_level
 from mlcheck.engines import binds
 from mlcheck.engines.base import OpenImage
@@ -33,6 +34,7 @@ from mlcheck.probes import (
     kernelspecs,
     package_list,
     prefixes,
+    promised_prefix,
     root_config,
     run_server,
     startup,
@@ -95,30 +97,49 @@ def judge(
 
 
 @pytest.fixture(scope="session")
-def prefix(profile: Profile) -> str:
-    """Root of the conda environment in the image."""
-    if profile.expect.prefix is None:
-        pytest.skip("the profile names no prefix")
-    return profile.expect.prefix
+def prefix_found(
+    image: OpenImage, static: kept.Static, profile: Profile
+) -> facts.PromisedPrefix | None:
+    """What is at the profile's prefix; None when it names none."""
+    path = profile.expect.prefix
+    return None if path is None else static(promised_prefix.probe, image.rootfs, path)
 
 
 @pytest.fixture(scope="session")
-def conda_prefix(image: OpenImage, static: kept.Static, prefix: str) -> str:
-    """The prefix, where it is not plainly something else: a virtual environment, or the system."""
-    records, environment = f"{prefix}/conda-meta", f"{prefix}/pyvenv.cfg"
-    there = static(system.files, image.rootfs, (records, environment)).files
-    if there[records].final is None:
-        if prefix in ("/usr", "/usr/local"):
-            pytest.skip(f"{prefix} is the system's, not conda's")
-        if there[environment].final is not None:
-            pytest.skip(f"{prefix} is a virtual environment, not conda's")
+def prefix_or_none(prefix_found: facts.PromisedPrefix | None) -> str | None:
+    """The profile's prefix, if it names one. What wants it is skipped where the image has nothing
+    there."""
+    if prefix_found is None:
+        return None
+    if not prefix_found.filled:
+        pytest.skip(missing(prefix_found))
+    return prefix_found.path
+
+
+@pytest.fixture(scope="session")
+def prefix(prefix_or_none: str | None) -> str:
+    """Root of the environment in the image."""
+    if prefix_or_none is None:
+        pytest.skip("the profile names no prefix")
+    return prefix_or_none
+
+
+@pytest.fixture(scope="session")
+def conda_prefix(image: OpenImage, prefix: str, prefix_found: facts.PromisedPrefix) -> str:
+    """The prefix, where it is conda's."""
+    variables = ("CONDA_PREFIX", "CONDA_DIR", "MAMBA_ROOT_PREFIX")
+    said = {image.environment.env.get(name, "").rstrip("/") for name in variables}
+    if prefix_found.kind is None:
+        pytest.skip(missing(prefix_found))
+    if prefix_found.kind != "conda" and (prefix_found.kind == "venv" or prefix not in said):
+        pytest.skip(f"{prefix} is {NAMES[prefix_found.kind]}, not conda's")
     return prefix
 
 
 @pytest.fixture(scope="session")
-def python3(profile: Profile) -> str:
+def python3(prefix_or_none: str | None) -> str:
     """The Python that has Jupyter: the prefix's, or that of PATH."""
-    return f"{profile.expect.prefix}/bin/python3" if profile.expect.prefix else "python3"
+    return f"{prefix_or_none}/bin/python3" if prefix_or_none else "python3"
 
 
 @pytest.fixture(scope="session")
@@ -139,10 +160,10 @@ def checked_in_packages(
 
 @pytest.fixture(scope="session")
 def installed_packages(
-    image: OpenImage, static: kept.Static, profile: Profile
+    image: OpenImage, static: kept.Static, prefix_or_none: str | None
 ) -> facts.InstalledPackages:
     """What conda, pip, the system and micromamba have installed."""
-    environments = static(prefixes.at, image.rootfs, profile.expect.prefix)
+    environments = static(prefixes.at, image.rootfs, prefix_or_none)
     return installed.probe(image, static, environments)
 
 

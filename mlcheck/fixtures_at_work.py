@@ -52,20 +52,23 @@ def environment_archive(
 
 @pytest.fixture(scope="session")
 def host_view(
-    mlcheck_target: Target, request: pytest.FixtureRequest, profile: Profile
+    mlcheck_target: Target,
+    request: pytest.FixtureRequest,
+    profile: Profile,
+    prefix_or_none: str | None,
 ) -> Iterator[HostView | str]:
     """A host that has the unpacked image; a text says why there is none."""
     prepared = request.config.stash[RUN].prepared(mlcheck_target)
     place = Path(prepared.location)
     why = sandbox_host.unusable()
-    if profile.expect.on_host is None or profile.expect.prefix is None:
+    if profile.expect.on_host is None or prefix_or_none is None:
         yield "the profile promises no use on the host"
     elif not (place.is_absolute() and place.is_dir()):
         yield "only an unpacked image can be used on the host, without a container"
     elif why is not None:
         raise Untried(why)
     else:
-        with sandbox_host.opened(place, profile.expect.prefix) as host:
+        with sandbox_host.opened(place, prefix_or_none) as host:
             yield host
 
 

@@ -91,9 +91,11 @@ def agreed(image: OpenImage, static: kept.Static, profile: Profile) -> facts.Agr
 
 
 @pytest.fixture(scope="session")
-def requested_packages(image: OpenImage, static: kept.Static, profile: Profile) -> facts.Requested:
+def requested_packages(
+    image: OpenImage, static: kept.Static, profile: Profile, prefix_or_none: str | None
+) -> facts.Requested:
     """The packages that were asked for by name."""
-    prefix = profile.expect.prefix
+    prefix = prefix_or_none
     if prefix is None or profile.expect.packages.requested is None:
         return facts.Requested((), "")
     return static(requested.read, image.rootfs, prefix)
@@ -151,13 +153,15 @@ def _started(image: OpenImage, profile: Profile, user: str | None = None) -> fac
 
 
 @running_fact()
-def started_server(image: OpenImage, profile: Profile) -> facts.Started:
+def started_server(image: OpenImage, profile: Profile, prefix_or_none: str | None) -> facts.Started:
     """The image, started as its users start it."""
     return _started(image, profile)
 
 
 @running_fact()
-def started_as_anybody(image: OpenImage, profile: Profile) -> facts.Started | None:
+def started_as_anybody(
+    image: OpenImage, profile: Profile, prefix_or_none: str | None
+) -> facts.Started | None:
     """The same as another user; None where the engine cannot choose one."""
     expected = profile.expect.user
     if image.environment.user is None or expected is None:

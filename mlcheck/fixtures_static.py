@@ -47,7 +47,7 @@ def conda_files(
 
 @pytest.fixture(scope="session")
 def conda_contents(
-    image: OpenImage, static: kept.Static, conda_meta: facts.CondaRecords, conda_prefix: str
+    image: OpenImage, static: kept.Static, conda_meta: facts.CondaRecords
 ) -> facts.FileContents:
     """Which of the recorded files have the recorded content: every one is read."""
     return static(conda_files_probe.contents, image.rootfs, conda_meta)
@@ -94,7 +94,12 @@ def needed_libraries(
     elf_files: facts.ElfFiles,
 ) -> facts.Libraries:
     """How the loader resolves the promised libraries and those of the programs in bin/."""
-    programs = [path for path in elf_files.files if path.rpartition("/")[0] == f"{prefix}/bin"]
+    place = f"{prefix}/bin"
+    files = elf_files.files
+    there = static(system.files, image.rootfs, (place,)).files[place].file
+    if there is not None and there.type == "symlink":  # below which nobody has looked
+        files = static(elf.probe, image.rootfs, place).files
+    programs = [path for path in files if path.rpartition("/")[0] == place]
     return static(libraries.probe, image, profile.expect.libraries.system, programs, elf_files)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mlcheck import shell_words
 from mlcheck.engines.base import Ask, OpenImage
 from mlcheck.errors import EngineError, Untried
 from mlcheck.expectations import Waiver
@@ -17,7 +18,16 @@ from mlcheck.profile import Profile
 from mlcheck.report import text
 from mlcheck.report.model import FindingModel, LayerModel, WaiverModel
 from mlcheck.run import Target
-from mlcheck.verdict import Finding, ShowFile, ShowRun, Verdict
+from mlcheck.verdict import (
+    Finding,
+    Show,
+    ShowFile,
+    ShowHere,
+    ShowMlcheck,
+    ShowOnHost,
+    ShowRun,
+    Verdict,
+)
 
 RESULT = pytest.StashKey[dict[str, Any]]()
 """In a test's stash: the fields of its `ResultModel` that come from a verdict."""
@@ -121,12 +131,26 @@ def layer_rows(layers: Layers) -> list[dict[str, Any]]:
     return rows
 
 
-def show_with(image: OpenImage, static: Ask) -> Callable[[ShowRun | ShowFile], str]:
+def show_with(image: OpenImage, static: Ask) -> Callable[[Show], str]:
     """What turns a finding's `show` into a command for the engine of `image`."""
 
-    def show(what: ShowRun | ShowFile) -> str:
-        if isinstance(what, ShowRun):
-            return image.show_run(what.argv)
-        return image.show_file(what.tool, what.path, static)
+    def show(what: Show) -> str:
+        match what:
+            case ShowRun(argv):
+                return image.show_run(argv)
+            case ShowFile(tool, path, others):
+                return image.show_file(tool, path, *others, static=static)
+            case ShowOnHost(prefix, argv):
+                words = ["mlcheck", "exec", "--on-host", prefix, image.ref.text, "--", *argv]
+                return shell_words.joined(words)
+            case ShowMlcheck(command, rest):
+                chosen = () if image.engine in _OBVIOUS else ("--engine", image.engine)
+                return shell_words.joined(["mlcheck", command, *chosen, image.ref.text, *rest])
+            case ShowHere(argv):
+                return shell_words.joined(argv)
 
     return show
+
+
+_OBVIOUS = ("sandbox", "archive")
+"""Engines that are chosen for what no other would be."""

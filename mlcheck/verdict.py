@@ -27,10 +27,45 @@ class ShowRun:
 
 @dataclass(frozen=True, slots=True)
 class ShowFile:
-    """A person sees the fact by looking at the image's file `path` with `tool`."""
+    """A person sees the fact by looking at the image's file `path` with `tool`.
+
+    Args:
+        tool: a program that reads files, with its options, as a shell has them. What comes from the
+            image stands in it quoted (`shlex.quote`).
+        others: more files.
+    """
 
     tool: str
     path: str
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ShowOnHost:
+    """A person sees the fact by running `argv` on a host that has the unpacked image at /image, and
+    a directory `prefix` of its own: a sandbox, since nothing of an image runs on the machine."""
+
+    prefix: str
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShowMlcheck:
+    """A person sees the fact by a command of mlcheck's own: `mlcheck COMMAND IMAGE REST`, for what
+    no other command shows of every image."""
+
+    command: str
+    rest: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ShowHere:
+    """A person sees the fact, which is one of this machine, by running `argv` on it."""
+
+    argv: tuple[str, ...]
+
+
+Show = ShowRun | ShowFile | ShowOnHost | ShowMlcheck | ShowHere
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +84,7 @@ class Finding:
     found: str
     expected: str
     source: Source | None = None
-    show: ShowRun | ShowFile | None = None
+    show: Show | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +157,20 @@ class Rule:
         findings: Iterable[Finding] = (),
         notes: Iterable[str] = (),
         untried: Iterable[str] = (),
+        *,
+        nothing: str | None = None,
     ) -> Verdict:
         """A verdict over `checked` things. Nothing compared and nothing found is a finding.
 
         Args:
             untried: for each part of the promise that could not be compared here, the reason.
+            nothing: why a good image may have nothing of the kind: the rule is then skipped. Only
+                for what was looked for and is not there, never for what could not be looked at.
         """
         found = tuple(findings)
         if not checked and not found:
+            if nothing is not None:
+                return self.skipped(nothing)
             found = (Finding(self.check, "nothing to compare", "at least one thing to judge"),)
         missing = "; ".join(untried) or None
         return Verdict(

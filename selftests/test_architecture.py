@@ -19,6 +19,7 @@ ALLOWED = {
     "gpu": {"facts"},
     "facts": {"facts"},
     "verdict": set(),
+    "shell_words": set(),
     "toml_lines": set(),
     "expectations": {"expectations"},
     "image": {"errors"},
@@ -29,7 +30,8 @@ ALLOWED = {
     "directories": {"errors", "listing"},
     "entries": {"directories", "errors", "facts", "files", "listing"},
     "rootfs": {"directories", "engines.base", "entries", "facts", "files"},
-    "engines": {"entries", "engines", "errors", "facts", "files", "image", "listing", "rootfs"},
+    "engines": {"entries", "engines", "errors", "facts", "files", "image", "listing", "rootfs"}
+    | {"shell_words"},
     "layered": {"engines.base", "facts", "files"},
     "probes": {"errors", "facts", "engines.base", "layered", "probes"},
     "kept": {"__init__", "engines.base", "errors", "facts", "files", "kept", "layered"}

@@ -160,8 +160,8 @@ def test_programs() -> None:
     fact = Programs((good, closed, lost))
     assert subjects(serving.executable(fact, PROFILE)) == ["/usr/local/bin/mc"]
     assert subjects(serving.wrappers(fact, PROFILE)) == ["/usr/local/bin/trino"]
-    # Without any there is nothing that could be right.
-    assert serving.executable(Programs(()), PROFILE).outcome == "failed"
+    # Without any there is nothing that could be wrong.
+    assert serving.executable(Programs(()), PROFILE).outcome == "skipped"
 
 
 def test_files_that_a_start_script_reads() -> None:

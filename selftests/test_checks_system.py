@@ -20,6 +20,7 @@ from mlcheck.facts import (
     Kernelspecs,
     OsRelease,
     Problem,
+    PromisedPrefix,
     PythonInfo,
     PythonProbe,
     ResolvedFile,
@@ -74,6 +75,7 @@ def test_os_release_that_cannot_be_read() -> None:
 # --- Python -------------------------------------------------------------------------------
 
 PYTHON = Profile.of({"prefix": "/opt/conda", "python": {"version": "3.11"}})
+PLACE = PromisedPrefix("/opt/conda", "conda")
 
 
 @pytest.mark.parametrize(
@@ -87,11 +89,13 @@ PYTHON = Profile.of({"prefix": "/opt/conda", "python": {"version": "3.11"}})
 )
 def test_python_version(version: str, prefix: str, wrong: list[str]) -> None:
     probe = PythonProbe(PythonInfo(f"{prefix}/bin/python3", prefix, version), answer())
-    assert subjects(system.python_version(probe, PYTHON)) == wrong
+    assert subjects(system.python_version(probe, PLACE, PYTHON)) == wrong
 
 
 def test_python_that_does_not_answer() -> None:
-    verdict = system.python_version(PythonProbe(None, answer("", 127, stderr="no file")), PYTHON)
+    verdict = system.python_version(
+        PythonProbe(None, answer("", 127, stderr="no file")), PLACE, PYTHON
+    )
     assert verdict.findings[0].found == "exit code 127: no file"
 
 

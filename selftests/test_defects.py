@@ -81,9 +81,10 @@ DEPLOYED |= {"on-host-bash", "on-host-zsh", *ON_HOST}
 """Checks of images that are deployed as directories; others skip them."""
 BY_ENGINES = {"server-any-user", "user-installs"}
 """Checks that need an engine which starts an image as its own user, or as another."""
-PROVEN_ELSEWHERE = {"deployed-digest", *RUNGS, *BY_ENGINES}
+PROVEN_ELSEWHERE = {"deployed-digest", "prefix-there", *RUNGS, *BY_ENGINES}
 """No fault of an image's content alone: proven by test_deployed.py, by test_gpu_ladder.py with a
-stand-in for the driver, and by test_serving_on_engines.py."""
+stand-in for the driver, and by test_serving_on_engines.py; or one that leaves nothing of an image:
+test_prefix.py."""
 SERVING = {*SERVER, "user", "user-writable", "programs-executable", "wrapper-targets"}
 SERVING |= {"start-files", "agreements", "requested-packages", "tasks", "notebooks"}
 """Checks of images that serve."""
@@ -112,7 +113,7 @@ _NOTEBOOK = frozenset(
         *("jupyterlab-kernels", "jupyterlab-starts", "jupyterlab-terminals", "jupyterlab-token"),
         *("kernels-own-python", "kernels-start", "kernelspecs-argv", "kernelspecs-promised"),
         *("kernelspecs-valid", "libraries-resolve", "os-release", "packages-promised"),
-        *("python-requirements", "script-shebangs", "shells", "user"),
+        *("prefix-there", "python-requirements", "script-shebangs", "shells", "user"),
         "user-writable",
     }
 )
@@ -135,7 +136,7 @@ SERVERS = [name for name in reference.NAMES if name not in ML]
 _EVERY_SERVER = {"commands", "conda-depends", "conda-files-present", "conda-files-unchanged"}
 _EVERY_SERVER |= {"configuration", "elf-readable", "entrypoint", "entrypoint-command"}
 _EVERY_SERVER |= {"environment", "kernelspecs-valid", "libraries-resolve", "os-release", "shells"}
-_EVERY_SERVER |= {"python-requirements", "script-shebangs"}
+_EVERY_SERVER |= {"prefix-there", "python-requirements", "script-shebangs"}
 _EVERY_SERVER |= SERVING - {*BY_ENGINES, "agreements", "notebooks"}
 _LAB = {"agreements", "notebooks", "kernelspecs-argv", "kernelspecs-promised"}
 _LAB |= JUPYTER - {"jupyter-wrappers", "kernels-clean-list", "kernels-usersite"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -19,11 +20,28 @@ from mlcheck.engines.base import Completed, OpenImage, RootFS, Unreadable
 from mlcheck.facts import File
 from mlcheck.host import connect
 from mlcheck.image import ImageRef
+from mlcheck.report import text
+from selftests import by_hand
 from selftests.images import build_sif, copy_programs, each_engine, script, write
 
 WAYS = ("sandbox", "docker", "podman", "apptainer", "apptainer-sif")
 NAME = f"mlcheck-selftest-{os.getpid()}/contract"
 """Each worker has its own: a name that another takes leaves an image without one."""
+
+HOSTILE_NAMES = (
+    *("a b", "it's", "-rf", "--help", "$(touch pwned)", "`touch pwned`", "a;touch pwned", "a\nb"),
+    *(
+        "\x1b[2J\x07",
+        "\u202egpj.exe",
+        "\udcff\udc80",
+        "a\\b",
+        "*",
+        "&& touch pwned",
+        '"$HOME"',
+        "~",
+    ),
+)
+HOSTILE_CONTENT = "what is in it\n"
 
 ENV_SCRIPT = """\
 #!/bin/sh
@@ -67,6 +85,9 @@ def directory(tiny_rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     }.items():
         (root / "opt/data" / name).symlink_to(target)
     write(root, "opt/data/below/deep/file", "deep")
+    for name in HOSTILE_NAMES:
+        write(root, f"srv/names/{name}", HOSTILE_CONTENT)
+    os.mkfifo(root / "srv/fifo")
     write(root, ".singularity.d/runscript", RUNSCRIPT, 0o755)
     (root / "singularity").symlink_to(".singularity.d/runscript")
     script(root, "opt/data/enter", 'echo "entered with $1"; shift; exec "$@"')
@@ -345,6 +366,45 @@ class TestEnvironment:
         assert image.environment.env["FROM_IMAGE"] == "of-the-image"
         assert image.environment.env["PATH"] == "/usr/local/bin:/usr/bin:/bin"
         assert image.environment.problems == ()
+
+    @pytest.mark.parametrize("tool", ["cat -v", "ls -l", "sha256sum"])
+    def test_no_name_of_a_file_is_more_than_a_word_to_the_shell(
+        self, image: OpenImage, tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        digest = hashlib.sha256(HOSTILE_CONTENT.encode()).hexdigest()
+        wanted = {"cat -v": HOSTILE_CONTENT, "ls -l": f" {len(HOSTILE_CONTENT)} "}
+        for name in HOSTILE_NAMES:
+            if "\udcff" in name and image.engine != "sandbox":
+                continue  # most engines' commands take no argument but UTF-8
+            shown = image.show_file(tool, f"/srv/names/{name}")
+            assert text.printable(shown) == shown, "nothing in it steers a terminal"
+            said = by_hand.run(shown)
+            assert wanted.get(tool, digest) in said, (name, shown, said)
+            assert not list(tmp_path.glob("pwned"))
+            assert {*by_hand.programs(shown)} <= by_hand.HOST_PROGRAMS, shown
+
+    def test_no_word_of_a_command_is_more_than_a_word(
+        self, image: OpenImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        words = [name for name in HOSTILE_NAMES if name.isprintable()]
+        shown = image.show_run(["sh", "-c", 'printf "<%s>\\\\n" "$@"', "sh", *words])
+        said = by_hand.run(shown)
+        assert "".join(f"<{word}>\n" for word in words) in said, said
+        assert not list(tmp_path.iterdir())
+
+    def test_no_shown_command_waits_for_ever(self, image: OpenImage) -> None:
+        for tool in ("cat -A", "head -n 1", "readelf -d", "ls -l"):
+            assert "prw-r--r--" in by_hand.run(image.show_file(tool, "/srv/fifo"))
+
+    def test_a_link_is_shown_with_what_it_leads_to(self, image: OpenImage) -> None:
+        said = by_hand.run(image.show_file("ls -l", "/opt/data/relative"))
+        assert "-> binary" in said
+        assert " 25600 " in said
+        assert "-> /no/such" in by_hand.run(image.show_file("ls -l", "/opt/data/dangling"))
+        assert " 25600 " not in by_hand.run(image.show_file("cat -v", "/opt/data/missing"))
 
     def test_shown_commands_name_the_image(
         self, image: OpenImage, monkeypatch: pytest.MonkeyPatch

@@ -72,7 +72,10 @@ def test_a_test_of_the_suite() -> None:
 @pytest.mark.parametrize(
     ("key", "begins"),
     [
-        ("prefix", "Root of the conda environment."),
+        (
+            "prefix",
+            "Root of the environment: conda's, a virtual one, or where a Python lies (/usr/local).",
+        ),
         ("packages.required", "The promised packages"),
         ("rpath", "RPATH and RUNPATH"),
         ("kernelspecs.generations.*.*.usersite", "Whether it sees"),

@@ -114,6 +114,11 @@ def cut(path: Path, size: int) -> None:
     replace(path, path.read_bytes()[:size])
 
 
+def file_for_prefix(image: Path) -> None:
+    shutil.rmtree(image / "opt/conda")
+    replace(image / "opt/conda", b"")
+
+
 def loop(image: Path) -> None:
     link(image / "promised", "/loop")
     link(image / "loop", "/promised")
@@ -165,10 +170,10 @@ PLANTED: dict[str, tuple[Plant, str, str]] = {
         "elf_files_are_whole",
         "/opt/conda/bin/true",
     ),
-    "an ELF file of nothing": (
-        lambda i: cut(i / "opt/conda/bin/true", 0),
-        "elf_files_are_whole",
-        "nothing to compare",
+    "a prefix that is a file": (
+        file_for_prefix,
+        "prefix_is_there or elf_files_are_whole",
+        "is no directory but a file",
     ),
     "a promised file in a link loop": (loop, "files_are_there", "loop"),
     "an absolute link to a file of the host alone": (

@@ -554,14 +554,17 @@ def test_a_member_of_dockers_group(tree: Path) -> None:
 # Commands for people
 
 
-def test_commands_that_are_shown(image: OpenOci) -> None:
+def test_commands_that_are_shown(
+    image: OpenOci, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # of the copy
     shown = image.show_run(["echo", "it's", "a b"])
     assert subprocess.run(shown, shell=True, capture_output=True).stdout == b"it's a b\n"
     shown = image.show_file("head -c 7", "/opt/files/a name with ' \" and é")
     assert subprocess.run(shown, shell=True, capture_output=True).stdout == b"odd"
     shown = image.show_file("cksum", "/opt/files/plain")  # which the image does not have
     assert b"17" in subprocess.run(shown, shell=True, capture_output=True).stdout.split()
-    Path("/tmp/plain").unlink()
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 # When it goes wrong

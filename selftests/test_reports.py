@@ -346,7 +346,7 @@ def test_an_annotation_stands_at_the_line_that_was_broken(
     }
     assert message == (
         "/opt/conda/bin/root.exe: this\nexpected: that\nrule: The rule of rpath-hard-coded.\n"
-        "mend: Mend rpath-hard-coded."
+        "mend: Mend rpath-hard-coded.\nby hand: readelf -d /opt/conda/bin/root.exe"
     )
 
 

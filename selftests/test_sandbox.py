@@ -531,6 +531,8 @@ def test_commands_that_are_shown(tiny_rootfs: Path, tmp_path: Path) -> None:
         shown = image.show_file("cat", "/etc/link")
         assert subprocess.run(shown, shell=True, capture_output=True).stdout == b"content"
         assert shlex.split(image.show_file("cat", "/etc/shadow-link"))[1] == f"{root}/etc/shadow"
+        listed = shlex.split(image.show_file("ls -l", "/etc/shadow-link"))[2:]
+        assert listed == [f"{root}/etc/shadow-link", f"{root}/etc/shadow"]
 
 
 def test_the_other_launcher(other_rootfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

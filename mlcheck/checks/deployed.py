@@ -7,7 +7,7 @@ import re
 
 from mlcheck.facts import Deployment, Files, PublishedDigest, UnreadableFiles
 from mlcheck.profile import Profile
-from mlcheck.verdict import Finding, Rule, ShowFile, Verdict
+from mlcheck.verdict import Finding, Rule, ShowFile, ShowHere, Verdict
 
 DIGEST = Rule(
     "deployed-digest",
@@ -81,7 +81,9 @@ def digest(deployment: Deployment | None, published: PublishedDigest) -> Verdict
     found = _FLAT.fullmatch(deployment.flat)
     if found is None:
         wanted = ".flat/AB/DIGEST with the 64 hex digits of a SHA-256 that begins with AB"
-        finding = Finding(deployment.path, f"leads to {deployment.final_path}", wanted)
+        finding = Finding(
+            deployment.path, f"leads to {deployment.final_path}", wanted, show=_place(deployment)
+        )
         return DIGEST.judged(1, [finding])
     if published.digest is None:
         return DIGEST.not_tried(
@@ -91,8 +93,13 @@ def digest(deployment: Deployment | None, published: PublishedDigest) -> Verdict
     findings = []
     if published.digest != f"sha256:{found[2]}":
         wanted = f"{published.digest} ({published.source})"
-        findings.append(Finding(deployment.path, f"sha256:{found[2]}", wanted))
+        show = _place(deployment)
+        findings.append(Finding(deployment.path, f"sha256:{found[2]}", wanted, show=show))
     return DIGEST.judged(1, findings)
+
+
+def _place(deployment: Deployment) -> ShowHere:
+    return ShowHere(("readlink", "-f", deployment.path))
 
 
 def singularity_d(deployment: Deployment | None, fact: Files, profile: Profile) -> Verdict:

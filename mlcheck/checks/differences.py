@@ -81,7 +81,7 @@ def system(a: Side, b: Side) -> Compared:
             b.system.fields.get(key, MISSING),
             (key,),
             version_of_system=key == "VERSION_ID",
-            show=ShowFile("cat", "/etc/os-release"),
+            show=ShowFile("cat -v", "/etc/os-release"),
         )
         for key in ("ID", "VERSION_ID")
         if a.system.fields.get(key) != b.system.fields.get(key)
@@ -212,7 +212,7 @@ def _versions_differ(
             continue
         every = [*here.get(key, ()), *there.get(key, ())]
         names = {every[0].name, key, *(package_names(p.source, p.name) for p in every)}
-        show = ShowFile("cat", here[key][0].record) if key in here else None
+        show = ShowFile("cat -v", here[key][0].record) if key in here else None
         yield Difference(
             "packages",
             f"{every[0].name}{where}",
@@ -265,7 +265,7 @@ def kernels(a: Side, b: Side) -> Compared:
     found = []
     for name in sorted({*sides[0], *sides[1]}):
         here, there = (side.get(name) for side in sides)
-        show = ShowFile("cat", here.path) if here else None
+        show = ShowFile("cat -v", here.path) if here else None
         if here is None or there is None:
             said = [f"{spec.path}" if spec else MISSING for spec in (here, there)]
             found.append(Difference("kernels", name, said[0], said[1], (name,), show=show))

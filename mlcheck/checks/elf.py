@@ -6,7 +6,7 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterator
 
-from mlcheck.facts import ElfFile, ElfFiles, Libraries
+from mlcheck.facts import ElfFile, ElfFiles, Libraries, LibraryNeed
 from mlcheck.profile import Profile
 from mlcheck.verdict import Finding, Rule, ShowFile, Verdict
 
@@ -75,7 +75,7 @@ def readable(elf: ElfFiles) -> Verdict:
         Finding(p.path, p.what, "a whole ELF file", show=ShowFile("readelf -hd", p.path))
         for p in elf.problems
     ]
-    return READABLE.judged(len(elf.files), findings)
+    return READABLE.judged(len(elf.files), findings, nothing=_no_elf(elf))
 
 
 def hard_coded(elf: ElfFiles, profile: Profile) -> Verdict:
@@ -110,7 +110,7 @@ def hard_coded(elf: ElfFiles, profile: Profile) -> Verdict:
         "exists on no host"
         for entry, count in sorted(elsewhere.items())
     ]
-    return HARD_CODED.judged(len(elf.files), findings, notes)
+    return HARD_CODED.judged(len(elf.files), findings, notes, nothing=_no_elf(elf))
 
 
 def relative(elf: ElfFiles, profile: Profile) -> Verdict:
@@ -131,7 +131,7 @@ def relative(elf: ElfFiles, profile: Profile) -> Verdict:
                         ShowFile(_READELF, file.path),
                     )
                 )
-    return RELATIVE.judged(len(elf.files), findings)
+    return RELATIVE.judged(len(elf.files), findings, nothing=_no_elf(elf))
 
 
 def required(elf: ElfFiles, profile: Profile) -> Verdict:
@@ -171,8 +171,12 @@ def resolve(libraries: Libraries, profile: Profile) -> Verdict:
         for need in needs
         if need.path is None
     ]
-    findings += [Finding(p.path, p.what, "readable for the loader") for p in libraries.problems]
-    return RESOLVE.judged(len(needs), findings)
+    findings += [
+        Finding(p.path, p.what, "readable for the loader", show=ShowFile("readelf -hd", p.path))
+        for p in libraries.problems
+    ]
+    nothing = f"no program in {profile.expect.prefix}/bin is an ELF file that needs a library"
+    return RESOLVE.judged(len(needs), findings, nothing=nothing)
 
 
 def system(libraries: Libraries, profile: Profile) -> Verdict:
@@ -195,7 +199,7 @@ def system(libraries: Libraries, profile: Profile) -> Verdict:
                     f"not in {searched or 'any directory'}{rejected}",
                     "found by the loader",
                     source,
-                    ShowFile("ls -l", f"/usr/lib64/{soname}"),
+                    _looked_for(soname, need),
                 )
             )
         elif prefix and any(p.startswith(prefix + "/") for p in (need.path, need.final_path)):
@@ -206,12 +210,29 @@ def system(libraries: Libraries, profile: Profile) -> Verdict:
     return SYSTEM.judged(len(promised), findings)
 
 
+def _looked_for(soname: str, need: LibraryNeed | None) -> ShowFile:
+    """What does not fit, or each place in which a library is not."""
+    if need is not None and need.rejected:
+        first, *others = dict.fromkeys(path for path, _ in need.rejected)
+        return ShowFile("readelf -h", first, tuple(others))
+    searched = [place for place in need.searched if "." not in place] if need else []
+    first, *others = (f"{place}/{soname}" for place in searched or ["/usr/lib64"])
+    return ShowFile("ls -l", first, tuple(others))
+
+
 def _entries(file: ElfFile) -> Iterator[tuple[str, str]]:
     """Tag and entry of all search paths of a file; an empty string is one empty entry."""
     if file.rpath is not None:
         yield from (("RPATH", entry) for entry in file.rpath.split(":"))
     if file.runpath is not None:
         yield from (("RUNPATH", entry) for entry in file.runpath.split(":"))
+
+
+def _no_elf(elf: ElfFiles) -> str | None:
+    """Why there is nothing to judge; None: nothing was looked at."""
+    if not elf.scanned or elf.problems:
+        return None
+    return f"none of the {elf.scanned} files in the prefix is an ELF file"
 
 
 def _files(count: int) -> str:

@@ -79,18 +79,22 @@ def shebangs(fact: Scripts, profile: Profile) -> Verdict:
     if prefix is None:
         return SHEBANGS.skipped("the profile names no prefix")
     portable = profile.expect.scripts.portable if profile.expect.scripts else ()
-    findings = [Finding(p.path, p.what, "a readable script") for p in fact.problems]
+    findings = [
+        Finding(p.path, p.what, "a readable script", show=ShowFile("head -n 1", p.path))
+        for p in fact.problems
+    ]
     absolute = []
     for script in fact.scripts:
         line = "#!" + " ".join(script.interpreter)
-        show = ShowFile("head -1", script.path)
+        show = ShowFile("head -n 1", script.path)
         name = posixpath.basename(script.path)
         must = [i for i, glob in enumerate(portable) if fnmatch.fnmatchcase(name, glob)]
         if script.resolved is None:
             findings.append(Finding(script.path, line, "an interpreter in the image", None, show))
         elif not script.mode & 0o111:
             found = f"mode {script.mode:04o}"
-            findings.append(Finding(script.path, found, "executable", None, show))
+            mode = ShowFile("ls -l", script.path)
+            findings.append(Finding(script.path, found, "executable", None, mode))
         elif script.interpreter[0].startswith(prefix + "/"):
             if must:
                 source = profile.source("scripts", "portable", must[0])
@@ -104,4 +108,16 @@ def shebangs(fact: Scripts, profile: Profile) -> Verdict:
             f"{len(absolute)} other scripts name {prefix} in their first line and work only "
             f"there: {', '.join(sorted(absolute))}"
         )
-    return SHEBANGS.judged(len(fact.scripts), findings, notes)
+    if not fact.scripts and portable:
+        source = profile.source("scripts", "portable")
+        findings.append(
+            Finding(
+                f"{prefix}/bin",
+                "no script is there",
+                f"the portable ones: {', '.join(portable)}",
+                source,
+                ShowFile("ls -la", f"{prefix}/bin"),
+            )
+        )
+    nothing = f"no file in {prefix}/bin is a script"
+    return SHEBANGS.judged(len(fact.scripts), findings, notes, nothing=nothing)

@@ -6,7 +6,15 @@ import re
 
 from mlcheck.checks.system import how_it_ended
 from mlcheck.expectations.contents import Framework as Promised
-from mlcheck.facts import CommandResult, Computation, CudaLibraries, Framework, Hint, Hints
+from mlcheck.facts import (
+    CommandResult,
+    Computation,
+    CudaLibraries,
+    CudaLibrary,
+    Framework,
+    Hint,
+    Hints,
+)
 from mlcheck.profile import Profile
 from mlcheck.verdict import Finding, Rule, ShowFile, ShowRun, Verdict
 
@@ -24,7 +32,7 @@ BUILD = Rule(
 COMPUTES = Rule(
     "framework-computes",
     "The framework multiplies two matrices on the CPU and gets it right.",
-    "Run the command below in the image; its message says what is missing.",
+    "Run it in the image; its message says what is missing.",
     "An import proves little: the libraries that compute are opened with the first operation. "
     "The tests of StatCan/aaw-kubeflow-containers sum a constant for that reason.",
     keys=("framework",),
@@ -166,7 +174,8 @@ def libraries(fact: CudaLibraries, profile: Profile) -> Verdict:
     source = profile.source("framework")
     if fact.package is None:
         found = "no such package in the prefix"
-        return LIBRARIES.judged(1, [Finding(expected.module, found, "a package", source)])
+        see = show(expected.module)
+        return LIBRARIES.judged(1, [Finding(expected.module, found, "a package", source, see)])
     findings = [
         Finding(
             need.by or fact.package,
@@ -174,12 +183,21 @@ def libraries(fact: CudaLibraries, profile: Profile) -> Verdict:
             f"{', '.join(need.searched) or 'any directory'}",
             "found by the loader",
             source if need.by else profile.source("framework", "opens"),
-            ShowFile("readelf -d", need.by) if need.by else None,
+            ShowFile("readelf -d", need.by) if need.by else _looked_for(need),
         )
         for need in fact.needs
         if need.path is None
     ]
+    if not fact.needs:
+        found = "needs and opens no library of CUDA"
+        wanted = f"a build for CUDA {expected.cuda}"
+        findings = [Finding(fact.package, found, wanted, source, show(expected.module))]
     return LIBRARIES.judged(len(fact.needs), findings)
+
+
+def _looked_for(need: CudaLibrary) -> ShowFile:
+    first, *others = (f"{directory}/{need.soname}" for directory in need.searched or ("/usr/lib",))
+    return ShowFile("ls -l", first, tuple(others))
 
 
 def driver(fact: CudaLibraries, profile: Profile) -> Verdict:
@@ -208,9 +226,12 @@ def hint(fact: Hints, profile: Profile) -> Verdict:
         return HINT.skipped("libcuda.so.1 is there: what is said without it is judged without --nv")
     source = profile.source("framework", "hints")
     if fact.problem:
-        return HINT.judged(1, [Finding("hint", fact.problem, "hints that can be tried", source)])
+        first, *others = expected.hints
+        see = ShowFile("ls -l", first, tuple(others))
+        finding = Finding("hint", fact.problem, "hints that can be tried", source, see)
+        return HINT.judged(1, [finding])
     findings = [
-        Finding(hint.path, found, wanted, source, ShowFile("cat", hint.path))
+        Finding(hint.path, found, wanted, source, ShowFile("cat -v", hint.path))
         for hint in fact.hints
         for found, wanted in _untrue(hint)
     ]

@@ -79,7 +79,8 @@ SEEN = Rule(
 COMPUTES = Rule(
     "gpu-computation",
     "The framework multiplies two matrices on the first GPU, with the result that the CPU gives.",
-    "Run the command below in the image; the framework's build may lack this GPU's architecture.",
+    "Run it in the image, and read its message; the framework's build may lack this GPU's "
+    "architecture.",
     "A device that is listed need not compute: a build may lack the GPU's architecture, which "
     "shows with the first kernel (https://docs.nvidia.com/deploy/cuda-compatibility/).",
     keys=("framework.cuda",),

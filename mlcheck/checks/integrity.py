@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -12,6 +13,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from mlcheck.facts import (
+    CondaRecord,
     CondaRecords,
     Distributions,
     FileContents,
@@ -93,12 +95,21 @@ _CONDA_NAMES = {
 
 def present(fact: FilePresence, recorded: CondaRecords) -> Verdict:
     """Every recorded file, and every record, can be found."""
-    findings = [Finding(p.path, p.what, "a readable record") for p in recorded.problems]
+    findings = [
+        Finding(p.path, p.what, "a readable record", show=ShowFile("cat -v", p.path))
+        for p in recorded.problems
+    ]
     findings += [_finding(missing) for missing in fact.missing]
     notes = []
     if fact.uncompiled:
         notes.append(f"{fact.uncompiled} files of byte code are not there: Python makes them anew")
-    return PRESENT.judged(fact.compared, findings, notes)
+    if not fact.compared and not recorded.records and not findings:
+        records = f"{recorded.prefix}/conda-meta"
+        found = "no package is recorded there"
+        show = ShowFile("ls -la", records)
+        findings.append(Finding(records, found, "a record of each conda package", show=show))
+    nothing = f"none of the {len(recorded.records)} conda packages lists a file"
+    return PRESENT.judged(fact.compared, findings, notes, nothing=nothing)
 
 
 def unchanged(fact: FileContents, profile: Profile) -> Verdict:
@@ -125,7 +136,8 @@ def unchanged(fact: FileContents, profile: Profile) -> Verdict:
             f"{len(fact.unjudged)} could not be judged, because the record only knows them as "
             f"they were before the prefix was put in: {_some([d.path for d in fact.unjudged])}"
         )
-    return UNCHANGED.judged(fact.compared, findings, notes)
+    nothing = "no conda record tells the content of a file that is there (see conda-files-present)"
+    return UNCHANGED.judged(fact.compared, findings, notes, nothing=nothing)
 
 
 def replaced(fact: FileContents, recorded: CondaRecords, profile: Profile) -> Verdict:
@@ -140,9 +152,13 @@ def replaced(fact: FileContents, recorded: CondaRecords, profile: Profile) -> Ve
         source = profile.source("integrity", "replaced", glob)
         owners = {f.path: f.package for f in recorded.files if fnmatch.fnmatchcase(f.path, glob)}
         if not owners:
-            findings.append(
-                Finding(glob, "a file of no conda package", f"a replaced one: {why}", source)
+            # The last part without `*`: whatever record names it would be shown.
+            last = max(re.split(r"[*?\[\]]", glob.rpartition("/")[2]), key=len)
+            show = ShowFile(
+                shlex.join(["grep", "-rlF", "--", last]), f"{recorded.prefix}/conda-meta"
             )
+            wanted = f"a replaced one: {why}"
+            findings.append(Finding(glob, "a file of no conda package", wanted, source, show))
         for path, package in owners.items():
             compared += 1
             if path not in changed:
@@ -154,7 +170,7 @@ def replaced(fact: FileContents, recorded: CondaRecords, profile: Profile) -> Ve
 
 def _finding(difference: FileDifference) -> Finding:
     packages = " and ".join(difference.packages)
-    tool = "ls -ld" if difference.recorded in ("the file", "a directory") else "sha256sum"
+    tool = "sha256sum" if "SHA-256" in difference.found else "ls -ld"
     expected = f"{difference.recorded} of {packages}"
     return Finding(
         difference.path, difference.found, expected, show=ShowFile(tool, difference.path)
@@ -207,7 +223,13 @@ def requirements(fact: Distributions, recorded: CondaRecords) -> Verdict:
                 )
             )
     notes = [f"{len(strange)} requirements are not written as PEP 508 asks: {_some(strange)}"]
-    return REQUIREMENTS.judged(compared, findings, notes if strange else ())
+    # Packages that require nothing have been judged, too.
+    return REQUIREMENTS.judged(
+        compared or len(fact.distributions),
+        findings,
+        notes if strange else (),
+        nothing=f"no Python package is installed in {recorded.prefix}",
+    )
 
 
 def _only_for_an_extra(text: str) -> bool:
@@ -263,6 +285,7 @@ def depends(recorded: CondaRecords) -> Verdict:
     Virtual packages (`__glibc`) are the machine's. Builds are not compared.
     """
     versions: Mapping[str, str] = {record.name: record.version for record in recorded.records}
+    records = {record.name: record.record for record in recorded.records}
     findings = []
     compared = 0
     for record in recorded.records:
@@ -284,10 +307,23 @@ def depends(recorded: CondaRecords) -> Verdict:
                     f"{record.name} -> {name}",
                     found,
                     f"{record.name} {record.version} depends on {text}",
-                    show=ShowFile("grep -A40 depends", record.record),
+                    show=_needs(record, name, records.get(name), recorded.prefix),
                 )
             )
-    return DEPENDS.judged(compared, findings)
+    return DEPENDS.judged(
+        compared or len(recorded.records),
+        findings,
+        nothing="no conda package is recorded (see conda-files-present)",
+    )
+
+
+def _needs(record: CondaRecord, name: str, other: str | None, prefix: str) -> ShowFile:
+    """What the one package asks for, and the version of the other; or that there is none."""
+    if other is None:
+        return ShowFile("ls", f"{prefix}/conda-meta")
+    # A name has no other sign that means something in a pattern.
+    pattern = f'"version": *"[^"]*"|"{name.replace(".", "[.]")}( [^"]*)?"'
+    return ShowFile(shlex.join(["grep", "-oE", pattern]), record.record, (other,))
 
 
 _CONSTRAINT = re.compile(r"(>=|<=|==|!=|>|<)([0-9][0-9a-z.]*)")
@@ -346,11 +382,13 @@ def of_base(listed: PackageList, base: PackageList | None, profile: Profile) -> 
             "not in the list",
             f"a line, as the base has it ({base.path}:{entry.line})",
             source,
-            ShowFile(f"grep -in -- {entry.name}", listed.path),
+            ShowFile(shlex.join(["grep", "-inF", "--", entry.name]), listed.path),
         )
         for entry in base.entries
         if canonicalize_name(entry.name) not in there
     ]
+    if not base.entries:
+        findings = [Finding(base.path, "no package in it", "the base's packages", source)]
     return BASE.judged(len(base.entries), findings)
 
 

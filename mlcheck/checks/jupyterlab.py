@@ -9,7 +9,7 @@ from mlcheck.checks.kernels import starting
 from mlcheck.checks.system import answered, how_it_ended
 from mlcheck.facts import JupyterServer, KernelRuns, Shells, Speech
 from mlcheck.profile import Profile
-from mlcheck.verdict import Finding, Rule, ShowRun, Verdict
+from mlcheck.verdict import Finding, Rule, ShowFile, ShowRun, Verdict
 
 STARTS = Rule(
     "jupyterlab-starts",
@@ -170,6 +170,11 @@ def wrappers(fact: Speech, profile: Profile) -> Verdict:
             continue
         show = ShowRun((path, "--version"))
         findings.append(Finding(path, found, "ends with 0 and prints", source, show))
+    if not fact.answers:
+        place = f"{profile.expect.prefix}/bin"
+        found = "no program of these names is there"
+        wanted = ", ".join(promised.speaking)
+        findings = [Finding(place, found, wanted, source, ShowFile("ls", place))]
     return WRAPPERS.judged(len(fact.answers), findings)
 
 

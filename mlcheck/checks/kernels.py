@@ -175,7 +175,10 @@ def clean_list(fact: KernelLists, server: JupyterServer | None, profile: Profile
     for (where, name), shown_by in places.items():
         found = f"{name} is shown by {' and '.join(shown_by)}"
         findings.append(Finding(where, found, "no kernel from there", source, show))
-    return CLEAN_LIST.judged(sum(one.shown for one in lists), findings)
+    shown = sum(one.shown for one in lists)
+    if lists and not shown and not findings:
+        findings.append(Finding("the list", "shows no kernel", "the promised ones", source, show))
+    return CLEAN_LIST.judged(shown, findings)
 
 
 def _taken_in(runs: list[KernelRun], prefix: str) -> Iterator[tuple[KernelRun, str]]:

@@ -44,13 +44,14 @@ _LIST = ShowRun(("jupyter", "kernelspec", "list"))
 
 def valid(fact: Kernelspecs, profile: Profile) -> Verdict:
     """No kernel.json is malformed."""
-    if _expected(profile) is None and not fact.specs and not fact.problems:
+    if not _expected(profile) and not fact.specs and not fact.problems:
         return VALID.skipped("the profile promises no kernels, and there are none")
     findings = [
-        Finding(p.path, p.what, "a kernel.json", show=ShowFile("cat", p.path.partition(":")[0]))
+        Finding(p.path, p.what, "a kernel.json", show=ShowFile("cat -v", p.path.partition(":")[0]))
         for p in fact.problems
     ]
-    return VALID.judged(len(fact.specs), findings)
+    nothing = "the image has no kernel.json (see kernelspecs-promised)"
+    return VALID.judged(len(fact.specs), findings, nothing=nothing)
 
 
 def promised(fact: Kernelspecs, profile: Profile) -> Verdict:
@@ -65,13 +66,16 @@ def promised(fact: Kernelspecs, profile: Profile) -> Verdict:
     for name in sorted(expected):
         if name not in there and name not in broken:
             found = f"not in {', '.join(fact.searched) or 'any directory'}"
-            findings.append(Finding(name, found, "a kernel of this name", source, _LIST))
+            show = ShowFile("ls", fact.searched[0], fact.searched[1:]) if fact.searched else _LIST
+            findings.append(Finding(name, found, "a kernel of this name", source, show))
     home = f"{profile.expect.prefix}/share/jupyter/kernels/"
     for spec in fact.specs:
         if spec.name not in expected:
-            findings.append(Finding(spec.name, spec.path, "no such kernel", source, _LIST))
+            show = ShowFile("ls -l", spec.path)
+            findings.append(Finding(spec.name, spec.path, "no such kernel", source, show))
         elif profile.expect.prefix and not spec.path.startswith(home):
-            findings.append(Finding(spec.name, spec.path, f"a kernel in {home}", source, _LIST))
+            show = ShowFile("ls -l", spec.path)
+            findings.append(Finding(spec.name, spec.path, f"a kernel in {home}", source, show))
     if fact.listed is not None:
         for name in sorted(set(fact.listed) ^ set(expected)):
             if name in (finding.subject for finding in findings) or name in broken:
@@ -79,13 +83,15 @@ def promised(fact: Kernelspecs, profile: Profile) -> Verdict:
             found = fact.listed.get(name, "`jupyter kernelspec list` does not show it")
             wanted = "shown" if name in expected else "no such kernel"
             findings.append(Finding(name, found, wanted, source, _LIST))
-    return PROMISED.judged(len(expected), findings, [fact.note] if fact.note else [])
+    # That there is none may be what is promised.
+    compared = len(expected) or 1
+    return PROMISED.judged(compared, findings, [fact.note] if fact.note else [])
 
 
 def argv(fact: Kernelspecs, profile: Profile) -> Verdict:
     """argv, names and metadata of each promised kernel; argv[0] exists on the image's PATH."""
     expected = _expected(profile)
-    if expected is None:
+    if not expected:
         return ARGV.skipped("the profile promises no kernels")
     findings = []
     compared = 0
@@ -106,7 +112,7 @@ JupyterLab has no `python`, which the kernel.json of ipykernel names."""
 
 def _deviations(spec: Kernelspec, expected: Promised, profile: Profile) -> list[Finding]:
     where = ("kernelspecs", "generations", _generation(profile), spec.name)
-    show = ShowFile("cat", spec.path)
+    show = ShowFile("cat -v", spec.path)
     findings = []
     for key, found, wanted in (
         (

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from mlcheck.facts import ImageLayer, Layers, Secret, WasteKind
 from mlcheck.profile import Profile
-from mlcheck.verdict import Finding, Rule, Verdict
+from mlcheck.verdict import Finding, Rule, ShowMlcheck, Verdict
 
 SIZE = Rule(
     "layers-size",
@@ -81,6 +81,7 @@ _WORDS: dict[WasteKind, str] = {
     "deleted": "that {by} deletes",
     "overwritten": "that {by} replaces",
 }
+_LAYERS = ShowMlcheck("layers")
 _NAMED = 3
 _LINE = 100
 
@@ -95,7 +96,7 @@ def size(fact: Layers | None, profile: Profile) -> Verdict:
         largest = max(fact.layers, key=lambda layer: layer.size)
         found = f"{shown(fact.size)}, of which {shown(largest.size)} in {title(largest)}"
         source = profile.source("layers", "max_size")
-        findings.append(Finding("all layers", found, f"at most {budget}", source))
+        findings.append(Finding("all layers", found, f"at most {budget}", source, _LAYERS))
     return SIZE.judged(len(fact.layers), findings)
 
 
@@ -129,6 +130,7 @@ def caches(fact: Layers | None, profile: Profile) -> Verdict:
             f"{_files(leftover.largest, leftover.files)}",
             f"at most {budget} in all layers, which have {shown(total)}",
             profile.source("layers", "max_waste"),
+            _LAYERS,
         )
         for layer, leftover in left
     ]
@@ -148,9 +150,10 @@ def secrets(fact: Layers | None, profile: Profile) -> Verdict:
                 reasons[why] = reasons.get(why, 0) + 1
                 continue
             found = f"{secret.what} in {title(layer)}{_later(secret.deleted_by)}"
-            findings.append(Finding(secret.path, found, "in no layer"))
+            findings.append(Finding(secret.path, found, "in no layer", show=_LAYERS))
     if fact.untold:
-        findings.append(Finding("all layers", f"{fact.untold} more such files", "none"))
+        more = f"{fact.untold} more such files"
+        findings.append(Finding("all layers", more, "none", show=_LAYERS))
     notes = [f"{count} that look like secrets are none: {why}" for why, count in reasons.items()]
     return SECRETS.judged(len(fact.layers), findings, notes)
 
@@ -178,6 +181,7 @@ def _waste(
                 f"{shown(waste.size)} {words}: {_files(waste.largest, waste.files)}",
                 f"at most {budget} in all layers, which have {shown(total)}",
                 profile.source("layers", "max_waste"),
+                _LAYERS,
             )
         )
     return rule.judged(len(fact.layers), findings)

@@ -14,7 +14,7 @@ from mlcheck.facts import (
     LoadedFiles,
 )
 from mlcheck.profile import Profile
-from mlcheck.verdict import Finding, Rule, ShowFile, ShowRun, Verdict
+from mlcheck.verdict import Finding, Rule, ShowOnHost, ShowRun, Verdict
 
 BASH = Rule(
     "on-host-bash",
@@ -87,9 +87,12 @@ def _shell(rule: Rule, fact: HostShell | str, profile: Profile) -> Verdict:
         return rule.skipped(fact)
     source = profile.source("on_host", "script")
     script = "IMAGE_DIR" + fact.script.removeprefix(fact.image)
-    show = ShowFile(
-        f"{fact.shell} -c '. \"$0\"; echo $?; env'", fact.script.removeprefix(fact.image)
-    )
+    # As it was tried: where PYTHONHOME leads nowhere, and before any file of the user's own.
+    options = ("--norc", "--noprofile") if fact.shell == "bash" else ("-f",)
+    asked = f". {shlex.quote(fact.script)}; echo returns $?; printenv | sort"
+    asked += '; ls -lL "$SSL_CERT_FILE" "$MAMBA_EXE"'
+    words = ("env", "PYTHONHOME=/nowhere", fact.shell, *options, "-c", asked)
+    show = ShowOnHost(profile.expect.prefix or "/", words)
     if fact.code != 0:
         found = how_it_ended(fact.result) if fact.code is None else f"returns {fact.code}"
         lines = fact.result.stderr.strip().splitlines()
@@ -151,20 +154,22 @@ def programs(
         if answer.ended != "exited" or answer.exit_code != 0 or not answer.stdout.strip():
             source = profile.source("on_host", "commands", name)
             words = expected.commands[name] if expected is not None else answer.argv
-            show = _by_hand(profile, " ".join(words))
+            show = _by_hand(profile, shlex.join(words))
             found = _failure(answer)
             findings.append(Finding(name, found, "ends with 0 and prints", source, show))
     compared = len(answers.answers)
     if not isinstance(libraries, str):
         python = libraries.python
-        show = _by_hand(profile, "python3")
+        show = _by_hand(profile, shlex.join(["python3", "-c", "print(42)"]))
         source = profile.source("on_host", "modules")
         if python.error is not None:
             findings.append(Finding("python3", python.error, "answers", source, show))
         compared += len(expected.modules) if expected is not None else 0
         for module, error in sorted((python.failed or {}).items()):
+            show = _by_hand(profile, shlex.join(["python3", "-c", f"import {module}"]))
             findings.append(Finding(module, error, "can be imported", source, show))
-    return PROGRAMS.judged(compared, findings)
+    nothing = "the profile promises no command and no module on the host"
+    return PROGRAMS.judged(compared, findings, nothing=nothing)
 
 
 def libraries(fact: HostLibraries | str, profile: Profile) -> Verdict:
@@ -175,9 +180,15 @@ def libraries(fact: HostLibraries | str, profile: Profile) -> Verdict:
     findings: list[Finding] = []
     for loaded in (fact.python, *fact.programs):
         source = profile.source("on_host", "programs")
-        show = ShowFile("env LD_TRACE_LOADED_OBJECTS=1", loaded.subject)
+        words = ["env", "LD_TRACE_LOADED_OBJECTS=1", f"{fact.image}{loaded.subject}"]
         if loaded is fact.python:
-            show = _by_hand(profile, "LD_DEBUG=libs python3")
+            words = [
+                "python3",
+                "-c",
+                _LOADED,
+                *sorted(_modules(profile) - {*(loaded.failed or ())}),
+            ]
+        show = _by_hand(profile, shlex.join(words))
         if loaded.error is not None and loaded is not fact.python:
             findings.append(Finding(loaded.subject, loaded.error, "can be loaded", source, show))
         for soname in loaded.missing:
@@ -205,11 +216,24 @@ def _origins(loaded: LoadedFiles, fact: HostLibraries) -> tuple[int, list[str]]:
     return own, sorted(path for path in loaded.paths if path.startswith(f"{fact.other}/"))
 
 
-def _by_hand(profile: Profile, command: str) -> ShowFile:
+_LOADED = (
+    "import os, sys; [__import__(name) for name in sys.argv[1:]]; "
+    "print(*sys.path, *(getattr(m, '__file__', '') for m in list(sys.modules.values())), "
+    "open('/proc/self/maps').read(), sep='\\n')"
+)
+"""What the probe looks at, for a person."""
+
+
+def _modules(profile: Profile) -> set[str]:
+    return set(profile.expect.on_host.modules if profile.expect.on_host is not None else ())
+
+
+def _by_hand(profile: Profile, command: str) -> ShowOnHost:
     """A command after the script was sourced on the host."""
-    expected = profile.expect.on_host
-    tool = shlex.join(["bash", "-c", f'. "$0" > /dev/null; {command}'])
-    return ShowFile(tool, expected.script if expected is not None else "/")
+    script = profile.expect.on_host.script if profile.expect.on_host is not None else "/"
+    asked = f". {shlex.quote(f'/image{script}')} > /dev/null 2>&1 < /dev/null; {command}"
+    words = ("bash", "--norc", "--noprofile", "-c", asked)
+    return ShowOnHost(profile.expect.prefix or "/", words)
 
 
 def _failure(answer: CommandResult) -> str:

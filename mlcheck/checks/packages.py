@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from mlcheck.facts import Imports, InstalledPackage, InstalledPackages, ListedPackage, PackageList
 from mlcheck.profile import Profile
-from mlcheck.verdict import Finding, Rule, ShowFile, ShowRun, Source, Verdict
+from mlcheck.verdict import Finding, Rule, Show, ShowFile, ShowHere, ShowRun, Source, Verdict
 
 READABLE = Rule(
     "package-list-readable",
@@ -54,7 +55,7 @@ PROMISED = Rule(
 IMPORTS = Rule(
     "imports",
     "Every promised module can be imported in the image's own Python.",
-    "Run the command below; the traceback above its last line names what is missing.",
+    "Import it in the image; the traceback above its last line names what is missing.",
     "An installed package need not import: a library of the system is missing, or another "
     "package has the wrong version. The tests of StatCan/aaw-kubeflow-containers and of "
     "jupyter/docker-stacks import each for that reason.",
@@ -120,18 +121,24 @@ def list_installed(listed: PackageList, installed: InstalledPackages, profile: P
         finding
         for name in sorted(packages)
         if name not in installed.unasked
-        and (finding := _difference(packages[name], listed, installed)) is not None
+        and (finding := _difference(packages[name], listed, installed, profile)) is not None
     ]
     findings += _system_findings(listed, installed, profile)
-    findings += [Finding(p.path, p.what, "a readable record") for p in installed.problems]
+    findings += [
+        Finding(p.path, p.what, "a readable record", show=ShowFile("cat -v", p.path))
+        for p in installed.problems
+    ]
     compared = min(len(listed.entries), len(installed.packages))
-    if installed.unasked:
-        return LIST_INSTALLED.judged(compared, findings, untried=installed.notes)
-    return LIST_INSTALLED.judged(compared, findings, installed.notes)
+    nothing = (
+        None if listed.entries else f"{listed.path} has no package (see package-list-readable)"
+    )
+    untried = installed.notes if installed.unasked else ()
+    notes = () if untried else installed.notes
+    return LIST_INSTALLED.judged(compared, findings, notes, untried, nothing=nothing)
 
 
 def _difference(
-    versions: _Versions, listed: PackageList, installed: InstalledPackages
+    versions: _Versions, listed: PackageList, installed: InstalledPackages, profile: Profile
 ) -> Finding | None:
     known = {package.version for package in versions.known}
     lines = {entry.version for entry in versions.listed}
@@ -149,9 +156,14 @@ def _difference(
     else:
         others = f" beside {', '.join(sorted(lines))}" if lines else ""
         expected = f"a line in {listed.path}{others}"
-    show: ShowFile | ShowRun = ShowFile(f"grep -in -- {subject}", listed.path)
-    if extra and extra[0].record and not missing:
-        show = ShowFile("head -5", extra[0].record)
+    if there:
+        show = _version_of(there[0])
+    elif _is_system(subject):
+        show = _in_database(subject.rpartition(".")[0], installed)
+    elif installed.packages:
+        show = _not_there(subject, installed, profile)
+    else:
+        show = ShowFile(_grep(subject), listed.path)
     return Finding(subject, found, expected, show=show)
 
 
@@ -164,13 +176,15 @@ def _system_findings(
         for index, name in enumerate(profile.expect.packages.system):
             if name not in there:
                 source = profile.source("packages", "system", index)
-                yield Finding(name, "not in the system's package database", "installed", source)
+                found = "not in the system's package database"
+                yield Finding(name, found, "installed", source, _in_database(name, installed))
     elif any(_is_system(entry.name) for entry in listed.entries):
         why = "; ".join(installed.notes) or "the image has none"
         yield Finding(
             "system packages",
             f"no database of rpm or dpkg could be read: {why}",
             "the packages that the list names with their architecture",
+            show=ShowFile("ls -ld", "/var/lib/rpm", ("/usr/lib/sysimage/rpm", _DPKG)),
         )
 
 
@@ -195,10 +209,17 @@ def list_checked_in(listed: PackageList, checked_in: PackageList) -> Verdict:
                 " and ".join(sorted(there[name])) or "not in the image's list",
                 " and ".join(sorted(versions)) or f"not in {checked_in.path}",
                 source,
-                ShowFile(f"grep -in -- {names[name]}", listed.path),
+                ShowFile(_grep(names[name]), listed.path),
             )
         )
-    findings += [Finding(p.path, p.what, "`name version`") for p in checked_in.problems]
+    findings += [
+        Finding(p.path, p.what, "`name version`", show=ShowHere(("cat", "-v", checked_in.path)))
+        for p in checked_in.problems
+    ]
+    if not checked_in.entries and not findings:
+        show = ShowHere(("cat", "-v", checked_in.path))
+        copy = "a copy of the image's list"
+        findings = [Finding(checked_in.path, "no package in it", copy, show=show)]
     return LIST_CHECKED_IN.judged(len(checked_in.entries), findings)
 
 
@@ -220,7 +241,7 @@ def promised(installed: InstalledPackages, profile: Profile) -> Verdict:
         found = " and ".join(sorted({f"{p.version} ({p.source})" for p in there}))
         expected = "any version" if promise.version == "*" else promise.version
         source = profile.source("packages", "required", name, "version")
-        show = ShowFile("ls", f"{profile.expect.prefix or ''}/conda-meta")
+        show = _version_of(there[0]) if there else _not_there(name, installed, profile)
         findings.append(Finding(name, found or "not installed", expected, source, show))
     compared = len(required.keys() - installed.unasked)
     if not compared:
@@ -249,11 +270,64 @@ def imports(results: Imports, profile: Profile) -> Verdict:
     ]
     tried = {result.module for result in results.results}
     findings += [
-        Finding(module, "not tried", "imports")
+        Finding(module, "not tried", "imports", show=ShowRun(("python3", "-c", f"import {module}")))
         for module in modules.values()
         if module not in tried
     ]
     return IMPORTS.judged(len(results.results), findings)
+
+
+_DPKG = "/var/lib/dpkg/status"
+
+
+def _grep(name: str) -> str:
+    """What shows the lines about a package, or that there is none."""
+    return shlex.join(["grep", "-inF", "--", name])
+
+
+def _version_of(package: InstalledPackage) -> Show:
+    """How a person sees the version that a package's record tells."""
+    match package.source:
+        case "conda":
+            return ShowFile(_VERSION, package.record)
+        case "dist-info" | "R":
+            return ShowFile(_VERSION, package.record)
+        case "micromamba":
+            return ShowRun((package.record, "--version"))
+        case "rpm":
+            return ShowRun(("rpm", "-q", package.name))
+        case "dpkg":
+            words = ["grep", "-A9", "-Fx", f"Package: {package.name}"]
+            return ShowFile(shlex.join(words), package.record or _DPKG)
+
+
+_VERSION = shlex.join(["grep", "-oiE", '"?version"?: *"?[^",]*'])
+
+
+def _not_there(name: str, installed: InstalledPackages, profile: Profile) -> Show:
+    """How a person sees that a package is not installed: where the others of its kind are."""
+    records = {p.record for p in installed.packages if p.source in ("conda", "dist-info")}
+    prefix = f"{profile.expect.prefix or ''}/"
+    places = sorted(
+        {_directory(r) for r in records if r.startswith(prefix)} or {_directory(r) for r in records}
+    )
+    if not places:
+        return _in_database(name, installed)
+    return ShowFile("ls", places[0], tuple(places[1:]))
+
+
+def _directory(record: str) -> str:
+    """The directory with the records of all packages: conda-meta, or site-packages."""
+    parent = record.rpartition("/")[0]
+    return parent.rpartition("/")[0] if parent.endswith("-info") else parent
+
+
+def _in_database(name: str, installed: InstalledPackages) -> Show:
+    if "dpkg" in installed.sources:
+        return ShowFile(shlex.join(["grep", "-A9", "-Fx", f"Package: {name}"]), _DPKG)
+    return ShowRun(
+        ("rpm", "-q", name) if "rpm" in installed.sources else ("python3", "-m", "pip", "list")
+    )
 
 
 def _canonical(name: str) -> str:

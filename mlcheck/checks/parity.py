@@ -9,7 +9,7 @@ from mlcheck.checks import differences, file_differences
 from mlcheck.checks.differences import Aspect, Compared, Difference
 from mlcheck.facts import ImageFiles, Side
 from mlcheck.profile import Profile
-from mlcheck.verdict import Finding, Rule, Source, Verdict
+from mlcheck.verdict import Finding, Rule, ShowMlcheck, Source, Verdict
 
 _REMEDY = (
     "Build both images from the same recipe, or allow the difference, with the reason, in "
@@ -133,8 +133,9 @@ def _entry(aspect: Aspect, names: Sequence[str], profile: Profile) -> str | None
 def _verdict(aspect: Aspect, compared: Compared, b: Side, profile: Profile) -> Verdict:
     rule = RULES[aspect]
     source = _source(aspect, profile)
+    both = ShowMlcheck("diff", (b.name,))
     findings = [
-        Finding(d.subject, d.a, f"{d.b}, as in {b.name}", source, d.show)
+        Finding(d.subject, d.a, f"{d.b}, as in {b.name}", source, d.show or both)
         for d in compared.differences
         if allowed(d, profile) is None
     ]

@@ -12,7 +12,7 @@ from mlcheck.verdict import Finding, Rule, ShowRun, Source, Verdict
 PYROOT = Rule(
     "pyroot",
     "PyROOT imports, and a histogram that is filled with four numbers has their mean.",
-    "Run the command below in the image: ROOT says itself what it misses.",
+    "Run it in the image: ROOT says itself what it misses.",
     "ROOT is what ml-pyroot is for, and its import proves little: cling compiles at its first "
     'use (README of usatlas/ML-Containers, "Image ml-pyroot").',
 )
@@ -54,7 +54,8 @@ def program(fact: RootProgram, profile: Profile) -> Verdict:
     source = profile.source("root_config", "libs")
     if fact.compiler is None:
         wanted = "one on the image's PATH"
-        return PROGRAM.judged(1, [Finding("C++ compiler", "there is none", wanted, source)])
+        see = ShowRun(("c++", "--version"))
+        return PROGRAM.judged(1, [Finding("C++ compiler", "there is none", wanted, source, see)])
     if fact.build is None:
         return PROGRAM.skipped("root-config gives no answer (see root-config)")
     if fact.illegal:

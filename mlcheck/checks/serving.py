@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
+import re
+from collections.abc import Iterator, Sequence
 
+from mlcheck.checks.startup import CONFIGURED
 from mlcheck.facts import (
     Accounts,
     Agreements,
@@ -115,6 +118,22 @@ AGREEMENTS = Rule(
 )
 
 _NOT_STARTED = "the server does not start (see server-starts)"
+_CAN_WRITE = (
+    "import os, sysconfig; place = sysconfig.get_paths()['purelib']; "
+    "print(os.getuid(), 'can' if os.access(place, os.W_OK) else 'cannot', 'write', place)"
+)
+
+
+def _by_hand(fact: Started, variable: str) -> ShowRun:
+    """The image's own command, with the prefix that it was given."""
+    return ShowRun(("env", f"{variable}={fact.prefix}", *(fact.argv or ("sh",))))
+
+
+def _fixed(pattern: str) -> str:
+    """The directory above the first part of a path that is a pattern."""
+    return re.split(r"[*?\[]", pattern)[0].rpartition("/")[0] or "/"
+
+
 ANY_UID = 54321
 """A number that no account has."""
 
@@ -125,7 +144,7 @@ def user(accounts: Accounts, config: Environment, profile: Profile) -> Verdict:
     if expected is None:
         return USER.skipped("the profile promises no user")
     source = profile.source("user")
-    show = ShowFile("cat", "/etc/passwd")
+    show = ShowFile("cat -v", "/etc/passwd")
     wanted = f"{expected.name}, {expected.uid}:{expected.gid}"
     findings = []
     notes = []
@@ -141,7 +160,7 @@ def user(accounts: Accounts, config: Environment, profile: Profile) -> Verdict:
     name, _, group = config.user.partition(":")
     names = (expected.name, str(expected.uid))
     if name not in names or group not in ("", "users", str(expected.gid)):
-        findings.append(Finding("USER", config.user or "root", wanted, source))
+        findings.append(Finding("USER", config.user or "root", wanted, source, CONFIGURED))
     return USER.judged(2, findings, notes)
 
 
@@ -186,7 +205,7 @@ def installs(fact: Started, profile: Profile) -> Verdict:
         )
     findings = []
     if fact.installed is not None:
-        show = ShowRun(("pip", "install", "PACKAGE"))
+        show = ShowRun(("python3", "-c", _CAN_WRITE))
         expectation = f"installs it in {profile.expect.prefix}"
         source = profile.source("user", "writable") or profile.source("user")
         findings = [Finding("pip", fact.installed, expectation, source, show)]
@@ -221,7 +240,7 @@ def _served(
     if expected is None:
         return rule.skipped("the profile promises no server")
     source = profile.source("server")
-    show = ShowRun(fact.argv or ("sh",))
+    show = _by_hand(fact, expected.prefix)
     if fact.busy:
         return rule.not_judged(
             f"Another program listens at port {expected.port} of this network already.",
@@ -272,7 +291,7 @@ def health(fact: Started, config: Environment, profile: Profile) -> Verdict:
             notes.append(f"HEALTHCHECK: {config.source} does not tell it")
         elif config.healthcheck not in promised:
             found = " ".join(config.healthcheck) or "not set"
-            findings.append(Finding("HEALTHCHECK", found, command, source))
+            findings.append(Finding("HEALTHCHECK", found, command, source, CONFIGURED))
         if fact.healthcheck is not None:
             show = ShowRun(expected.healthcheck)
             wanted = "ends with 0 while the server runs"
@@ -283,7 +302,8 @@ def health(fact: Started, config: Environment, profile: Profile) -> Verdict:
         if page is None or page.status != 200:
             found = f"HTTP {page.status}" if page and page.status else "no answer"
             where = profile.source("server", "healthy", index)
-            findings.append(Finding(path, found, "HTTP 200", where))
+            show = _by_hand(fact, expected.prefix)
+            findings.append(Finding(path, found, "HTTP 200", where, show))
     return HEALTH.judged(len(expected.healthy) + bool(expected.healthcheck), findings, notes)
 
 
@@ -292,14 +312,19 @@ def executable(fact: Programs, profile: Profile) -> Verdict:
     promised = profile.expect.scripts
     if promised is None or not promised.installed:
         return EXECUTABLE.skipped("the profile names no installed programs")
-    findings = [Finding(p.path, p.what, "a readable program") for p in fact.problems]
+    findings = [
+        Finding(p.path, p.what, "a readable program", show=ShowFile("ls -l", p.path))
+        for p in fact.problems
+    ]
     for program in fact.programs:
         if program.mode & 0o111 != 0o111:
             found = f"mode {program.mode:04o}"
             show = ShowFile("ls -l", program.path)
             source = _pattern(program.path, profile)
             findings.append(Finding(program.path, found, "executable by all", source, show))
-    return EXECUTABLE.judged(len(fact.programs), findings)
+    findings += _not_installed(fact, profile)
+    nothing = _nothing_installed(promised.installed)
+    return EXECUTABLE.judged(len(fact.programs), findings, nothing=nothing)
 
 
 def wrappers(fact: Programs, profile: Profile) -> Verdict:
@@ -313,12 +338,32 @@ def wrappers(fact: Programs, profile: Profile) -> Verdict:
             f"calls {name}, which is not there",
             "a program on PATH",
             _pattern(program.path, profile),
-            ShowFile("cat", program.path),
+            ShowFile("cat -v", program.path),
         )
         for program in fact.programs
         for name in program.calls
     ]
-    return WRAPPERS.judged(len(fact.programs), findings)
+    nothing = _nothing_installed(promised.installed)
+    return WRAPPERS.judged(len(fact.programs), findings, nothing=nothing)
+
+
+def _nothing_installed(patterns: Sequence[str]) -> str:
+    return f"no program is there whose path fits {', '.join(patterns)}"
+
+
+def _not_installed(fact: Programs, profile: Profile) -> Iterator[Finding]:
+    """What the profile names that is not there: a program, or the directory of a pattern."""
+    assert profile.expect.scripts is not None
+    there = {program.path for program in fact.programs} | {p.path for p in fact.problems}
+    for index, pattern in enumerate(profile.expect.scripts.installed):
+        source = profile.source("scripts", "installed", index)
+        directory = pattern.rpartition("/")[0] or "/"
+        if directory in fact.no_directories:
+            show = ShowFile("ls -ld", directory)
+            yield Finding(directory, "no such directory", "a directory", source, show)
+        elif not re.search(r"[*?\[]", pattern) and pattern not in there:
+            show = ShowFile("ls -l", pattern)
+            yield Finding(pattern, "no such file", "a program", source, show)
 
 
 def _pattern(path: str, profile: Profile) -> Source | None:
@@ -340,7 +385,7 @@ def start_files(fact: ReadFiles, profile: Profile) -> Verdict:
             f"is not there, and {file.script} reads it",
             "a file of the image",
             profile.source("server"),
-            ShowFile("cat -n", file.script.rpartition(":")[0]),
+            ShowFile("cat -nv", file.script.rpartition(":")[0]),
         )
         for file in fact.files
         if not file.there
@@ -362,11 +407,14 @@ def agreements(fact: Agreements, profile: Profile) -> Verdict:
                 found = "does not tell it" if place.path else "no such file"
                 source = profile.source("agreements", name, place.pattern)
                 where = place.path or place.pattern
-                findings.append(Finding(where, found, f"the {name}", source))
+                # A pattern that nothing fits is shown by what lies where it would be.
+                show = ShowFile("cat -v" if place.path else "ls -la", place.path or _fixed(where))
+                findings.append(Finding(where, found, f"the {name}", source, show))
         texts = {place.text for place in said if place.text is not None}
         if len(texts) > 1:
             found = "; ".join(f"{place.text} in {place.path}" for place in said if place.text)
             source = profile.source("agreements", name)
-            show = ShowFile("cat", said[0].path)
+            first, *others = (place.path for place in said if place.text is not None)
+            show = ShowFile("cat -v", first, tuple(others))
             findings.append(Finding(name, found, "the same everywhere", source, show))
     return AGREEMENTS.judged(len(promised), findings)

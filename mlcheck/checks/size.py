@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlcheck.checks.layers import in_bytes
 from mlcheck.profile import Profile
-from mlcheck.verdict import Finding, Rule, Verdict
+from mlcheck.verdict import Finding, Rule, ShowMlcheck, Verdict
 
 SIZE = Rule(
     "image-size",
@@ -40,7 +40,8 @@ def size(unpacked: int | None, file: int | None, profile: Profile) -> Verdict:
         if found > in_bytes(allowed):
             source = profile.source("size", key)
             words = f"{found / 10**6:.0f} MB"
-            findings.append(Finding(key, words, f"at most {allowed}", source))
+            show = ShowMlcheck("facts", ("--probe", "size")) if key == "unpacked" else None
+            findings.append(Finding(key, words, f"at most {allowed}", source, show))
     if not compared:
         return SIZE.skipped("the profile sets a budget for a SIF file alone")
     return SIZE.judged(compared, findings, notes)

@@ -7,7 +7,7 @@ import re
 from mlcheck.checks.system import how_it_ended
 from mlcheck.facts import Banner, CommandResult, EntrypointRuns, Environment, ResolvedFile
 from mlcheck.profile import Profile
-from mlcheck.verdict import Finding, Rule, ShowFile, ShowRun, Verdict
+from mlcheck.verdict import Finding, Rule, ShowFile, ShowMlcheck, ShowRun, Verdict
 
 ENVIRONMENT = Rule(
     "environment",
@@ -62,6 +62,9 @@ ACTIVATION = Rule(
     keys=("entrypoint.activates",),
 )
 
+CONFIGURED = ShowMlcheck("facts", ("--probe", "environment"))
+"""How a person sees an image's configuration, wherever the engine has it."""
+
 _ACTIVE = ("CONDA_DEFAULT_ENV", "CONDA_SHLVL", "CONDA_PROMPT_MODIFIER")
 """What activating sets: https://docs.conda.io/projects/conda/en/latest/dev-guide/deep-dives/activation.html"""
 
@@ -71,19 +74,21 @@ def environment(fact: Environment, profile: Profile) -> Verdict:
     expected = profile.expect.environment
     if not expected.equals and not expected.starts:
         return ENVIRONMENT.skipped("the profile promises no variable")
-    show = ShowFile("cat", fact.source) if fact.source.startswith("/") else None
-    findings = [Finding(p.path, p.what, "a readable configuration") for p in fact.problems]
+    findings = [
+        Finding(p.path, p.what, "a readable configuration", show=ShowFile("ls -l", p.path))
+        for p in fact.problems
+    ]
     for name, value in expected.equals.items():
         found = fact.env.get(name)
         if found != value:
             source = profile.source("environment", "equals", name)
-            findings.append(Finding(name, _value(found, fact), value, source, show))
+            findings.append(Finding(name, _value(found, fact), value, source, CONFIGURED))
     for name, entries in expected.starts.items():
         found = fact.env.get(name)
         if found is None or tuple(found.split(":")[: len(entries)]) != entries:
             source = profile.source("environment", "starts", name)
             wanted = f"begins with {':'.join(entries)}"
-            findings.append(Finding(name, _value(found, fact), wanted, source, show))
+            findings.append(Finding(name, _value(found, fact), wanted, source, CONFIGURED))
     return ENVIRONMENT.judged(len(expected.equals) + len(expected.starts), findings)
 
 
@@ -102,7 +107,7 @@ def entrypoint(config: Environment, script: ResolvedFile | None, profile: Profil
             key = "argv" if name == "ENTRYPOINT" else "cmd"
             said = " ".join(found) if found else f"not set in {config.source}"
             source = profile.source("entrypoint", key)
-            findings.append(Finding(name, said, " ".join(wanted), source))
+            findings.append(Finding(name, said, " ".join(wanted), source, CONFIGURED))
     if script is None or script.final is None:
         found_file = script.problem if script else None
         findings.append(Finding(expected.argv[0], found_file or "missing", "a file", show=show))
@@ -145,7 +150,8 @@ def configuration(fact: Environment, profile: Profile) -> Verdict:
         checked += 1
         if name not in (fact.labels or {}):
             source = profile.source("configuration", "labels", index)
-            findings.append(Finding(f"label {name}", "missing", "a label of this name", source))
+            wanted_label = "a label of this name"
+            findings.append(Finding(f"label {name}", "missing", wanted_label, source, CONFIGURED))
     # The root directory is where an image without WORKDIR starts; some builders write it down.
     workdir = "" if fact.workdir == "/" else fact.workdir
     for name, key, found, wanted in (
@@ -161,7 +167,8 @@ def configuration(fact: Environment, profile: Profile) -> Verdict:
         checked += 1
         if found != wanted:
             source = profile.source("configuration", key)
-            findings.append(Finding(name, found or "not set", wanted or "not set", source))
+            said = found or "not set"
+            findings.append(Finding(name, said, wanted or "not set", source, CONFIGURED))
     if not checked:
         return CONFIGURATION.skipped("; ".join(notes))
     return CONFIGURATION.judged(checked, findings, notes)
@@ -193,7 +200,8 @@ def banner(runs: EntrypointRuns | None, fact: Banner | None, profile: Profile) -
     if silenced.stdout.strip():
         source = profile.source("banner", "silenced_by")
         wanted = f"silent when {expected.silenced_by} is set"
-        findings.append(Finding(expected.silenced_by, _printed(silenced), wanted, source))
+        show = ShowRun(("env", f"{expected.silenced_by}=1", *said.argv))
+        findings.append(Finding(expected.silenced_by, _printed(silenced), wanted, source, show))
     if runs is not None and runs.env.exit_code == 0:
         missing = [text for text in expected.says if text not in runs.env.stdout]
         if missing:

@@ -8,6 +8,7 @@ from mlcheck.facts import (
     ElfFiles,
     Files,
     OsRelease,
+    PromisedPrefix,
     PythonProbe,
     Shell,
     Shells,
@@ -43,7 +44,7 @@ MICROMAMBA = Rule(
 COMMANDS = Rule(
     "commands",
     "Every promised command runs, ends with 0 and prints something.",
-    "Run the command below in the image; its message says what is missing.",
+    "Run it in the image; its message says what is missing.",
     "A program can be installed and not run, for want of a library or of its interpreter (README "
     'of usatlas/ML-Containers, "Image Content").',
     keys=("commands",),
@@ -67,7 +68,7 @@ def os_release(fact: OsRelease, profile: Profile) -> Verdict:
     expected = profile.expect.os
     if expected is None:
         return OS_RELEASE.skipped("the profile (or an image without a tag) promises no system")
-    show = ShowFile("cat", "/etc/os-release")
+    show = ShowFile("cat -v", "/etc/os-release")
     findings = [Finding(p.path, p.what, "os-release(5)", show=show) for p in fact.problems]
     if not findings:
         found_id = fact.fields.get("ID", "")
@@ -82,8 +83,12 @@ def os_release(fact: OsRelease, profile: Profile) -> Verdict:
     return OS_RELEASE.judged(2, findings)
 
 
-def python_version(fact: PythonProbe, profile: Profile) -> Verdict:
-    """The version and the prefix that the image's python3 gives of itself."""
+def python_version(fact: PythonProbe, place: PromisedPrefix | None, profile: Profile) -> Verdict:
+    """The version and the prefix that the image's python3 gives of itself.
+
+    Args:
+        place: what is at the profile's prefix; where there is nothing, another rule says so.
+    """
     expected = profile.expect.python
     if expected is None:
         return PYTHON_VERSION.skipped("the profile (or an image without a tag) promises no Python")
@@ -98,10 +103,9 @@ def python_version(fact: PythonProbe, profile: Profile) -> Verdict:
         if not leads(expected.version, fact.info.version):
             wanted = f"{expected.version}.x"
             findings.append(Finding("version", fact.info.version, wanted, source, show))
-        prefix = profile.expect.prefix
-        if prefix is not None and fact.info.prefix != prefix:
+        if place is not None and place.filled and fact.info.prefix != place.path:
             source = profile.source("prefix")
-            findings.append(Finding("sys.prefix", fact.info.prefix, prefix, source, show))
+            findings.append(Finding("sys.prefix", fact.info.prefix, place.path, source, show))
     return PYTHON_VERSION.judged(1, findings)
 
 
@@ -115,7 +119,7 @@ def micromamba(elf: ElfFiles, files: Files, profile: Profile) -> Verdict:
     sizes = set()
     for path in paths:
         source = profile.source("micromamba", "path" if path == expected.path else "link")
-        show = ShowFile("file", path)
+        show = ShowFile("readelf -ld", path)
         there = files.files[path]
         if there.final is None:
             findings.append(Finding(path, there.problem or "missing", "an ELF file", source, show))
@@ -136,7 +140,7 @@ def micromamba(elf: ElfFiles, files: Files, profile: Profile) -> Verdict:
                 "a file of another size",
                 f"the same file as {paths[0]}",
                 profile.source("micromamba", "link"),
-                ShowFile("cksum", paths[1]),
+                ShowFile("ls -l", paths[1], (paths[0],)),
             )
         )
     return MICROMAMBA.judged(len(paths), findings)

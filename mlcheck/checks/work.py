@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import json
+import shlex
 
 from mlcheck.checks.system import how_it_ended
 from mlcheck.facts import ImportResult, Imports, NotebookRuns, Requested, TaskRuns
@@ -12,8 +14,8 @@ from mlcheck.verdict import Finding, Rule, ShowFile, ShowRun, Source, Verdict
 REQUESTED = Rule(
     "requested-packages",
     "Every package that was asked for by name can be loaded: Python's by import, R's by library().",
-    "Run the command below. If the name to load differs, or there is nothing to load, say so in "
-    "packages.requested.",
+    "Load it in the image, and read the message. If the name to load differs, or there is nothing "
+    "to load, say so in packages.requested.",
     "What somebody asked for by name is what users need; the tests of "
     "StatCan/aaw-kubeflow-containers load each of `conda env export --from-history` in Python or "
     "R.",
@@ -22,7 +24,7 @@ REQUESTED = Rule(
 TASKS = Rule(
     "tasks",
     "Small programs work: each ends with 0, prints what it must, and draws its pictures.",
-    "Run the program by hand; its last line says what is missing.",
+    "Run the program in the image; its last line says what is missing.",
     "Drawing needs fonts, libraries and a display that an import does not ask for; the tests of "
     "StatCan/aaw-kubeflow-containers draw, sum and compute for that reason.",
     keys=("tasks",),
@@ -66,7 +68,7 @@ def requested(fact: Requested, python: Imports, r: Imports, profile: Profile) ->
     if profile.expect.packages.requested is None:
         return REQUESTED.skipped("the profile does not say that requested packages are loaded")
     findings = [
-        Finding(problem.path, problem.what, "conda's history", show=ShowFile("cat", fact.source))
+        Finding(problem.path, problem.what, "conda's history", show=ShowFile("cat -v", fact.source))
         for problem in fact.problems
     ]
     in_python, in_r = loads(fact, profile)
@@ -82,7 +84,8 @@ def requested(fact: Requested, python: Imports, r: Imports, profile: Profile) ->
                 expected = "imports" if packages is in_python else "library() loads it"
                 source = _source(package, profile)
                 findings.append(Finding(package, error, expected, source, ShowRun(argv)))
-    return REQUESTED.judged(len(in_python) + len(in_r), findings)
+    nothing = f"nothing that {fact.source} asks for has a name to load"
+    return REQUESTED.judged(len(in_python) + len(in_r), findings, nothing=nothing)
 
 
 def _source(package: str, profile: Profile) -> Source | None:
@@ -121,6 +124,26 @@ def tasks(fact: TaskRuns, profile: Profile) -> Verdict:
     return TASKS.judged(len(promised), findings)
 
 
+def _by_hand(kernel: str, code: str) -> ShowRun:
+    """The notebook, written and executed."""
+    cell: dict[str, object] = {
+        "cell_type": "code",
+        "execution_count": None,
+        "metadata": {},
+        "outputs": [],
+    }
+    notebook = {
+        "cells": [{**cell, "source": code.replace("{a}", "6").replace("{b}", "7")}],
+        "metadata": {"kernelspec": {"name": kernel, "display_name": kernel}},
+        "nbformat": 4,
+        "nbformat_minor": 4,
+    }
+    file = "/tmp/mlcheck.ipynb"  # noqa: S108 - in the image
+    write = f"printf %s {shlex.quote(json.dumps(notebook))} >{file}"
+    execute = f"jupyter nbconvert --to notebook --execute --stdout {file}"
+    return ShowRun(("sh", "-c", f"{write} && {execute}"))
+
+
 def notebooks(fact: NotebookRuns, profile: Profile) -> Verdict:
     """The notebooks of `notebooks`."""
     if not profile.expect.notebooks:
@@ -128,7 +151,7 @@ def notebooks(fact: NotebookRuns, profile: Profile) -> Verdict:
     findings = []
     for run in fact.runs:
         source = profile.source("notebooks", run.kernel)
-        show = ShowRun(("jupyter", "nbconvert", "--to", "notebook", "--execute", "FILE"))
+        show = _by_hand(run.kernel, profile.expect.notebooks[run.kernel].code)
         if run.error is not None:
             findings.append(Finding(run.kernel, run.error, "executes", source, show))
         elif run.wanted not in run.printed:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 
 from mlcheck.commands import common
-from mlcheck.engines import binds
-from mlcheck.engines.base import Start
+from mlcheck.engines import binds, sandbox_host
+from mlcheck.engines.base import Completed, OpenImage, Start
+from mlcheck.engines.sandbox import OpenDirectory
+from mlcheck.errors import UsageError
 
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,6 +32,12 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         metavar="DIR:TARGET",
         help="a directory of this machine that the command sees at TARGET, read-only; repeatable",
     )
+    execute.add_argument(
+        "--on-host",
+        metavar="PREFIX",
+        help="run it as on a machine that has the unpacked image at /image, and libraries of its "
+        "own in PREFIX: with this machine's programs, read-only, in a sandbox",
+    )
     execute.add_argument("--limit", type=_seconds, default=600.0, metavar="SECONDS")
     execute.add_argument("argv", nargs="+", metavar="ARG")
     execute.set_defaults(run=_run)
@@ -44,11 +53,25 @@ def _seconds(text: str) -> float:
 _seconds.__name__ = "number of seconds"  # as argparse's message calls it
 
 
+def _on_host(image: OpenImage, prefix: str, argv: Sequence[str], limit_s: float) -> Completed:
+    if not isinstance(image, OpenDirectory):
+        raise UsageError(
+            f"{image.ref.text} is opened by the engine {image.engine}, and --on-host needs an "
+            "unpacked image.",
+            "Give a directory, and no --engine.",
+        )
+    with sandbox_host.opened(image.directory, prefix) as host:
+        return host.run(argv, limit_s=limit_s)
+
+
 def _run(arguments: argparse.Namespace) -> int:
     start = Start(binds=binds.parse_all(arguments.bind))
     with common.opened(arguments, start=start) as image:
-        stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
-        done = image.run(arguments.argv, limit_s=arguments.limit, stdin=stdin)
+        if arguments.on_host is not None:
+            done = _on_host(image, arguments.on_host, arguments.argv, arguments.limit)
+        else:
+            stdin = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
+            done = image.run(arguments.argv, limit_s=arguments.limit, stdin=stdin)
     sys.stdout.buffer.write(done.stdout)
     sys.stdout.buffer.flush()
     sys.stderr.buffer.write(done.stderr)

@@ -29,7 +29,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import shlex
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,11 +36,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from mlcheck.engines import apptainer_images, binds
+from mlcheck import shell_words
+from mlcheck.engines import apptainer_images, binds, showing
 from mlcheck.engines.apptainer_container import NO_NV, Container, last_words
 from mlcheck.engines.apptainer_direct import run_directly
 from mlcheck.engines.apptainer_program import PASSED, Program, find_program
-from mlcheck.engines.apptainer_sif import mounted
+from mlcheck.engines.apptainer_sif import mounted, read_sif
 from mlcheck.engines.base import (
     DEFAULT_LIMIT_S,
     DEFAULT_OUTPUT_LIMIT,
@@ -233,14 +233,28 @@ class OpenApptainer:
         options += ["--containall", "--no-home", "--no-mount", "bind-paths"]
         options += ["--nv"] if self._start.gpu else []
         options += binds.words("--bind", self._start.binds, ":ro")
-        return shlex.join([self.engine, "exec", *options, self._shown, *argv])
+        return shell_words.joined([self.engine, "exec", *options, self._shown, *argv])
 
-    def show_file(self, tool: str, path: str, static: Ask = PLAINLY) -> str:
-        """The shell command by which a person looks at the image's file `path` with `tool`."""
-        final = self.rootfs.resolve(path).final_path
+    def show_file(self, tool: str, *paths: str, static: Ask = PLAINLY) -> str:
+        """The shell command by which a person looks at the image's files with `tool`: this
+        machine's for a directory, and where the image lacks it, on an unpacked copy."""
+        words = showing.words_for(self.rootfs, tool, paths)
+        files = showing.places(self.rootfs, words, paths)
         if self.location.is_dir():
-            return f"{tool} {shlex.quote(f'{self.location}{final}')}"
-        return self.show_run([*shlex.split(tool), final])
+            return shell_words.joined([*words, *(f"{self.location}{file}" for file in files)])
+        if any(self.rootfs.resolve(f"{place}{words[0]}").final for place in showing.TOOLS):
+            return self.show_run([*words, *files])
+        copies = " ".join(f'"$copy"{shell_words.quoted(f"/image{file}")}' for file in files)
+        look = f"{shell_words.joined(words)} {copies}"
+        shown = shell_words.quoted(self._shown)
+        offset = read_sif(self.ref.text, self.location).offset if self.ref.kind == "sif" else None
+        if offset is None:
+            unpack = f'{self.engine} build --sandbox "$copy"/image {shown}'
+        else:
+            parts = shell_words.joined(file.lstrip("/") for file in files)
+            options = f"-quiet -no-progress -no-wildcards -offset {offset}"
+            unpack = f'unsquashfs {options} -dest "$copy"/image {shown} {parts}'
+        return f"copy=$(mktemp -d) && {unpack} >/dev/null; {look}"
 
     @property
     def _shown(self) -> str:

@@ -7,13 +7,14 @@ decompressed in memory, and again when something is read that is no longer kept.
 
 from __future__ import annotations
 
-import shlex
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, NoReturn, cast
 
+from mlcheck import shell_words
+from mlcheck.engines import showing
 from mlcheck.engines.archive_image import ArchivedImage, Layer, check_unchanged, read_image
 from mlcheck.engines.archive_layers import LayerIndex, LayerNode, index_layer, merged
 from mlcheck.engines.base import (
@@ -153,19 +154,39 @@ class OpenArchive:
 
     def show_run(self, argv: Sequence[str]) -> str:
         """The shell command by which a person runs `argv` in this image by hand."""
-        return shlex.join(
-            ["podman", "run", "--rm", "--entrypoint", argv[0], self.ref.text, *argv[1:]]
-        )
+        options = ["--rm", "--network", "none", "--entrypoint", argv[0]]
+        return shell_words.joined(["podman", "run", *options, self.ref.text, *argv[1:]])
 
-    def show_file(self, tool: str, path: str, static: Ask = PLAINLY) -> str:
-        """The shell command by which a person looks at a file of this image with `tool`."""
-        place = static(member, self.rootfs, path)
-        if place is None:
-            return self.show_run([*shlex.split(tool), path])
-        layer = self._image.layers[place.layer]
-        # Tools such as readelf want a file. Nobody else can have put one of its name there.
-        read = f'file=$(mktemp) && {layer.show} {shlex.quote(place.name)} >"$file"'
-        return f'{read} && {shlex.join(shlex.split(tool))} "$file"'
+    def show_file(self, tool: str, *paths: str, static: Ask = PLAINLY) -> str:
+        """The shell command by which a person looks at files of this image with `tool`: this
+        machine's on a copy from the archive, podman's container for what has none there."""
+        words = static(wanted_words, self.rootfs, tool, paths)
+        found = [static(member, self.rootfs, path) for path in paths]
+        places = [place for place in found if place is not None]
+        if len(places) < len(paths):
+            return self.show_run([*words, *paths])
+        steps = []
+        for place in places:
+            layer = self._image.layers[place.layer]
+            name = shell_words.quoted(place.name)
+            if words[0] == "ls":
+                steps.append(f"{_listing(layer.show)} -- {name}")
+                continue
+            # Tools such as readelf want a file. Nobody else can have put one of its name there.
+            read = f'file=$(mktemp) && {layer.show} -- {name} >"$file"'
+            steps.append(f'{read} && {shell_words.joined(words)} "$file"')
+        return "; ".join(steps)
+
+
+def _listing(show: str) -> str:
+    """The command that lists a layer's files, of the one that writes them."""
+    start, _, end = show.rpartition("-xOf ")
+    return f"{start}-tvf {end}"
+
+
+def wanted_words(rootfs: ArchiveRootFS, tool: str, paths: Sequence[str]) -> tuple[str, ...]:
+    """The tool by which to look at files; see `showing.words_for`."""
+    return tuple(showing.words_for(rootfs, tool, paths))
 
 
 @dataclass(frozen=True, slots=True)

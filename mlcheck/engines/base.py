@@ -262,8 +262,12 @@ class OpenImage(Protocol):
     def show_run(self, argv: Sequence[str]) -> str:
         """The shell command by which a person runs `argv` in this image by hand."""
 
-    def show_file(self, tool: str, path: str, static: Ask = PLAINLY) -> str:
-        """The shell command by which a person looks at a file of this image with `tool`."""
+    def show_file(self, tool: str, *paths: str, static: Ask = PLAINLY) -> str:
+        """The shell command by which a person looks at files of this image with `tool`.
+
+        Nothing of the image is run on this machine by it. `ls` shows a symlink and what it leads
+        to; what is no regular file, or too large for `cat`, is shown by `ls` too.
+        """
 
 
 def closed(ref: ImageRef) -> EngineError:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import shlex
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlcheck.engines import binds, janitor, oci_abandoned, oci_images
+from mlcheck import shell_words
+from mlcheck.engines import binds, janitor, oci_abandoned, oci_images, showing
 from mlcheck.engines.base import (
     DEFAULT_LIMIT_S,
     DEFAULT_OUTPUT_LIMIT,
@@ -52,7 +52,7 @@ from mlcheck.facts import Environment
 from mlcheck.image import ImageRef
 from mlcheck.rootfs import DirectoryRootFS
 
-_TOOLS = ("/usr/bin/", "/bin/")
+_ROOT = (None, "", "0", "root", "0:0", "root:root")
 
 
 class Inspected(NamedTuple):
@@ -322,21 +322,41 @@ class OpenOci:
         """The shell command by which a person runs `argv` in this image by hand."""
         gpu = self._dialect.gpu_option if self._start.gpu else ()
         bound = binds.words("--volume", self._start.binds, ":ro")
-        options = ["run", "--rm", *gpu, *bound, "--entrypoint", argv[0]]
-        return shlex.join([self.engine, *options, self._shown, *argv[1:]])
+        return self._run_by_hand(argv, *gpu, *bound)
 
-    def show_file(self, tool: str, path: str, static: Ask = PLAINLY) -> str:
-        """The shell command by which a person looks at the image's file `path` with `tool`.
+    def _run_by_hand(self, argv: Sequence[str], *options: str) -> str:
+        network = [] if self._start.network else ["--network", "none"]
+        run = [self.engine, "run", "--rm", *network, *options, "--entrypoint", argv[0]]
+        return shell_words.joined([*run, self._shown, *argv[1:]])
 
-        A tool that the image lacks gets a copy of the file.
+    def show_file(self, tool: str, *paths: str, static: Ask = PLAINLY) -> str:
+        """The shell command by which a person looks at the image's files with `tool`.
+
+        It is the image's own, run by root, who sees what was read. Where the image lacks it, this
+        machine's gets a copy of the files.
         """
-        words = shlex.split(tool)
-        if any(self.rootfs.resolve(f"{place}{words[0]}").final for place in _TOOLS):
-            return self.show_run([*words, path])
-        copy = f"/tmp/{path.rpartition('/')[2]}"  # noqa: S108 - for a person
-        return f"{self.show_run(['cat', path])} >{shlex.quote(copy)} && " + shlex.join(
-            [*words, copy]
-        )
+        words = showing.words_for(self.rootfs, tool, paths)
+        files = showing.places(self.rootfs, words, paths)
+        root = [] if self.environment.user in _ROOT else ["--user", "0"]
+        look = shell_words.joined(words)
+        if self._has(words[0]):
+            return self._run_by_hand([*words, *files], *root)
+        if self._has("cat") and words[0] != "ls":
+            copies = (self._run_by_hand(["cat", file], *root) for file in files)
+            return "; ".join(f'file=$(mktemp) && {c} >"$file"; {look} "$file"' for c in copies)
+        create = shell_words.joined([self.engine, "create", self._shown, "sh"])
+        steps = []
+        for file in files:
+            copy = f'{self.engine} cp "$id":{shell_words.quoted(file)} -'
+            if words[0] == "ls":
+                steps.append(f"{copy} | tar -tvf - | head -n 1")
+            else:
+                steps.append(f'file=$(mktemp) && {copy} | tar -xOf - >"$file"; {look} "$file"')
+        end = f'{self.engine} rm "$id" >/dev/null'
+        return "; ".join([f"id=$({create})", *steps, end])
+
+    def _has(self, tool: str) -> bool:
+        return any(self.rootfs.resolve(f"{place}{tool}").final for place in showing.TOOLS)
 
     @property
     def _shown(self) -> str:

@@ -16,13 +16,13 @@ from __future__ import annotations
 import functools
 import os
 import platform
-import shlex
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlcheck.engines import binds
+from mlcheck import shell_words
+from mlcheck.engines import binds, showing
 from mlcheck.engines.base import (
     DEFAULT_LIMIT_S,
     DEFAULT_OUTPUT_LIMIT,
@@ -188,15 +188,14 @@ class OpenDirectory:
     def show_run(self, argv: Sequence[str]) -> str:
         """The shell command by which a person runs `argv` in this image by hand."""
         bound = binds.words("--bind", self._start.binds)
-        return shlex.join(["mlcheck", "exec", *bound, self.ref.text, "--", *argv])
+        return shell_words.joined(["mlcheck", "exec", *bound, self.ref.text, "--", *argv])
 
-    def show_file(self, tool: str, path: str, static: Ask = PLAINLY) -> str:
-        """The shell command by which a person looks at the image's file `path` with `tool`.
-
-        The path in it has no symlink left, which the host would follow out of the image.
-        """
-        final = self.rootfs.resolve(path).final_path
-        return f"{tool} {shlex.quote(f'{self.directory}{final}')}"
+    def show_file(self, tool: str, *paths: str, static: Ask = PLAINLY) -> str:
+        """The shell command by which a person looks at the image's files with `tool`, one of this
+        machine's."""
+        words = showing.words_for(self.rootfs, tool, paths)
+        files = showing.places(self.rootfs, words, paths)
+        return shell_words.joined([*words, *(f"{self.directory}{file}" for file in files)])
 
     def close(self) -> None:
         """End the sandbox with everything in it."""

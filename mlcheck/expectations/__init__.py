@@ -6,9 +6,10 @@ Every key is optional: a rule about which a profile says nothing does not apply 
 from __future__ import annotations
 
 import datetime
+import posixpath
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mlcheck.expectations.contents import (
     Deployed,
@@ -48,6 +49,11 @@ from mlcheck.expectations.starting import (
 from mlcheck.expectations.table import AbsolutePath, Glob, Table
 
 
+def _plain(path: str) -> str:
+    """A path as it begins the paths of what is below it."""
+    return "/" + posixpath.normpath(path).lstrip("/")
+
+
 class Tags(Table):
     """Which tags the image has."""
 
@@ -74,8 +80,8 @@ class Waiver(Table):
 class Expectations(Table):
     """What one image is expected to be."""
 
-    prefix: AbsolutePath | None = None
-    """Root of the conda environment."""
+    prefix: Annotated[AbsolutePath, AfterValidator(_plain)] | None = None
+    """Root of the environment: conda's, a virtual one, or where a Python lies (/usr/local)."""
     os: Os | None = None
     python: Python | None = None
     micromamba: Micromamba | None = None

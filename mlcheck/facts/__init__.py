@@ -69,7 +69,7 @@ from mlcheck.facts.packages import (
     Tellers,
 )
 from mlcheck.facts.parity import FileContent, ImageFiles, Side, Tools
-from mlcheck.facts.prefixes import KIND_WORDS, Prefix, Prefixes, PrefixKind
+from mlcheck.facts.prefixes import KIND_WORDS, Prefix, Prefixes, PrefixKind, PromisedPrefix
 from mlcheck.facts.root import PyRoot, RootConfig, RootProgram
 from mlcheck.facts.server import (
     Account,
@@ -176,6 +176,7 @@ __all__ = [
     "Problem",
     "Program",
     "Programs",
+    "PromisedPrefix",
     "PublishedDigest",
     "PyRoot",
     "PythonInfo",

@@ -55,3 +55,21 @@ class Prefixes:
         """What was looked for and where, for people."""
         marks = "conda-meta, pyvenv.cfg, lib*/python*/{site,dist}-packages or *.dist-info"
         return f"no {marks} in the image's {self.looked_in} directories"
+
+
+@dataclass(frozen=True, slots=True)
+class PromisedPrefix:
+    """What is at the path at which an environment should be.
+
+    Args:
+        kind: of the environment; None: there is none.
+        problem: why there is none, in words.
+        filled: whether it is a directory with anything in it.
+        others: the environments of the image; looked for only if `kind` is None.
+    """
+
+    path: str
+    kind: PrefixKind | None
+    problem: str = ""
+    filled: bool = True
+    others: tuple[Prefix, ...] = ()

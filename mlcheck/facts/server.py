@@ -81,10 +81,15 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The programs that a profile names; `problems` tells of those that could not be read."""
+    """The programs that a profile names; `problems` tells of those that could not be read.
+
+    Args:
+        no_directories: in which some should be, and that are none.
+    """
 
     programs: tuple[Program, ...]
     problems: tuple[Problem, ...] = ()
+    no_directories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,13 @@ def programs(rootfs: RootFS, patterns: Sequence[str], env: Mapping[str, str]) ->
     """
     found: list[Program] = []
     problems: list[Problem] = []
+    no_directories: list[str] = []
     for pattern in patterns:
         directory, _, last = pattern.rpartition("/")
+        at = rootfs.resolve(directory or "/").final
+        if at is None or at.type != "directory":
+            no_directories.append(directory)
+            continue
         for name in rootfs.listdir(directory or "/"):
             path = f"{directory}/{name}"
             final = rootfs.resolve(path).final
@@ -62,7 +67,7 @@ def programs(rootfs: RootFS, patterns: Sequence[str], env: Mapping[str, str]) ->
                 continue
             calls = _missing_calls(rootfs, text, env) if text else ()
             found.append(Program(path, final.mode, calls))
-    return Programs(tuple(found), tuple(problems))
+    return Programs(tuple(found), tuple(problems), tuple(no_directories))
 
 
 def read_files(

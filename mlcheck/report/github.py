@@ -97,6 +97,8 @@ def _error(one: _Broken) -> str:
         f"rule: {result.rule}",
         f"mend: {result.remedy}",
     ]
+    if finding.by_hand:
+        lines.append(f"by hand: {finding.by_hand}")
     return command("error", {**place, "title": title}, "\n".join(lines))
 
 

@@ -6,7 +6,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from mlcheck.verdict import Finding, ShowFile, ShowRun, Verdict
+from mlcheck.verdict import Finding, Show, Verdict
 
 MANY = 6
 """From so many findings on, they are shown as one table."""
@@ -50,7 +50,7 @@ def failure(
     verdict: Verdict,
     findings: Sequence[Finding],
     image: str,
-    show: Callable[[ShowRun | ShowFile], str],
+    show: Callable[[Show], str],
     remarks: Sequence[str] = (),
 ) -> str:
     """The whole message of a failed check.
@@ -81,7 +81,7 @@ def failure(
     return printable("\n".join(lines))
 
 
-def _block(finding: Finding, show: Callable[[ShowRun | ShowFile], str]) -> list[str]:
+def _block(finding: Finding, show: Callable[[Show], str]) -> list[str]:
     where = f"   ({finding.source})" if finding.source else ""
     lines = [
         "",

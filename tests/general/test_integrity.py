@@ -18,7 +18,7 @@ def test_files_of_conda_packages_are_there(
 
 @pytest.mark.slow
 def test_files_of_conda_packages_are_unchanged(
-    conda_contents: FileContents, profile: Profile, judge: Judge
+    conda_prefix: str, conda_contents: FileContents, profile: Profile, judge: Judge
 ) -> None:
     judge(integrity.unchanged(conda_contents, profile))
 

@@ -15,7 +15,7 @@ def test_kernelspecs_are_valid(
 
 
 def test_kernels_are_exactly_the_promised(
-    jupyter_kernels: Kernelspecs, profile: Profile, judge: Judge
+    jupyter_kernels: Kernelspecs, prefix_or_none: str | None, profile: Profile, judge: Judge
 ) -> None:
     judge(kernelspecs.promised(jupyter_kernels, profile))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlcheck.checks import system
-from mlcheck.facts import Commands, OsRelease, PythonProbe, Shells
+from mlcheck.facts import Commands, OsRelease, PromisedPrefix, PythonProbe, Shells
 from mlcheck.judge import Judge
 from mlcheck.profile import Profile
 
@@ -14,8 +14,10 @@ def test_os_is_as_promised(os_release: OsRelease, profile: Profile, judge: Judge
     judge(system.os_release(os_release, profile))
 
 
-def test_python_is_as_promised(python: PythonProbe, profile: Profile, judge: Judge) -> None:
-    judge(system.python_version(python, profile))
+def test_python_is_as_promised(
+    python: PythonProbe, prefix_found: PromisedPrefix | None, profile: Profile, judge: Judge
+) -> None:
+    judge(system.python_version(python, prefix_found, profile))
 
 
 @pytest.mark.slow
