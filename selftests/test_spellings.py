@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -130,6 +131,13 @@ def check(directory: Path, *words: str) -> tuple[int, str]:
 def test_an_image_of_an_engine(engine: str, built: str, tmp_path: Path) -> None:
     own = {"docker": "docker-daemon", "podman": "containers-storage"}[engine]
     other = {"docker": "podman", "podman": "docker-daemon"}[engine]
+    told = subprocess.run(
+        [sys.executable, "-m", "mlcheck.cli", "info", f"{own}:{built}", "--json"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(told.stdout)["images"][0]["source"] == engine
     code, said = check(tmp_path, f"{own}:{built}")
     assert (code, f"mini:v9@{engine}" in said) == (0, True), said
     if opening.engine({"docker": "podman", "podman": "docker"}[engine]).unusable() is None:
