@@ -134,7 +134,7 @@ class ImageRef:
             raise _malformed(text, f"{first!r} is no registry (HOST or HOST:PORT) and no name")
         for part in others:
             if not _NAME.fullmatch(part):
-                raise _malformed(text, f"{part!r} is no part of a name (small letters, digits)")
+                raise _malformed(text, f"{part!r} is no image name (small letters, digits, . _ -)")
         name, tag = _name_and_tag(text, last)
         location = f"{directory}{slash}{name}"
         return cls(text, "registry", location, name, tag, digest or None, place)

@@ -78,11 +78,11 @@ def describe(ref: ImageRef, engine: str, progress: Progress) -> ImageInfo:
         EngineError: the registry or the engine failed.
     """
     opening.check_exists(ref)
-    if engine != opening.AUTO:
-        opening.choose(ref, [engine])
+    if engine != opening.AUTO or ref.place in opening.STORES:
+        ((engine, _),) = opening.choose(ref, [engine])
     if ref.kind == "registry":
         stores = [engine] if engine in opening.STORES else []
-        if engine == opening.AUTO and "/" not in ref.location:
+        if engine == opening.AUTO and ref.place is None and "/" not in ref.location:
             stores = opening.stores_with(ref)
         if stores:
             return _of_store(ref, stores[0])

@@ -169,11 +169,11 @@ def test_an_engine_that_cannot_start_is_an_error_and_no_failure(suite: Suite) ->
     ("image", "words"),
     [
         ("./no-such-directory:v1", "there is no directory"),
-        ("/dev", "mini, minimal-notebook"),
+        ("/dev", "/dev holds no image"),
         ("BAD NAME", "is no image reference"),
         ("oci-archive:/nowhere/mini:v9", "there is no /nowhere/mini:v9"),
         ("./mini.sif", "there is no ./mini.sif"),
-        ("reference:nothing", "Known profiles"),
+        ("reference:nothing", "there is no reference image"),
     ],
 )
 def test_a_mistake_is_one_message_and_ends_with_4(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -61,8 +62,8 @@ def test_a_file_that_is_said_to_be_sif() -> None:
         ("docker-daemon:UP/x", "'UP' is no registry"),
         ("containers-storage:[overlay@/var/lib]x", "is no digest"),
         ("a:b/c", "'a:b' is no registry"),
-        ("me//x", "'' is no part of a name"),
-        ("me/B/x", "'B' is no part of a name"),
+        ("me//x", "'' is no image name"),
+        ("me/B/x", "'B' is no image name"),
         ("dir:images/x", "does not read skopeo's dir:"),
         ("library://a/b:c", "apptainer pull image.sif library://a/b:c"),
         ("oras://a/b:c", "apptainer pull image.sif oras://a/b:c"),
@@ -130,6 +131,13 @@ def check(directory: Path, *words: str) -> tuple[int, str]:
 def test_an_image_of_an_engine(engine: str, built: str, tmp_path: Path) -> None:
     own = {"docker": "docker-daemon", "podman": "containers-storage"}[engine]
     other = {"docker": "podman", "podman": "docker-daemon"}[engine]
+    told = subprocess.run(
+        [sys.executable, "-m", "mlcheck.cli", "info", f"{own}:{built}", "--json"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(told.stdout)["images"][0]["source"] == engine
     code, said = check(tmp_path, f"{own}:{built}")
     assert (code, f"mini:v9@{engine}" in said) == (0, True), said
     if opening.engine({"docker": "podman", "podman": "docker"}[engine]).unusable() is None:
