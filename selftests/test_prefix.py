@@ -111,6 +111,7 @@ def test_a_wrong_prefix_is_one_failure(tmp_path: Path, tiny_rootfs: Path) -> Non
         shutil.copytree(tiny_rootfs, root, symlinks=True)
         shutil.rmtree(root / "opt", ignore_errors=True)
         write(root, "srv/venvs/good/pyvenv.cfg", "home = /usr/bin\n")
+        write(root, "srv/venvs/good/bin/python3", "")
         plant(root)
         images.append(root)
     profiles = own(tmp_path, PROFILE)
