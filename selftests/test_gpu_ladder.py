@@ -271,7 +271,7 @@ def test_an_image_that_hides_the_gpus() -> None:
 
 def test_a_machine_without_a_gpu_is_a_skip_and_with_require_gpu_an_error() -> None:
     skipped = Gpus(HostGpus(None, ()), "this machine has no NVIDIA GPU")
-    assert {v.not_applicable for v in climb(skipped).values()} == {"this machine has no NVIDIA GPU"}
+    assert {v.untried for v in climb(skipped).values()} == {"this machine has no NVIDIA GPU"}
     required = climb(replace(skipped, required=True))
     assert required["gpu-machine"].trouble == "--require-gpu: this machine has no NVIDIA GPU."
     assert {v.outcome for v in required.values()} == {"error", "skipped"}
@@ -290,4 +290,4 @@ def test_of_a_split_gpu_one_instance_is_enough() -> None:
     fact = replace(asked(driver), host=replace(HOST, listed=split))
     assert gpu.rung(gpu.DEVICES, fact, PROFILE).outcome == "passed"
     unknown = replace(fact, host=replace(HOST, listed=None, note="nvidia-smi is not there"))
-    assert "nvidia-smi" in (gpu.rung(gpu.DEVICES, unknown, PROFILE).not_applicable or "")
+    assert "nvidia-smi" in (gpu.rung(gpu.DEVICES, unknown, PROFILE).untried or "")

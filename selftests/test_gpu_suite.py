@@ -49,8 +49,9 @@ def test_why_there_is_no_gpu_is_said_in_one_line(tmp_path: Path) -> None:
         ("--nv", "this machine has no NVIDIA GPU"),
     ):
         said, outcomes = suite(report, image, option, "-m", "not slow")
-        assert said.count("  skipped ") == 1
-        assert f"  skipped {reason}   [" in said
+        assert said.count(reason) == 1
+        assert f"  not judged  {reason}   [" in said
+        assert "CONFORMS" not in said
         assert "gpu-machine" in outcomes["skipped"]
         assert "error" not in outcomes
     said, outcomes = suite(report, image, "--require-gpu", "-m", "not slow")
