@@ -35,6 +35,11 @@ make_user() {
   RUNTIME=/run/user/$(id -u "$NAME")
   install -d -m 755 /run/user
   install -d -m 700 -o "$NAME" -g "$NAME" "$RUNTIME"
+  # Debian's podman copies each image whole for each container unless it is told of overlay.
+  install -d "$HOME_OF_USER/.config/containers"
+  echo '[storage]
+driver = "overlay"' >"$HOME_OF_USER/.config/containers/storage.conf"
+  chown -R "$NAME:" "$HOME_OF_USER/.config"
 }
 
 remove_user() {
