@@ -161,9 +161,11 @@ def test_doctor_starts_a_container(store: Path, monkeypatch: pytest.MonkeyPatch)
 
 RUN = """
 import threading
+from mlcheck.engines import oci_server
 from mlcheck.engines.janitor import _JANITOR
 from mlcheck.engines.oci_client import connect
 from mlcheck.engines.oci_dialect import PODMAN
+oci_server._GRACE_S = 1
 with connect(PODMAN) as client:
     print(client.host, _JANITOR._process.pid, flush=True)
     threading.Event().wait()

@@ -153,11 +153,13 @@ def _unreachable(dialect: Dialect, host: str, error: OSError) -> NoReturn:
 
 
 _GUARDED = (
-    'read -r go || exit; exec 3<&0; "$@" </dev/null 3<&- & server=$!; '
-    '{ read -r _; kill "$server"; } <&3 & wait "$server"; kill "$!"'
+    'read -r go || exit; grace=$1; shift; exec 3<&0; "$@" </dev/null 3<&- & server=$!; '
+    '{ read -r _; sleep "$grace"; kill "$server"; } <&3 & wait "$server"; kill "$!"'
 )
-"""A server that waits to be promised to the janitor before it starts, and ends with the process
-that started it, even if the janitor is killed too."""
+"""A server that waits to be promised to the janitor before it starts, and ends after the process
+that started it, even if the janitor is killed too. The janitor, which needs it to remove
+containers, ends it sooner."""
+_GRACE_S = 60
 
 
 @dataclass
@@ -214,7 +216,7 @@ def _service(dialect: Dialect) -> Iterator[str]:
         host = f"unix://{directory}/socket"
         with (directory / "log").open("w+b") as log:
             process = subprocess.Popen(
-                ["/bin/sh", "-c", _GUARDED, "mlcheck", *dialect.service, host],
+                ["/bin/sh", "-c", _GUARDED, "mlcheck", str(_GRACE_S), *dialect.service, host],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
