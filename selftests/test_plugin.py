@@ -79,7 +79,7 @@ def test_an_image_that_does_not_conform(suite: Suite) -> None:
         "found     10",
         "expected  9 or 9.x",
         "profiles/mini/image.toml:3",
-        f"by hand   cat {suite.image}/etc/os-release",
+        f"by hand   cat -v {suite.image}/etc/os-release",
         "mend: Build from the base image",
     ):
         assert words in done.stdout, words
