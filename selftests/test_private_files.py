@@ -7,7 +7,6 @@ in which files belong to subordinate users.
 
 from __future__ import annotations
 
-import os
 import stat
 import subprocess
 import sys
@@ -152,7 +151,7 @@ def closed(root: Path) -> Path:
     return root
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.user_only
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_what_cannot_be_read_is_never_absent(question: str, tmp_path: Path) -> None:
     rootfs = DirectoryRootFS(closed(tmp_path))
@@ -163,7 +162,7 @@ def test_what_cannot_be_read_is_never_absent(question: str, tmp_path: Path) -> N
         (tmp_path / "opt/private").chmod(0o700)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.user_only
 @pytest.mark.parametrize("engine", images.each_engine("sandbox", "apptainer"))
 def test_a_directory_that_cannot_be_read_whole(engine: str, root: Path) -> None:
     command = [sys.executable, "-m", "mlcheck.cli", "diff", f"--engine={engine}"]

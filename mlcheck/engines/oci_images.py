@@ -188,9 +188,17 @@ def plain_name(name: str) -> str:
     return name.removeprefix("docker.io/")
 
 
+def _registry(name: str) -> str:
+    """The registry in a name; "" for docker.io, and for images that are in none."""
+    host, slash, _ = name.partition("/")
+    return host if slash and ("." in host or ":" in host) else ""
+
+
 def _near(client: Client, name: str) -> str:
-    """Images here with a name like this one, as a remedy; "" when there is none."""
-    here, wanted = sorted(names(client)), plain_name(name)
+    """Images here of the same registry with a name like this one, as a remedy; "" when there is
+    none."""
+    wanted = plain_name(name)
+    here = sorted(other for other in names(client) if _registry(other) == _registry(wanted))
     identity = wanted.removesuffix(":latest")
     if _SHORT_ID.fullmatch(identity) and (found := inspect(client, identity)):
         tags = found.get("RepoTags") or [f"sha256:{str(found['Id']).removeprefix('sha256:')}"]
