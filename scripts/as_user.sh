@@ -8,8 +8,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 NAME=mlcheck-user
-FILES=(selftests/test_engines.py selftests/test_kept_store.py selftests/test_real_images.py
-  selftests/test_rootfs.py)
+FILES=(selftests/test_real_images.py selftests/test_engines.py selftests/test_private_files.py
+  selftests/test_reading.py selftests/test_rootfs.py selftests/test_kept_store.py)
 
 fail() {
   echo "$1" >&2
