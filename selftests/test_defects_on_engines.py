@@ -181,7 +181,7 @@ def good_on_engines() -> Iterator[ParameterSet]:
             yield pytest.param(engine, name, marks=pytest.mark.engine(engine))
 
 
-@pytest.mark.parametrize(("engine", "name"), good_on_engines())
+@pytest.mark.parametrize(("engine", "name"), [*good_on_engines()])
 def test_the_good_image_gets_the_same_verdicts(
     engine: str, name: str, images: Images, tmp_path: Path, of_all_workers: Path
 ) -> None:
