@@ -13,7 +13,7 @@ TAG ?= latest
 .PHONY: demo selftest bench docs lint venv-reference venv-dev clean
 
 demo: venv-reference
-	@image="$$(.venv/bin/mlcheck reference build ml-pyroot $(addprefix --defect ,$(DEFECT)))" \
+	@image=$(if $(DEFECT),"$$(.venv/bin/mlcheck reference build ml-pyroot $(addprefix --defect ,$(DEFECT)))",reference:ml-pyroot) \
 	&& .venv/bin/pytest --image="$$image"
 
 selftest: venv-dev
