@@ -112,7 +112,7 @@ def prefix_or_none(prefix_found: facts.PromisedPrefix | None) -> str | None:
     if prefix_found is None:
         return None
     if not prefix_found.filled:
-        pytest.skip(missing(prefix_found))
+        raise Untried(missing(prefix_found))
     return prefix_found.path
 
 
@@ -130,7 +130,7 @@ def conda_prefix(image: OpenImage, prefix: str, prefix_found: facts.PromisedPref
     variables = ("CONDA_PREFIX", "CONDA_DIR", "MAMBA_ROOT_PREFIX")
     said = {image.environment.env.get(name, "").rstrip("/") for name in variables}
     if prefix_found.kind is None:
-        pytest.skip(missing(prefix_found))
+        raise Untried(missing(prefix_found))
     if prefix_found.kind != "conda" and (prefix_found.kind == "venv" or prefix not in said):
         pytest.skip(f"{prefix} is {NAMES[prefix_found.kind]}, not conda's")
     return prefix

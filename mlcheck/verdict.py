@@ -167,12 +167,13 @@ class Rule:
             nothing: why a good image may have nothing of the kind: the rule is then skipped. Only
                 for what was looked for and is not there, never for what could not be looked at.
         """
-        found = tuple(findings)
+        found, missing = tuple(findings), "; ".join(untried) or None
         if not checked and not found:
             if nothing is not None:
                 return self.skipped(nothing)
+            if missing is not None:
+                return self.not_tried(missing)
             found = (Finding(self.check, "nothing to compare", "at least one thing to judge"),)
-        missing = "; ".join(untried) or None
         return Verdict(
             self.check, self.rule, self.remedy, found, tuple(notes), checked, untried=missing
         )
@@ -190,7 +191,8 @@ class Rule:
         test is skipped, and the image is not said to conform.
 
         Args:
-            reason: what is missing (a GPU, a shell of the host, an engine that writes).
+            reason: what is missing (a GPU, a shell of the host, an engine that writes), or which
+                other rule's breach left nothing to look at.
         """
         return Verdict(self.check, self.rule, self.remedy, untried=reason)
 

@@ -95,9 +95,7 @@ def test_creation() -> None:
     fact = replace(GOOD, create=session(1, result=failing))
     assert found(newenv.created(fact, PROFILE)) == [("/create.sh", "returns 1: tar: no such file")]
     for check in (newenv.pyvenv, newenv.path, newenv.reuse):
-        assert check(fact, PROFILE).not_applicable == (
-            "no environment was made (see newenv-created)"
-        )
+        assert check(fact, PROFILE).untried == ("no environment was made (see newenv-created)")
     ended = replace(GOOD, create=session(None, result=replace(DONE, exit_code=3)))
     assert "ends the shell" in found(newenv.created(ended, PROFILE))[0][1]
     hung = replace(DONE, ended="timeout", exit_code=None)

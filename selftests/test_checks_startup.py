@@ -164,7 +164,7 @@ def test_banner(started: str, said: str, silenced: str, writable: bool, wrong: l
 def test_a_banner_that_is_not_there_is_left_to_the_check_of_files() -> None:
     fact = Banner("/printme.sh", None, None, writable=False)
     verdict = startup.banner(None, fact, Profile.of({"banner": HINTS}))
-    assert verdict.not_applicable == "there is no /printme.sh (see the check files)"
+    assert verdict.untried == "there is no /printme.sh (see the check files)"
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def stops_at(fact: Gpus, rule: str, outcome: str) -> Verdict:
     assert {verdicts[name].outcome for name in names[:at]} <= {"passed"}
     assert verdicts[rule].outcome == outcome, verdicts[rule]
     for name in names[at + 1 :]:
-        assert verdicts[name].not_applicable == f"not judged: see {rule}"
+        assert verdicts[name].untried == f"not judged: see {rule}"
     return verdicts[rule]
 
 

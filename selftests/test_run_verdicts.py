@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -324,3 +325,16 @@ def test_an_older_report_of_an_interrupted_run(tmp_path: Path) -> None:
         file.write_text(json.dumps(told | {"schema_version": version, "exit_code": code}))
         report: Report = reading.read(file)
         assert overview.images(report)[0].verdict[0] == words, (version, code)
+
+
+def test_what_a_waived_breach_leaves_unjudged(place: Place) -> None:
+    """A prefix that is not there is waived: what rests on it was judged by nobody."""
+    waiver = '[[waivers]]\ncheck = "prefix-there"\nreason = "soon"\nuntil = 2999-12-31\n'
+    rules = '[rpath]\nforbidden = ["/opt/venv"]\n'
+    (place.path / "own/mini/image.toml").write_text(
+        f'prefix = "/opt/venv"\n{PROFILE}{rules}{waiver}'
+    )
+    done = place.check()
+    assert done.returncode == 0, done.stdout + done.stderr
+    _verdict(place, done, "WHAT WAS JUDGED HOLDS")
+    assert re.search(r"not judged  /opt/venv .* \(see prefix-there\)", done.stdout)

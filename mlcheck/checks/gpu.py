@@ -166,7 +166,7 @@ def rung(rule: Rule, fact: Gpus, profile: Profile) -> Verdict:
         if step is rule:
             return verdict
         if verdict.outcome in ("failed", "error"):
-            return rule.skipped(f"not judged: see {step.check}")
+            return rule.not_tried(f"not judged: see {step.check}")
     raise AssertionError(rule)
 
 

@@ -136,8 +136,11 @@ def unchanged(fact: FileContents, profile: Profile) -> Verdict:
             f"{len(fact.unjudged)} could not be judged, because the record only knows them as "
             f"they were before the prefix was put in: {_some([d.path for d in fact.unjudged])}"
         )
-    nothing = "no conda record tells the content of a file that is there (see conda-files-present)"
-    return UNCHANGED.judged(fact.compared, findings, notes, nothing=nothing)
+    if not fact.compared and not findings:
+        return UNCHANGED.not_tried(
+            "no conda record tells the content of a file that is there (see conda-files-present)"
+        )
+    return UNCHANGED.judged(fact.compared, findings, notes)
 
 
 def replaced(fact: FileContents, recorded: CondaRecords, profile: Profile) -> Verdict:
@@ -310,11 +313,9 @@ def depends(recorded: CondaRecords) -> Verdict:
                     show=_needs(record, name, records.get(name), recorded.prefix),
                 )
             )
-    return DEPENDS.judged(
-        compared or len(recorded.records),
-        findings,
-        nothing="no conda package is recorded (see conda-files-present)",
-    )
+    if not recorded.records and not findings:
+        return DEPENDS.not_tried("no conda package is recorded (see conda-files-present)")
+    return DEPENDS.judged(compared or len(recorded.records), findings)
 
 
 def _needs(record: CondaRecord, name: str, other: str | None, prefix: str) -> ShowFile:

@@ -91,7 +91,7 @@ def token(fact: JupyterServer, profile: Profile) -> Verdict:
     if profile.expect.jupyterlab is None:
         return TOKEN.skipped("the profile promises no JupyterLab")
     if not _answers(fact):
-        return TOKEN.skipped(_NO_LAB)
+        return TOKEN.not_tried(_NO_LAB)
     source = profile.source("jupyterlab")
     show = ShowRun((fact.argv[0], "--show-config"))
     asked = list(doors(fact))
@@ -121,9 +121,9 @@ def kernels(fact: JupyterServer, runs: KernelRuns, profile: Profile) -> Verdict:
     if promised is None:
         return KERNELS.skipped("the profile promises no JupyterLab")
     if not _answers(fact):
-        return KERNELS.skipped(_NO_LAB)
+        return KERNELS.not_tried(_NO_LAB)
     if promised.kernel not in starting(runs):
-        return KERNELS.skipped(f"the kernel {promised.kernel} does not start (see kernels-start)")
+        return KERNELS.not_tried(f"the kernel {promised.kernel} does not start (see kernels-start)")
     findings = []
     if fact.kernel_error is not None:
         source = profile.source("jupyterlab", "kernel")
@@ -139,11 +139,11 @@ def terminals(fact: JupyterServer, shells: Shells, profile: Profile) -> Verdict:
     if promised is None or not promised.terminals:
         return TERMINALS.skipped("the profile promises no terminals")
     if not _answers(fact):
-        return TERMINALS.skipped(_NO_LAB)
+        return TERMINALS.not_tried(_NO_LAB)
     mute = {shell.path for shell in shells.shells if not answered(shell)}
     compared = [path for path in promised.terminals if path not in mute]
     if not compared:
-        return TERMINALS.skipped("none of the shells runs a command (see shells)")
+        return TERMINALS.not_tried("none of the shells runs a command (see shells)")
     findings = [
         Finding(path, found, "runs a command", source, ShowRun((path, "-l")))
         for path in compared

@@ -54,7 +54,7 @@ def cells(fact: KernelSessions, runs: KernelRuns, profile: Profile) -> Verdict:
             wanted = f"prints {cell.prints.strip()!r}"
             findings.append(Finding(subject, found, wanted, source, _by_hand(session)))
     if not compared:
-        return CELLS.skipped("none of the kernels with code starts (see kernels-start)")
+        return CELLS.not_tried("none of the kernels with code starts (see kernels-start)")
     return CELLS.judged(compared, findings)
 
 
@@ -70,7 +70,7 @@ def setup(fact: KernelSessions, runs: KernelRuns, profile: Profile) -> Verdict:
             compared += 1
             findings += _of_setup(session, profile)
     if not compared:
-        return SETUP.skipped("none of these kernels starts (see kernels-start)")
+        return SETUP.not_tried("none of these kernels starts (see kernels-start)")
     return SETUP.judged(compared, findings)
 
 

@@ -81,7 +81,7 @@ def start(fact: KernelRuns, profile: Profile) -> Verdict:
     if not plain and untried:
         return START.not_tried("; ".join(untried))
     if not plain:
-        return START.skipped("none of the promised kernels is there (see kernelspecs-promised)")
+        return START.not_tried("none of the promised kernels is there (see kernelspecs-promised)")
     findings = [
         Finding(run.kernel, run.error, "starts and computes", _source(profile, run), _by_hand(run))
         for run in plain
@@ -110,7 +110,7 @@ def own_python(fact: KernelRuns, profile: Profile) -> Verdict:
         return OWN_PYTHON.skipped("the profile names no prefix, whose Python it would be")
     started = starting(fact)
     if not started:
-        return OWN_PYTHON.skipped(_NONE_STARTS)
+        return OWN_PYTHON.not_tried(_NONE_STARTS)
     runs = [run for run in fact.runs if run.kernel in started]
     findings = [
         Finding(
@@ -135,7 +135,7 @@ def usersite(fact: KernelRuns, profile: Profile) -> Verdict:
         if run.error is None and "~/.local" in run.hazards and run.kernel in promised:
             compared.setdefault(run.kernel, run)
     if not compared:
-        return USERSITE.skipped("no kernel starts there (see kernels-start, kernels-own-python)")
+        return USERSITE.not_tried("no kernel starts there (see kernels-start, kernels-own-python)")
     words = {True: "sees the packages in ~/.local", False: "does not see those in ~/.local"}
     findings = [
         Finding(

@@ -50,8 +50,9 @@ def valid(fact: Kernelspecs, profile: Profile) -> Verdict:
         Finding(p.path, p.what, "a kernel.json", show=ShowFile("cat -v", p.path.partition(":")[0]))
         for p in fact.problems
     ]
-    nothing = "the image has no kernel.json (see kernelspecs-promised)"
-    return VALID.judged(len(fact.specs), findings, nothing=nothing)
+    if not fact.specs and not findings:
+        return VALID.not_tried("the image has no kernel.json (see kernelspecs-promised)")
+    return VALID.judged(len(fact.specs), findings)
 
 
 def promised(fact: Kernelspecs, profile: Profile) -> Verdict:
@@ -100,7 +101,7 @@ def argv(fact: Kernelspecs, profile: Profile) -> Verdict:
             compared += 1
             findings += _deviations(spec, expected[spec.name], profile)
     if not compared and not findings:
-        return ARGV.skipped("none of the promised kernels is there (see kernelspecs-promised)")
+        return ARGV.not_tried("none of the promised kernels is there (see kernelspecs-promised)")
     return ARGV.judged(compared, findings)
 
 

@@ -111,8 +111,8 @@ def created(fact: NewEnv | None, profile: Profile) -> Verdict:
 
 def pyvenv(fact: NewEnv | None, profile: Profile) -> Verdict:
     """pyvenv.cfg as the documentation of Python's `site` has it."""
-    if (reason := _no_environment(fact)) or fact is None:
-        return PYVENV.skipped(reason)
+    if fact is None or _none_made(fact):
+        return _skipped(PYVENV, fact)
     show = ShowRun(("bash", "-c", f"cd /tmp && . {fact.script} -p myEnv; cat myEnv/pyvenv.cfg"))
     if fact.pyvenv is None:
         finding = Finding("pyvenv.cfg", "not there", "a readable file", show=show)
@@ -132,8 +132,8 @@ def pyvenv(fact: NewEnv | None, profile: Profile) -> Verdict:
 
 def path(fact: NewEnv | None, profile: Profile) -> Verdict:
     """Where a package comes from, before and after another version was installed on top."""
-    if (reason := _no_environment(fact)) or fact is None:
-        return PATH.skipped(reason)
+    if fact is None or _none_made(fact):
+        return _skipped(PATH, fact)
     name, pythons = fact.package, fact.create.pythons
     show = ShowRun(
         (
@@ -185,8 +185,8 @@ def _installed(fact: NewEnv, after: EnvPython | None, show: ShowRun) -> list[Fin
 
 def reuse(fact: NewEnv | None, profile: Profile) -> Verdict:
     """A new bash, in which only the environment's own script is sourced."""
-    if (reason := _no_environment(fact)) or fact is None:
-        return REUSE.skipped(reason)
+    if fact is None or _none_made(fact):
+        return _skipped(REUSE, fact)
     expected = profile.expect.new_env
     name = expected.reuse if expected is not None else ""
     source = profile.source("new_env", "reuse")
@@ -286,12 +286,14 @@ def archive(fact: EnvArchive | None, profile: Profile) -> Verdict:
     return ARCHIVE.judged(len(fact.links) + len(_SCRIPTS), findings, notes[:_MANY])
 
 
-def _no_environment(fact: NewEnv | None) -> str:
+def _none_made(fact: NewEnv) -> bool:
+    return bool(_failed(fact.create, fact.script)) or not fact.entries
+
+
+def _skipped(rule: Rule, fact: NewEnv | None) -> Verdict:
     if fact is None:
-        return "the profile promises no environments on top of the image's"
-    if _failed(fact.create, fact.script) or not fact.entries:
-        return "no environment was made (see newenv-created)"
-    return ""
+        return rule.skipped("the profile promises no environments on top of the image's")
+    return rule.not_tried("no environment was made (see newenv-created)")
 
 
 def _failed(session: EnvSession, script: str) -> str:

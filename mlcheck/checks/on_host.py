@@ -206,7 +206,7 @@ def libraries(fact: HostLibraries | str, profile: Profile) -> Verdict:
             found = f"and {len(others) - _MANY} more files of {fact.other}"
             findings.append(Finding(loaded.subject, found, "none", source, show))
     if not compared and not findings and fact.python.error is not None:
-        return LIBRARIES.skipped("python3 does not run on the host (see on-host-programs)")
+        return LIBRARIES.not_tried("python3 does not run on the host (see on-host-programs)")
     return LIBRARIES.judged(compared, findings)
 
 

@@ -129,12 +129,11 @@ def list_installed(listed: PackageList, installed: InstalledPackages, profile: P
         for p in installed.problems
     ]
     compared = min(len(listed.entries), len(installed.packages))
-    nothing = (
-        None if listed.entries else f"{listed.path} has no package (see package-list-readable)"
-    )
+    if not listed.entries and not findings:
+        return LIST_INSTALLED.not_tried(f"{listed.path} has no package (see package-list-readable)")
     untried = installed.notes if installed.unasked else ()
     notes = () if untried else installed.notes
-    return LIST_INSTALLED.judged(compared, findings, notes, untried, nothing=nothing)
+    return LIST_INSTALLED.judged(compared, findings, notes, untried)
 
 
 def _difference(

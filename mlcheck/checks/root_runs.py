@@ -57,7 +57,7 @@ def program(fact: RootProgram, profile: Profile) -> Verdict:
         see = ShowRun(("c++", "--version"))
         return PROGRAM.judged(1, [Finding("C++ compiler", "there is none", wanted, source, see)])
     if fact.build is None:
-        return PROGRAM.skipped("root-config gives no answer (see root-config)")
+        return PROGRAM.not_tried("root-config gives no answer (see root-config)")
     if fact.illegal:
         last = fact.build if fact.run is None else fact.run
         return PROGRAM.judged(1, [_illegal(last.argv[0], profile, show)])

@@ -55,7 +55,7 @@ def token(fact: JupyterServer | None, profile: Profile) -> Verdict:
     if fact is None:
         return TOKEN.skipped("the profile promises no server that the image starts")
     if not fact.status:
-        return TOKEN.skipped("the image starts no server (see run-url)")
+        return TOKEN.not_tried("the image starts no server (see run-url)")
     source, show = profile.source("run_server", "url"), ShowRun(fact.argv)
     asked = list(doors(fact))
     findings = [

@@ -198,7 +198,7 @@ def installs(fact: Started, profile: Profile) -> Verdict:
     if profile.expect.server is None:
         return INSTALLS.skipped("the profile promises no server, whose user it would be")
     if fact.trouble is not None or fact.busy:
-        return INSTALLS.skipped("the image does not start (see server-starts)")
+        return INSTALLS.not_tried("the image does not start (see server-starts)")
     if fact.read_only:
         return INSTALLS.not_tried(
             "this engine lets nobody write the image's files: docker and podman do"
@@ -280,7 +280,7 @@ def health(fact: Started, config: Environment, profile: Profile) -> Verdict:
     if expected is None or not (expected.healthcheck or expected.healthy):
         return HEALTH.skipped("the profile promises no health check")
     if fact.trouble is not None or fact.busy or fact.error is not None:
-        return HEALTH.skipped(_NOT_STARTED)
+        return HEALTH.not_tried(_NOT_STARTED)
     source = profile.source("server", "healthcheck")
     findings = []
     notes = []

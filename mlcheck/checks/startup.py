@@ -122,7 +122,9 @@ def entrypoint_command(runs: EntrypointRuns | None, profile: Profile) -> Verdict
     if profile.expect.entrypoint is None:
         return ENTRYPOINT_COMMAND.skipped("the profile promises no entrypoint")
     if runs is None:
-        return ENTRYPOINT_COMMAND.skipped("the image has no entrypoint (see the check entrypoint)")
+        return ENTRYPOINT_COMMAND.not_tried(
+            "the image has no entrypoint (see the check entrypoint)"
+        )
     findings = []
     if runs.exit_code.ended != "exited" or runs.exit_code.exit_code != 7:
         found = how_it_ended(runs.exit_code)
@@ -181,7 +183,7 @@ def banner(runs: EntrypointRuns | None, fact: Banner | None, profile: Profile) -
         return BANNER.skipped("the profile promises no banner")
     said, silenced = fact.said, fact.silenced
     if said is None or silenced is None:
-        return BANNER.skipped(f"there is no {fact.path} (see the check files)")
+        return BANNER.not_tried(f"there is no {fact.path} (see the check files)")
     findings = []
     hint = "writable" if fact.writable else "read_only"
     texts = [("says", index, text) for index, text in enumerate(expected.says)]
@@ -218,7 +220,7 @@ def activation(runs: EntrypointRuns | None, profile: Profile) -> Verdict:
     if expected is None or expected.activates is None:
         return ACTIVATION.skipped("the profile does not say whether the entrypoint activates")
     if runs is None or runs.env.exit_code != 0:
-        return ACTIVATION.skipped("the entrypoint runs no command (see entrypoint-command)")
+        return ACTIVATION.not_tried("the entrypoint runs no command (see entrypoint-command)")
     active = re.findall(rf"^(?:{'|'.join(_ACTIVE)})=.*", runs.env.stdout, re.MULTILINE)
     findings = []
     if bool(active) != expected.activates:
