@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,6 +27,9 @@ from mlcheck.report import summary, text
 from mlcheck.report.model import LayerModel, Report, ResultModel
 from mlcheck.run import Run, target_of
 from mlcheck.selection import Selection
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
 
 FILES = {"--mlcheck-json": "mlcheck_json", "--html": "mlcheck_html"}
 """Options that write a report, and where their values are."""
@@ -117,7 +120,10 @@ def pytest_runtest_makereport(
     elif isinstance(error, MlcheckError):
         report.longrepr = text.printable(str(error))
         extra["error"] = text.printable(str(error))
-    elif report.failed and RESULT not in item.stash and item.path.is_relative_to(SUITE):
+    elif call.when == "call" and report.passed and _gave_no_verdict(item):
+        report.outcome = "failed"
+        report.longrepr = extra["error"] = "the test passed without a verdict: nothing was judged"
+    elif report.failed and _gave_no_verdict(item):
         # A test of the suite fails by a verdict alone: this one was stopped, or has a fault.
         stopped = isinstance(error, pytest.fail.Exception)
         whose = "" if stopped else "mlcheck itself failed, please report it: "
@@ -131,6 +137,31 @@ def pytest_runtest_makereport(
             extra["image_layers"] = layer_rows(used["layers"])
     report.mlcheck = extra  # type: ignore[attr-defined]  # travels with the report under xdist
     return report
+
+
+def _gave_no_verdict(item: pytest.Item) -> bool:
+    """Whether it is a test of the suite, and no check was asked by it."""
+    return RESULT not in item.stash and item.path.is_relative_to(SUITE)
+
+
+_LEFT_OUT = "mlcheck_left_out"
+"""In what a worker of xdist sends at its end: the tests that were left out."""
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """In the process that collects: tests that -k, -m or the like leave out."""
+    for item in items:
+        tests = item.config.stash.setdefault(_DESELECTED, [])
+        tests.append(item.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that the user started which tests a worker left out."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output[_LEFT_OUT] = session.config.stash.get(_DESELECTED, [])
+
+
+_DESELECTED = pytest.StashKey[list[str]]()
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
@@ -181,8 +212,16 @@ class Recorder:
         """The same of a worker, which has collected all that is spread over the workers."""
         self._selection.add(ids)
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: WorkerController) -> None:
+        """A worker has ended: it knows what it left out."""
+        self._selection.leave_out(getattr(node, "workeroutput", {}).get(_LEFT_OUT, ()))
+
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A file of tests that cannot be imported: what it would have judged, nobody knows."""
+        """A file of tests that cannot be imported: what it would have judged, nobody knows. One
+        that skips itself was looked at."""
+        if report.skipped:
+            self._selection.leave_out([report.nodeid])
         if report.failed:
             self._broken_test = True
             why = _last_line(report).removeprefix("E").strip()
@@ -248,6 +287,8 @@ class Recorder:
         if session.config.option.collectonly:
             yield
             return
+        deselected: list[str] = session.config.stash.get(_DESELECTED, [])
+        self._selection.leave_out(deselected)
         if session.exitstatus != pytest.ExitCode.USAGE_ERROR:
             self._add_what_was_not_judged(session)
         report = self.run.report(self._left_out())

@@ -28,6 +28,7 @@ class Selection:
         # A name may be a part of another's.
         self._targets = sorted(targets, key=lambda target: len(target.id), reverse=True)
         self._chosen: dict[str, str | None] = {}
+        self._left_out: dict[str, None] = {}
 
     def add(self, tests: Iterable[str]) -> None:
         """Take in tests that were chosen, as pytest names them."""
@@ -48,32 +49,47 @@ class Selection:
         """The chosen tests of one image."""
         return [test for test, about in self._chosen.items() if about == image]
 
+    def leave_out(self, tests: Iterable[str]) -> None:
+        """Take in tests that -k, -m or the like have left out, and files that have no tests."""
+        self._left_out.update(dict.fromkeys(tests))
+
     def left_out(self, target: Target, catalog: Catalog, *, compared: bool) -> tuple[str, ...]:
         """The checks that the profile promises, and tests of the user's own, that were not chosen.
 
         Args:
             compared: whether the image is compared with another.
         """
-        own = (target.id, None)  # those of no image are not left out
-        chosen = {_function(test) for test, about in self._chosen.items() if about in own}
-        missing = [
-            one
-            for one in _functions(catalog, target.profile)
-            if one not in chosen and (compared or one[0] != "parity")
+        profile = target.profile
+        chosen = {_function(test) for test in self.of(target.id)}
+        suite = [one for file in _files(SUITE, profile) for one in _functions(file)]
+        missing = [one for one in suite if one not in chosen and (compared or one[0] != "parity")]
+        names = dict.fromkeys(_checks_of(missing, profile, compared=compared) if missing else ())
+        known = {_function(test)[:2] for test in (*self._chosen, *self._left_out)}
+        own = [
+            file
+            for directory in catalog.directories
+            if directory != SUITE
+            for file in _files(directory, profile)
         ]
-        if not missing:
-            return ()
-        from mlcheck import explaining  # knows the checks of every test, and takes a moment
+        for test in (one for file in own for one in _functions(file)):
+            if test[:2] not in known:
+                names[test[2]] = None
+        places = {(file.parent.name, file.name) for file in own}
+        for test in self._left_out:
+            if self.image_of(test) == target.id and _function(test)[:2] in places:
+                names[_function(test)[2]] = None
+        return tuple(names)
 
-        promised = explaining.promised(target.profile, compared=compared)
-        asked = {
-            (*test.file.split("/"), test.name): check
-            for check, tests in promised.items()
-            for test in tests
-        }
-        suite = {folder.name for folder in SUITE.iterdir()}
-        names = (asked.get(one, None if one[0] in suite else one[2]) for one in missing)
-        return tuple(dict.fromkeys(filter(None, names)))
+
+def _checks_of(
+    functions: Sequence[tuple[str, str, str]], profile: Profile, *, compared: bool
+) -> Iterator[str]:
+    """The checks that functions of the suite ask, as far as the profile promises them."""
+    from mlcheck import explaining  # knows the checks of every test, and takes a moment
+
+    for check, tests in explaining.promised(profile, compared=compared).items():
+        if any((*test.file.split("/"), test.name) in functions for test in tests):
+            yield check
 
 
 def _function(test: str) -> tuple[str, str, str]:
@@ -83,17 +99,21 @@ def _function(test: str) -> tuple[str, str, str]:
     return place.parent.name, place.name, rest.partition("[")[0].rpartition("::")[2]
 
 
-def _functions(catalog: Catalog, profile: Profile) -> Iterator[tuple[str, str, str]]:
-    """Folder, file and function of every test about images with this profile."""
-    for directory in catalog.directories:
-        for file in sorted(directory.glob("*/test_*.py")):
-            folder = file.parent
-            of_image = os.path.isfile(folder / FILE_NAME)  # noqa: PTH113 - it may be closed to us
-            # What is no folder of an image has tests in the suite alone (`collecting.py`).
-            if folder.name not in profile.lineage if of_image else directory != SUITE:
-                continue
-            try:
-                text = file.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError):
-                continue  # which pytest says
-            yield from ((folder.name, file.name, name) for name in _FUNCTION.findall(text))
+def _files(directory: Path, profile: Profile) -> Iterator[Path]:
+    """The files of tests about images with this profile."""
+    if directory != SUITE:
+        yield from sorted(directory.glob("test_*.py"))
+    for folder in sorted(directory.glob("*")):
+        of_image = os.path.isfile(folder / FILE_NAME)  # noqa: PTH113 - it may be closed to us
+        # What is no folder of an image has tests in the suite alone (`collecting.py`).
+        if folder.name in profile.lineage if of_image else directory == SUITE:
+            yield from sorted(folder.rglob("test_*.py"))
+
+
+def _functions(file: Path) -> list[tuple[str, str, str]]:
+    """Folder, file and function of each test in a file."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return []  # which pytest says
+    return [(file.parent.name, file.name, name) for name in _FUNCTION.findall(text)]

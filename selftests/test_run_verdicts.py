@@ -142,6 +142,45 @@ def test_whatever_leaves_tests_out_is_a_selection(place: Place, words: list[str]
     _verdict(place, done, "WHAT WAS SELECTED HOLDS")
 
 
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]])
+def test_a_user_s_own_tests_in_a_folder_of_a_name_of_ours(place: Place, workers: list[str]) -> None:
+    """A profile that stands for one of the suite: its tests are no less than others."""
+    (place.path / "own/mini").rename(place.path / "own/ml-base")
+    (place.path / "own/ml-base/image.toml").write_text('shells = ["/bin/sh"]\n')
+    left = place.check("--profile=ml-base", "-k", "not test_last", *workers)
+    assert left.returncode == 0, left.stdout + left.stderr
+    assert "test_last" in place.report()["images"][0]["not_selected"]
+    _verdict(place, left, "WHAT WAS SELECTED HOLDS")
+
+
+def test_what_is_no_test_of_the_image_was_not_left_out(place: Place) -> None:
+    """A project's own tests beside the folders of images; a file that skips itself."""
+    (place.path / "own/tests").mkdir()
+    (place.path / "own/tests/test_project.py").write_text("def test_project(): assert 0\n")
+    (place.path / "own/mini/test_later.py").write_text(
+        "import pytest\npytest.skip('later', allow_module_level=True)\ndef test_later(): ...\n"
+    )
+    done = place.check()
+    assert done.returncode == 0, done.stdout + done.stderr
+    _verdict(place, done, "CONFORMS")
+
+
+def test_a_test_of_the_suite_without_a_verdict(place: Place) -> None:
+    """As where a plugin or a conftest.py runs tests in its own way, or not at all."""
+    (place.path / "others.py").write_text("def pytest_pyfunc_call(): return True\n")
+    done = subprocess.run(
+        place.command("-p", "others"),
+        cwd=place.path,
+        env={**place.environment(""), "PYTHONPATH": str(place.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 3, done.stdout + done.stderr
+    _verdict(place, done, "NOT JUDGED")
+    assert "the test passed without a verdict" in done.stdout
+
+
 def test_paths_are_a_selection_too(place: Place) -> None:
     root = Path(__file__).parents[1]
     words = [f"--profiles={place.path}/own", f"--image={place.path}/mini"]
