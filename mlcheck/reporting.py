@@ -405,6 +405,8 @@ def _outcome(report: pytest.TestReport, extra: dict[str, Any]) -> Any:
 def _message(report: pytest.TestReport, extra: dict[str, Any]) -> str | None:
     if "error" in extra:
         return str(extra["error"])
+    if getattr(report, "wasxfail", None) and "check" not in extra:
+        return text.printable(str(report.wasxfail))
     if report.skipped and isinstance(report.longrepr, tuple):
         return str(report.longrepr[2]).removeprefix("Skipped: ")
     if report.failed and "check" not in extra:

@@ -71,9 +71,9 @@ class Selection:
             if directory != SUITE
             for file in _files(directory, profile)
         ]
-        for test in (one for file in own for one in _functions(file)):
-            if test[:2] not in known:
-                names[test[2]] = None
+        for one in (function for file in own for function in _functions(file)):
+            if one[:2] not in known:
+                names[one[2]] = None
         places = {(file.parent.name, file.name) for file in own}
         for test in self._left_out:
             if self.image_of(test) == target.id and _function(test)[:2] in places:

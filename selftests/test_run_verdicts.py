@@ -11,12 +11,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlcheck.report import overview, reading
+from mlcheck.report import github, html, junit, overview, reading
 from mlcheck.report.model import Report
 from selftests import archives, reports
 
@@ -339,6 +340,19 @@ def test_a_promise_that_was_tried_in_part(place: Place) -> None:
     ).stdout
     assert "not judged  micromamba was not asked   [packages-promised]" in shown
     assert "not judged  no GPU was asked for (--nv)   [test_gpu_passed]" in shown
+    page = html.page(report).partition('<script type="application/json"')[0]
+    for made in (page, unescape(github.markdown(report)), junit.document(report)):
+        for words in ("micromamba was not asked", "packages-promised", "no GPU was asked for"):
+            assert words in made
+
+
+def test_a_test_that_is_expected_to_fail(place: Place) -> None:
+    """By pytest's own mark, without a waiver: why it does not count is told."""
+    mark = "@pytest.mark.xfail(reason='not yet')\ndef test_x(image): assert 0\n"
+    (place.path / "own/mini/test_more.py").write_text(f"import pytest\n{mark}")
+    done = place.check()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "waived  test_x: not yet" in done.stdout
 
 
 def test_one_image_of_several_of_which_nothing_was_judged() -> None:

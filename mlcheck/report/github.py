@@ -162,10 +162,13 @@ def markdown(report: Report) -> str:
 
 def _failures(one: ImageOverview) -> Iterator[str]:
     wrong = [result for _, result in one.results if result.outcome in ("failed", "error")]
-    if wrong:
+    unjudged = one.not_judged()
+    if wrong or unjudged:
         yield f"\n### {code(one.image.id)}\n\n"
         if one.image.digest:
             yield f"{code(one.image.digest)}\n\n"
+    for reason, names in unjudged:
+        yield f"- **not judged**: {code(reason)}: {code(overview.some(names))}\n\n"
     told: set[str] = set()
     for result in wrong:
         if result.outcome == "error":

@@ -184,6 +184,8 @@ def _images(found: Sequence[ImageOverview]) -> ET.Element:
         _add(card, "p", " · ".join(details), "quiet")
         if one.image.digest:
             _add(card, "p", one.image.digest, "quiet code")
+        for reason, names in one.not_judged():
+            _add(card, "p", f"not judged: {reason}: {', '.join(names)}", "quiet")
         for note in (*one.image.notes, *(f"unused waiver: {w}" for w in one.image.unused_waivers)):
             _add(card, "p", note, "quiet")
     return section

@@ -53,6 +53,8 @@ def _suite(report: Report, one: ImageOverview) -> ET.Element:
         "digest": image.digest,
         "profile": image.profile + (f":{image.tag}" if image.tag else ""),
         "verdict": one.verdict[0],
+        "not judged": "; ".join(f"{why}: {', '.join(names)}" for why, names in one.not_judged())
+        or None,
         "mlcheck": report.mlcheck_version,
     }
     for name, value in known.items():

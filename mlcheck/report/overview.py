@@ -54,6 +54,16 @@ class ImageOverview:
         """Results of promises that, whole or in part, could not be tried here."""
         return [result for _, result in self.results if result.untried is not None]
 
+    def not_judged(self) -> list[tuple[str, list[str]]]:
+        """Why promises were not judged, but for errors: each reason once, with the checks."""
+        reasons: dict[str, list[str]] = {}
+        for result in self.untried:
+            reasons.setdefault(result.untried or "", []).append(result.check or test_name(result))
+        if left_out := self.image.not_selected:
+            were = "check was" if len(left_out) == 1 else "checks were"
+            reasons[f"{len(left_out)} {were} not selected"] = [*left_out]
+        return list(reasons.items())
+
     def tally(self) -> str:
         """ "2 failed, 55 passed, 26 skipped"; "9 of 57; 9 passed" when not all was judged."""
         counts = self.counts
@@ -150,6 +160,16 @@ def exit_code(found: Sequence[ImageOverview]) -> int:
     whole = [not one.image.not_selected for one in found]
     empty = any(not was and all_ for was, all_ in zip(judged, whole, strict=True))
     return NOTHING_JUDGED if empty or not any(judged) else 0
+
+
+def test_name(result: ResultModel) -> str:
+    """The name of a test's function."""
+    return result.test.partition("[")[0].rpartition("::")[2]
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
 
 
 def closing(found: Sequence[ImageOverview]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Protocol, TextIO
 
 from mlcheck.report import overview, text
@@ -74,12 +74,13 @@ def _write_image(screen: Screen, one: ImageOverview) -> None:
         for line in rest:
             screen.write(text.printable(f"          {line}\n"))
     for result in results:
-        if result.outcome == "waived" and result.waivers:
-            waiver = result.waivers[0]
+        if result.outcome == "waived":
+            said = [f"{waiver.reason} (until {waiver.until})" for waiver in result.waivers[:1]]
+            # Without a waiver it is a test with pytest's own mark xfail.
+            said = said or [result.message or "expected to fail (xfail)"]
+            name = result.check or overview.test_name(result)
             screen.write("  waived  ", yellow=True)
-            screen.write(
-                text.printable(f"{result.check}: {waiver.reason} (until {waiver.until})\n")
-            )
+            screen.write(text.printable(f"{name}: {said[0]}\n"))
     for note in image.notes:
         screen.write("  note    ", yellow=True)
         screen.write(text.printable(f"{note}\n"))
@@ -88,13 +89,9 @@ def _write_image(screen: Screen, one: ImageOverview) -> None:
         screen.write(
             text.printable(f"{waiver_line}: this waiver fits no finding any more, take it out\n")
         )
-    for message, tests in _untried(one):
+    for reason, names in one.not_judged():
         screen.write("  not judged  ", yellow=True)
-        screen.write(text.printable(f"{message}   [{tests}]\n"))
-    if left_out := image.not_selected:
-        screen.write("  not judged  ", yellow=True)
-        were = "check was" if len(left_out) == 1 else "checks were"
-        screen.write(text.printable(f"{len(left_out)} {were} not selected   [{_some(left_out)}]\n"))
+        screen.write(text.printable(f"{reason}   [{overview.some(names)}]\n"))
     silent = 0
     for message, tests in _grouped(results, "skipped"):
         if message.startswith(SILENCE):
@@ -149,21 +146,5 @@ def _grouped(results: Iterable[ResultModel], outcome: str) -> list[tuple[str, st
     tests: dict[str, list[str]] = {}
     for result in results:
         if result.outcome == outcome and result.untried is None:
-            tests.setdefault(result.message or "", []).append(_name(result))
-    return [(message, _some(names)) for message, names in tests.items()]
-
-
-def _untried(one: ImageOverview) -> list[tuple[str, str]]:
-    """Why promises could not be tried, each reason once, with the checks."""
-    checks: dict[str, list[str]] = {}
-    for result in one.untried:
-        checks.setdefault(result.untried or "", []).append(result.check or _name(result))
-    return [(reason, _some(names)) for reason, names in checks.items()]
-
-
-def _name(result: ResultModel) -> str:
-    return result.test.partition("[")[0].rpartition("::")[2]
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
+            tests.setdefault(result.message or "", []).append(overview.test_name(result))
+    return [(message, overview.some(names)) for message, names in tests.items()]
