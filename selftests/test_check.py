@@ -210,6 +210,21 @@ def test_from_the_wheel(installed: Path, place: Place) -> None:
     assert here.run("--version").returncode == 0
 
 
+def test_a_users_own_test_is_about_the_image(installed: Path, place: Place) -> None:
+    """Of the wheel and of the clone: `host` is no other plugin's, which is this machine."""
+    (place.path / "profiles/mini/test_own.py").write_text(
+        "def test_own(host):\n"
+        "    assert host.backend.NAME == 'mlcheck'\n"
+        "    assert 'mini' in host.check_output('cat /etc/os-release')\n"
+    )
+    for program in (installed, CLONE):
+        for more in ([], ["-n", "1"]):
+            words = ("./mini:v9", "--profiles", "profiles", *more)
+            done = Place(place.path, program).check(*words)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "mini:v9@sandbox  CONFORMS  (2 passed" in done.stdout
+
+
 def test_what_builds_reference_images_is_fetched_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
