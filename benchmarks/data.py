@@ -57,7 +57,10 @@ def real_image() -> Path:
     shutil.rmtree(place, ignore_errors=True)
     _surroundings(root)
     uv = str(Path(sys.executable).with_name("uv"))
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, root / PREFIX], check=True)
+    subprocess.run(
+        [uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, root / PREFIX],
+        check=True,
+    )
     install = [uv, "pip", "install", "--quiet", "--no-cache", "--compile-bytecode"]
     install += ["--python", str(root / PREFIX / "bin/python"), *PACKAGES]
     subprocess.run(install, check=True)
@@ -80,8 +83,10 @@ def small_image(work: Path) -> Path:
 
 
 def _surroundings(root: Path) -> None:
-    for name in ("usr/bin", "etc", "tmp", PREFIX):
+    for name in ("usr/bin", "etc", "tmp", f"{PREFIX}/conda-meta"):
         (root / name).mkdir(parents=True)
+    # By this a prefix is found in an image without a profile.
+    (root / PREFIX / "conda-meta/history").touch()
     (root / "etc/os-release").write_text('ID="almalinux"\nVERSION_ID="9.5"\n')
 
 

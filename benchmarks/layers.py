@@ -89,7 +89,6 @@ def _roots(setting: Setting) -> list[Path]:
         for path in files
     ]
     record = {"name": "all", "version": "1", "depends": [], "paths_data": {"paths": entries}}
-    (prefix / "conda-meta").mkdir()
     (prefix / "conda-meta/all-1-0.json").write_text(json.dumps(record))
     for number, root in enumerate(own):
         (root / data.PREFIX / "lib").mkdir(parents=True)
