@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -513,6 +514,45 @@ def test_a_tag_in_an_archive_is_not_taken_from_another_image(
         assert greeting(client, image) == b"old"
         assert greeting(client, prepared(client, f"localhost/{tag}:v1", "never")) == b"new"
     assert greeting(client, prepared(client, f"localhost/{tag}:v1", "never")) == b"new"
+
+
+class Fails:
+    """In place of a client's `post`: `times` answers as podman's when a layer that it counted on
+    was removed, then the client's own."""
+
+    def __init__(self, client: Client, times: int) -> None:
+        self.own, self.left = client.post, times
+
+    def __call__(self, *given: Any, **options: Any) -> Any:
+        if not self.left:
+            return self.own(*given, **options)
+        self.left -= 1
+        answer = requests.Response()
+        answer.status_code = 500
+        answer._content = b'{"message": "initializing destination: layer not known"}'
+        return answer
+
+
+@pytest.mark.parametrize("kind", ["load", "pull"])
+def test_a_layer_that_another_run_removed_in_between(
+    client: Client, shelf: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    tag = f"{MINE}-{os.urandom(4).hex()}"
+    if kind == "load":
+        given = f"docker-archive:{unsaved(client, tmp_path, tag)[0]}"
+    else:
+        repository = fresh()
+        registry.push(shelf, repository, "v1", [layer(tag)], {})
+        given = f"{shelf.address}/{repository}:v1"
+    ref = ImageRef.parse(given)
+    monkeypatch.setattr(client, "post", Fails(client, 2))
+    with oci_images.prepare(client, ref, pull="missing", progress=silent) as image:
+        assert greeting(client, image) == tag.encode()
+    if kind == "pull":
+        client.remove_image(image.location)
+    monkeypatch.undo()
+    monkeypatch.setattr(client, "post", Fails(client, 3))
+    assert "layer not known" in refused(client, EngineError, given).what
 
 
 HOLDER = """

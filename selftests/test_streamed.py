@@ -406,6 +406,30 @@ def test_an_engine_that_stops_in_a_file() -> None:
         rootfs.read("/f", MIB)
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(None, id="not there"),
+        pytest.param(END, id="an archive of nothing"),
+        pytest.param(b"", id="not a byte"),
+        pytest.param(member("f", b"other") + END, id="another file"),
+    ],
+)
+def test_what_a_mount_hides_is_in_the_export(sent: bytes | None) -> None:
+    """What podman 4.3 sends of a file that only the image has, at a place of its own mounts: an
+    archive of nothing, of which in one of twelve requests not a byte came."""
+    content = b"x" * (streamed.KEPT_WHOLE + 1)
+    whole = member("dev", type=tarfile.DIRTYPE) + member("dev/f", content) + END
+    rootfs = StreamedRootFS(lambda path: None if sent is None else [sent], lambda: [whole])
+    assert rootfs.read("/dev/f", MIB) == content
+
+
+def test_nothing_where_the_image_is_expected() -> None:
+    rootfs = StreamedRootFS(lambda path: None, lambda: [b""])
+    with pytest.raises(EngineError, match="broke off"):
+        list(rootfs.walk("/"))
+
+
 def test_a_stream_is_closed_when_enough_was_read() -> None:
     closed = []
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import docker
 import requests
@@ -14,6 +15,28 @@ from mlcheck.errors import EngineError
 
 API_TIMEOUT_S = 120.0
 """How long the engine may say nothing while it does one thing; a busy disk can take a minute."""
+
+_LAYER_GONE = "layer not known"
+_Result = TypeVar("_Result")
+
+
+def despite_removals(fetch: Callable[[], _Result]) -> _Result:
+    """What `fetch`, which brings an image here, returns.
+
+    podman counts a layer that is here as fetched and takes it at the end, with no lock in
+    between: by then another process may have removed it with its image. Then `fetch` is called
+    again, at most three times in all.
+
+    Raises:
+        EngineError: from `fetch`.
+    """
+    for _ in range(2):
+        try:
+            return fetch()
+        except EngineError as error:
+            if _LAYER_GONE not in error.what:
+                raise
+    return fetch()
 
 
 @contextmanager

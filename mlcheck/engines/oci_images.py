@@ -18,7 +18,7 @@ from mlcheck.engines import janitor
 from mlcheck.engines.base import Prepared, Progress, PullPolicy
 from mlcheck.engines.oci_archive import renamed
 from mlcheck.engines.oci_client import Client
-from mlcheck.engines.oci_errors import engine_errors
+from mlcheck.engines.oci_errors import despite_removals, engine_errors
 from mlcheck.engines.oci_pull import SILENCE_LIMIT_S
 from mlcheck.engines.oci_pull import pull as pull_image
 from mlcheck.errors import EngineError, MlcheckError, UsageError
@@ -240,6 +240,10 @@ def load(client: Client, path: Path, name: str) -> None:
         UsageError: it is no archive of one image.
         EngineError: the engine could not.
     """
+    despite_removals(lambda: _load(client, path, name))
+
+
+def _load(client: Client, path: Path, name: str) -> None:
     with engine_errors(client.dialect, f"load {path}"):
         answer = client.post(
             f"{client.base_url}{client.images_url}/load",
@@ -253,7 +257,7 @@ def load(client: Client, path: Path, name: str) -> None:
     if answer.status_code != 200 or '"errorDetail"' in text:
         full = "no space left" in text
         raise EngineError(
-            f"{client.dialect.label} could not load {path}: {' '.join(text.split())[:500]}",
+            f"{client.dialect.label} could not load {path}: {' '.join(text.split())[:1000]}",
             f"Free space on the disk of its images: {client.dialect.name} system prune."
             if full
             else "",

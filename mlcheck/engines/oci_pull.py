@@ -13,7 +13,7 @@ import docker
 
 from mlcheck.engines.base import Progress
 from mlcheck.engines.oci_client import Client
-from mlcheck.engines.oci_errors import engine_errors
+from mlcheck.engines.oci_errors import despite_removals, engine_errors
 from mlcheck.errors import EngineError, MlcheckError, UsageError
 
 SILENCE_LIMIT_S = 3600.0
@@ -33,6 +33,10 @@ def pull(client: Client, name: str, progress: Progress) -> str | None:
         UsageError: the registry has no such image, or none for this machine.
         EngineError: the engine, the network or the registry failed.
     """
+    return despite_removals(lambda: _pull(client, name, progress))
+
+
+def _pull(client: Client, name: str, progress: Progress) -> str | None:
     said = _Said(name, progress)
     with engine_errors(client.dialect, f"pull {name}"):
         answer = _REQUESTS[client.dialect.name](client, name)
@@ -272,4 +276,4 @@ def refusal(client: Client, name: str, message: str) -> MlcheckError:
 
 def _short(message: str) -> str:
     line = " ".join(message.split())
-    return line if len(line) <= 500 else f"{line[:500]}..."
+    return line if len(line) <= 1000 else f"{line[:1000]}..."

@@ -243,7 +243,8 @@ class StreamedRootFS(TreeRootFS[_Node]):
         stream = _found(lambda: self._stream(asked), parts[max(named - 1, 0) :], node)
         if stream is None and (export := self._export) is not None:
             # Of what lies where the container has a mount of its own (a volume, /dev/shm), podman
-            # sends what is in that mount.
+            # sends what is in that mount: of a file that is not, an archive of nothing, which
+            # at times ends before its first byte.
             stream = _found(lambda: TarStream(export()), parts, node)
         if stream is None:
             raise _broken(node.path, "does not hold it as before")
@@ -263,7 +264,7 @@ def _found(ask: Callable[[], TarStream | None], parts: list[str], node: _Node) -
     """
     for _ in range(2):  # what a hard link leads to has passed by already
         stream = ask()
-        if stream is None:
+        if stream is None or stream.is_empty():
             return None
         while (member := _next(stream, node.path)) is not None:
             if components(member.name)[::-1] == parts:

@@ -25,6 +25,11 @@ class TarStream:
         self._left = 0
         self._padding = 0
 
+    def is_empty(self) -> bool:
+        """Whether it ends here, be it without the mark of an archive's end."""
+        self._take(0)
+        return not self._buffer
+
     def next(self) -> Member | None:
         """The next member, whatever was read of the one before; None at the end."""
         self._skip(self._left + self._padding)
