@@ -113,7 +113,8 @@ def _files(directory: Path, profile: Profile) -> Iterator[Path]:
 def _functions(file: Path) -> list[tuple[str, str, str]]:
     """Folder, file and function of each test in a file."""
     try:
-        text = file.read_text(encoding="utf-8")
+        # Not a FIFO, at which one would wait for ever.
+        text = file.read_text(encoding="utf-8") if os.path.isfile(file) else ""  # noqa: PTH113
     except (OSError, UnicodeDecodeError):
         return []  # which pytest says
     return [(file.parent.name, file.name, name) for name in _FUNCTION.findall(text)]

@@ -267,4 +267,4 @@ def test_the_name_of_a_file_here_is_said_to_be_one(
     for name in ("a.tar", "b.tar"):
         write(tmp_path, name, "")
     assert cli.main(words) in (2, 4)
-    assert "Write docker-archive:a.tar" in capsys.readouterr().err
+    assert "An archive is written docker-archive:a.tar" in capsys.readouterr().err

@@ -145,7 +145,7 @@ def test_only_what_the_chosen_tests_want_is_found(suite: Suite, _engine: str) ->
 
 def test_what_a_fact_raises_belongs_to_the_tests_that_want_it(suite: Suite, _engine: str) -> None:
     out = suite.run("-k", "test_raise")
-    assert "(1 error, 2 passed, 1 skipped)" in out, out
+    assert "(2 of 13; 1 error, 2 passed, 1 skipped)" in out, out
     assert "test_raise_broken" in out and "the engine broke" in out
     assert "nothing to find" in out
     assert suite.found() == ["apart", "broken", "skipped"]
@@ -153,7 +153,7 @@ def test_what_a_fact_raises_belongs_to_the_tests_that_want_it(suite: Suite, _eng
 
 def test_workers_find_each_fact_once(suite: Suite, _engine: str) -> None:
     out = suite.run("-n2", "-k", "test_raise")
-    assert "(1 error, 2 passed, 1 skipped)" in out, out
+    assert "(2 of 13; 1 error, 2 passed, 1 skipped)" in out, out
     assert suite.found() == ["apart", "broken", "skipped"]
 
 
