@@ -225,8 +225,19 @@ def _test(file: Path, tree: ast.Module, node: ast.FunctionDef) -> SuiteTest:
         about=about,
         only=folder.name if (folder / FILE_NAME).is_file() else None,
         facts={arg.arg: _fact(arg.annotation) or "a value" for arg in given},
-        slow="slow" in {ast.unparse(one).rpartition(".")[2] for one in node.decorator_list},
+        slow="slow" in {ast.unparse(mark).rpartition(".")[2] for mark in _marks(tree, node)},
     )
+
+
+def _marks(tree: ast.Module, test: ast.FunctionDef) -> Iterator[ast.expr]:
+    """pytest's marks of a test, its file's among them."""
+    yield from test.decorator_list
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id="pytestmark")], value=ast.List(elts=marks)):
+                yield from marks
+            case ast.Assign(targets=[ast.Name(id="pytestmark")], value=mark):
+                yield mark
 
 
 def _fact(annotation: ast.expr | None) -> str | None:

@@ -111,6 +111,8 @@ def test_programs() -> None:
     assert on_host.programs("why", "why", PROFILE).not_applicable == "why"
     mute = HostCommands({"pip": replace(DONE, stdout="")})
     assert found(on_host.programs(mute, LOADED, PROFILE))[0][0] == "pip"
+    as_root_exe = HostCommands({"pip": replace(DONE, stdout="", stderr="ROOT Version: 6.40/00\n")})
+    assert on_host.programs(as_root_exe, LOADED, PROFILE).outcome == "passed"
     text = "pip: /lib64/libc.so.6: version `GLIBC_2.38' not found\n"
     old = HostCommands({"pip": replace(DONE, exit_code=1, stderr=text)})
     assert "older than the program needs" in found(on_host.programs(old, LOADED, PROFILE))[0][1]

@@ -151,7 +151,8 @@ def programs(
     findings = []
     expected = profile.expect.on_host
     for name, answer in answers.answers.items():
-        if answer.ended != "exited" or answer.exit_code != 0 or not answer.stdout.strip():
+        said = answer.stdout.strip() or answer.stderr.strip()  # root.exe says its version there
+        if answer.ended != "exited" or answer.exit_code != 0 or not said:
             source = profile.source("on_host", "commands", name)
             words = expected.commands[name] if expected is not None else answer.argv
             show = _by_hand(profile, shlex.join(words))

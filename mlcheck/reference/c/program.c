@@ -18,7 +18,7 @@ static void print(const char *text)
     unsigned long n = 0;
     while (text[n])
         n++;
-    call(1, 1, (long)text, (long)n);
+    call(1, 2, (long)text, (long)n); /* stderr, as ROOT's own */
 }
 
 __attribute__((used, noreturn)) static void start(void)
