@@ -1,24 +1,34 @@
-# make demo [DEFECT=NAME]   judge the reference image ml-pyroot, with a planted fault if you like
-# make selftest             run mlcheck's own tests: about an hour on two cores
+# make demo [DEFECT=NAME] [REAL=1]   judge the reference image ml-pyroot, with a planted fault if you
+#                           like; REAL: with ROOT itself, 248 MB from PyPI, and g++ from Debian
+# make selftest             run mlcheck's own tests: about half an hour on two cores
+# make verdicts             write the record of verdicts anew, after a change of what is said
 # make bench [QUICK=1]      how fast, against peers on this machine; QUICK: small sizes, a minute
 # make test/IMAGENAME [REPO=...] [TAG=...]   judge REPO/IMAGENAME:TAG, as in AAW's repository
 # make docs                 the API reference, from docstrings, in build/api
 # make lint                 ruff and mypy
 PYTHON ?= python3
 DEFECT ?=
+REAL ?=
 QUICK ?=
 REPO ?=
 TAG ?= latest
 
-.PHONY: demo selftest bench docs lint venv-reference venv-dev clean
+BUILD = .venv/bin/mlcheck reference build $(if $(REAL),--real)
+
+.PHONY: demo selftest verdicts bench docs lint venv-reference venv-dev clean
 
 demo: venv-reference
-	@image=$(if $(DEFECT),"$$(.venv/bin/mlcheck reference build ml-pyroot $(addprefix --defect ,$(DEFECT)))",reference:ml-pyroot) \
-	&& .venv/bin/pytest --image="$$image"
+	$(if $(REAL),,@echo "ROOT is a stand-in in this image; REAL=1 takes ROOT itself.")
+	@base=$$($(BUILD) ml-base) && image=$$($(BUILD) ml-pyroot $(addprefix --defect ,$(DEFECT))) \
+	&& .venv/bin/pytest --image="$$image" --base-list="$$base/list-of-pkgs-inside.txt"
 
 selftest: venv-dev
-	@echo "This takes about an hour on two cores. What fails is named at once."
+	@echo "This takes about half an hour on two cores. What fails is named at once."
 	.venv/bin/pytest -rfEs -n auto --dist worksteal --durations=20 selftests
+
+verdicts: venv-dev
+	rm -rf selftests/verdicts
+	MLCHECK_WRITE_VERDICTS=1 .venv/bin/pytest -n auto --dist worksteal -k "conforms or caught" selftests/test_defects.py
 
 bench: venv-dev
 	.venv/bin/python -m benchmarks $(if $(QUICK),--quick)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlcheck.reference import condameta, debian, frameworks, python, system, tree
+from mlcheck.reference import condameta, debian, dist_info, frameworks, system, tree
 from mlcheck.reference.cache import Job
 from mlcheck.reference.condameta import CondaPackage, build_string
 from mlcheck.reference.python import SITE, VERSION
@@ -90,7 +90,7 @@ def add_sas(root: Path, job: Job) -> None:
     tree.overlay(root, _ROOTFS / "sas", VERSION)
     text = '"""Stand-in for saspy in a reference image."""\n\n__version__ = "5.103.0"\n'
     tree.write(root, f"{SITE}/saspy/__init__.py", text)
-    python.add_distribution(root, "saspy", "5.103.0", "saspy")
+    dist_info.add_distribution(root, "saspy", "5.103.0", "saspy")
     info = tree.at(root, f"{SITE}/saspy-5.103.0.dist-info")
     condameta.write(root, condameta.python_packages(root, ["saspy"], [info]))
 

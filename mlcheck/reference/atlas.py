@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from mlcheck.reference import frameworks, python, system, tree
+from mlcheck.reference import dist_info, frameworks, system, tree, wheels
 from mlcheck.reference.cache import Job
 from mlcheck.reference.python import PREFIX, SITE, VERSION
 
@@ -57,11 +57,11 @@ def add(root: Path, job: Job) -> None:
     for path in MOUNT_POINTS:
         tree.at(root, path).mkdir()
     _add_tools(root, job)
-    python.install_more(root, job, ["--no-deps", "-r", str(_HERE / "packages-dask.lock")])
+    wheels.install_more(root, job, ["--no-deps", "-r", str(_HERE / "packages-dask.lock")])
     frameworks.add_plain_tensorflow(root, job, "1.13.1")
     tree.write(root, f"{SITE}/keras/__init__.py", _KERAS)
     tree.write(root, f"{SITE}/keras/utils.py", _KERAS_UTILS)
-    python.add_distribution(root, "keras", "2.2.4", "keras")
+    dist_info.add_distribution(root, "keras", "2.2.4", "keras")
     # Those of ml-base.
     shutil.rmtree(tree.at(root, f"{PREFIX}/share/jupyter/kernels"))
     tree.overlay(root, _ROOTFS / "atlas-jupyter", VERSION)

@@ -25,11 +25,13 @@ from mlcheck.reference import (
     listing,
     newenv,
     python,
+    real_root,
     root,
     rpmdb,
     stacks,
     system,
     tree,
+    wheels,
 )
 from mlcheck.reference.cache import Job, Progress
 from mlcheck.reference.condameta import CondaPackage, build_string
@@ -42,9 +44,14 @@ Add = Callable[[Path, Job, bool], list[CondaPackage]]
 
 
 def _add_root(directory: Path, job: Job, real: bool) -> list[CondaPackage]:
-    (debian if real else system).add_lib_gl(directory, job)
+    if real:
+        debian.add_lib_gl(directory, job)
+        records = real_root.add(directory, job)
+    else:
+        system.add_lib_gl(directory, job)
+        records = root.add(directory, job)
     system.write_loader_cache(directory, job)
-    return root.add(directory, job)
+    return records
 
 
 DERIVED: dict[str, tuple[str, Add]] = {
@@ -65,7 +72,15 @@ MICROMAMBA = "2.1.0"
 _HERE = Path(__file__).parent
 # What changes nothing in a good image does not make the cached ones stale.
 _NOT_IN_KEY = ("defects", "cli.py", "export.py", "tools.py", "__init__.py")
-_PACKAGE_SOURCES = ("python.py", "system.py", "elf.py", "tree.py", "rootfs/kernels")
+_PACKAGE_SOURCES = (
+    "python.py",
+    "wheels.py",
+    "dist_info.py",
+    "system.py",
+    "elf.py",
+    "tree.py",
+    "rootfs/kernels",
+)
 
 _LISTED_SYSTEM_PACKAGES = ("which", "file", "git", "bzip2")
 
@@ -88,7 +103,7 @@ def build(
     *,
     tag: str | None = None,
     defects: Iterable[str] = (),
-    full: bool = False,
+    real: bool = False,
     framework: bool = False,
     progress: Progress = lambda line: None,
 ) -> Path:
@@ -98,8 +113,8 @@ def build(
         name: one of `NAMES`.
         tag: `default_tag()` or None.
         defects: names of `DEFECTS` to plant, each once, in the order of their names.
-        full: real packages in place of the larger stand-ins.
-        framework: TensorFlow itself in ml-tensorflow-cpu, also without `full`.
+        real: real packages in place of stand-ins, and whole.
+        framework: TensorFlow itself in ml-tensorflow-cpu, also without `real`.
         progress: is told each finished step, one line.
 
     Returns: the image's root directory, called `NAME:TAG`. It is shared by everyone who uses the
@@ -129,8 +144,8 @@ def build(
                 f"--format docker-archive --output {name}.tar, and give docker-archive:{name}.tar.",
             )
     _require_linux()
-    real = full or (framework and name == "ml-tensorflow-cpu")
-    steps = _Steps(progress, name, tag, full, real, planted)
+    framework = real or (framework and name == "ml-tensorflow-cpu")
+    steps = _Steps(progress, name, tag, real, framework, planted)
     return steps.with_defects() if planted else steps.good(name)
 
 
@@ -142,14 +157,14 @@ class _Steps:
         progress: Progress,
         name: str,
         tag: str,
-        full: bool,
         real: bool,
+        framework: bool,
         planted: Sequence[Defect],
     ) -> None:
-        self.progress, self.name, self.tag, self.full = progress, name, tag, full
-        self.real = real
+        self.progress, self.name, self.tag = progress, name, tag
+        self.real, self.framework = real, framework
         self.planted = planted
-        self.key = _hash(_sources(), _machine(), full, tag)
+        self.key = _hash(_sources(), _machine(), real, tag)
 
     def good(self, name: str) -> Path:
         label = f"{name}:{self.tag}"
@@ -158,13 +173,13 @@ class _Steps:
         make = self._derived if name in DERIVED else self._base
         if name in ALONE:
             make = self._alone
-        own = [name, self.real] if name in DERIVED else [name]
+        own = [name, self.framework] if name in DERIVED else [name]
         return cache.layer(_hash(self.key, *own), label, make, self.progress)
 
     def with_defects(self) -> Path:
         label = f"{self.name}:{self.tag}"
         names = [defect.name for defect in self.planted]
-        key = _hash(self.key, self.name, self.real, names, _content(_HERE / "defects"))
+        key = _hash(self.key, self.name, self.framework, names, _content(_HERE / "defects"))
 
         def make(directory: Path, job: Job) -> None:
             cache.clone(self.good(self.name), directory)
@@ -175,21 +190,20 @@ class _Steps:
         return cache.layer(key, label, make, self.progress)
 
     def _packages(self) -> Path:
-        files = (*python.LOCKS[self.full], *_PACKAGE_SOURCES)
-        key = _hash(
-            "packages 2", *(_content(_HERE / name) for name in files), _machine(), self.full
-        )
+        files = (*wheels.LOCKS, *_PACKAGE_SOURCES)
+        contents = (_content(_HERE / name) for name in files)
+        key = _hash("packages 3", *contents, _machine(), self.real)
 
         def make(directory: Path, job: Job) -> None:
             tools(job.progress)
-            _require_space(4.0 if self.full else 1.5)
+            _require_space(4.0 if self.real else 0.6)
             with self._step(job, 1, "Python") as step:
                 python.lay_out(directory, job)
                 step(f"{python.full_version()} of this machine, moved to {PREFIX}")
             with self._step(job, 2, "packages") as step:
-                count = python.install_packages(directory, job, full=self.full)
-                python.arrange(directory)
-                step(f"{count} from PyPI")
+                count, stand_ins = wheels.install(directory, job, real=self.real)
+                wheels.arrange(directory)
+                step(f"{count - stand_ins} from PyPI, {stand_ins} stand-ins")
             with self._step(job, 3, "byte code") as step:
                 python.compile_bytecode(directory, job)
                 step("compiled")
@@ -207,7 +221,7 @@ class _Steps:
             system.add_old_host_libraries(directory, job)
             _micromamba(directory, job)
             shells = {"zsh": "5.9", "tcsh": "6.24.15"}
-            if self.full:
+            if self.real:
                 shells = debian.add_shells(directory, job)
             _links_of_system(directory)
             config.write_singularity(directory, self.tag)
@@ -230,9 +244,10 @@ class _Steps:
         cache.clone(self.good("ml-base"), directory)
         title, add = DERIVED[self.name]
         with self._step(job, 6, title) as step:
-            tree.overlay(directory, _HERE / "rootfs" / self.name, VERSION)
+            if (own := _HERE / "rootfs" / self.name).is_dir():
+                tree.overlay(directory, own, VERSION)
             config.write_singularity(directory, self.tag, self.name)
-            condameta.write(directory, add(directory, job, self.real))
+            condameta.write(directory, add(directory, job, self.framework))
             step("programs, libraries and records")
         _finish(directory, self.good("ml-base"))
 

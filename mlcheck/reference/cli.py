@@ -39,7 +39,7 @@ def add_arguments(
         "--defect", action="append", default=[], metavar="D", help="plant this fault (repeats)"
     )
     building.add_argument(
-        "--full", action="store_true", help="real packages in place of the larger stand-ins"
+        "--real", action="store_true", help="real packages in place of stand-ins; takes minutes"
     )
     building.add_argument(
         "--output", type=Path, metavar="PATH", help="where to write a copy that is your own"
@@ -76,7 +76,7 @@ def _build(arguments: argparse.Namespace) -> int:
         name,
         tag=tag or None,
         defects=set(arguments.defect) - {defect.name for defect in layered},
-        full=arguments.full,
+        real=arguments.real,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if arguments.output is not None:

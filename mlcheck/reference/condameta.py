@@ -22,7 +22,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mlcheck.reference import tree
-from mlcheck.reference.python import PREFIX, SITE, VERSION, record_rows
+from mlcheck.reference.dist_info import record_rows
+from mlcheck.reference.python import PREFIX, SITE, VERSION
 
 META = f"{PREFIX}/conda-meta"
 CHANNEL = "https://conda.example/conda-forge"

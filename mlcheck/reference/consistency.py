@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from email.parser import HeaderParser
 from pathlib import Path
 
@@ -14,7 +12,8 @@ from packaging.utils import canonicalize_name
 from mlcheck.reference import elf, tree
 from mlcheck.reference.cache import Job
 from mlcheck.reference.condameta import CondaPackage, build_string
-from mlcheck.reference.python import PREFIX, SITE, record_hash, record_rows
+from mlcheck.reference.dist_info import record_hash, record_rows, write_record
+from mlcheck.reference.python import PREFIX, SITE
 from mlcheck.reference.system import LIB
 
 OPENSSL = tuple(f"{PREFIX}/lib/{name}" for name in ("libcrypto.so.3", "libssl.so.3"))
@@ -72,6 +71,4 @@ def drop_missing_parts(root: Path, name: str) -> None:
         [path, record_hash(content), str(len(content))] if row[0] == path else row
         for row in record_rows(info / "RECORD")
     ]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    tree.write(root, f"{SITE}/{info.name}/RECORD", text.getvalue())
+    write_record(root, info.name, rows)

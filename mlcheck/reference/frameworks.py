@@ -12,7 +12,17 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from mlcheck.reference import condameta, consistency, elf, python, rpmdb, system, tree
+from mlcheck.reference import (
+    condameta,
+    consistency,
+    dist_info,
+    elf,
+    python,
+    rpmdb,
+    system,
+    tree,
+    wheels,
+)
 from mlcheck.reference.cache import Job
 from mlcheck.reference.condameta import CondaPackage, build_string
 from mlcheck.reference.python import PREFIX, SITE
@@ -165,7 +175,7 @@ def add_torch(root: Path, job: Job) -> list[CondaPackage]:
     needs = [soname for _, sonames in CUDA_12.values() for soname in sonames]
     _need(job, library, ["libtorch_cpu.so", "libcudnn.so.9", *needs])
     elf.set_rpath(job, library, "$ORIGIN:$ORIGIN/../../../..")
-    python.add_distribution(root, "torch", "2.5.1", "torch")
+    dist_info.add_distribution(root, "torch", "2.5.1", "torch")
     return [*cuda, *_stand_ins(root, _WITH_TORCH, ["torch"])]
 
 
@@ -191,7 +201,7 @@ def add_two(
     for kind in ("cpu", *(("cuda",) if cuda else ())):
         library = package / f"lib/libtorch_{kind}.so"
         elf.library(job, library, library.name, f"reference_torch_{kind}", torch)
-    python.add_distribution(root, "torch", torch, "torch")
+    dist_info.add_distribution(root, "torch", torch, "torch")
     _stand_ins(root, others, [])
 
 
@@ -218,7 +228,7 @@ def _add_tensorflow(root: Path, job: Job, version: str, cuda: str | None, needs:
     elf.library(job, library, library.name, "reference_tensorflow", version)
     _need(job, library, needs)
     elf.set_rpath(job, library, "$ORIGIN:$ORIGIN/../../..")
-    python.add_distribution(root, "tensorflow", version, "tensorflow")
+    dist_info.add_distribution(root, "tensorflow", version, "tensorflow")
 
 
 def _need(job: Job, library: Path, sonames: list[str]) -> None:
@@ -251,7 +261,7 @@ def _stand_ins(root: Path, versions: Mapping[str, str], above: Iterable[str]) ->
         package = _WITH_TENSORFLOW.get(name, name)
         text = f'"""Stand-in for {name} in a reference image."""\n\n__version__ = "{version}"\n'
         tree.write(root, f"{SITE}/{package}/__init__.py", text)
-        python.add_distribution(root, name, version, package)
+        dist_info.add_distribution(root, name, version, package)
         infos.append(site / f"{name.replace('-', '_')}-{version}.dist-info")
     return condameta.python_packages(root, versions, infos)
 
@@ -260,7 +270,7 @@ def _add_real(root: Path, job: Job, *requirements: str) -> list[CondaPackage]:
     """Packages from PyPI with all that they need; returns the records of what was added."""
     site = tree.at(root, SITE)
     records = condameta.python_packages(
-        root, (), [site / info for info in python.install_more(root, job, requirements)]
+        root, (), [site / info for info in wheels.install_more(root, job, requirements)]
     )
     new = {record.name for record in records}
     for file in list(tree.at(root, condameta.META).glob("*.json")):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mlcheck.reference import condameta, elf, tree
@@ -30,6 +33,7 @@ _RPATH_ROOM = "/rpath-" + 500 * "0"
 
 def add(root: Path, job: Job) -> list[CondaPackage]:
     """Programs, libraries and the Python module; returns the records that own them."""
+    tree.overlay(root, Path(__file__).parent / "rootfs/root", VERSION)
     lib, bin_ = tree.at(root, f"{PREFIX}/lib"), tree.at(root, f"{PREFIX}/bin")
     for name in LIBRARIES:
         function = "reference_root_version" if name == "libCore.so" else f"reference_{name[3:-3]}"
@@ -74,20 +78,32 @@ def _records(root: Path) -> list[CondaPackage]:
     programs = [f"{PREFIX}/bin/{name}" for name in (*PROGRAMS, "root", "rootcling", "root-config")]
     libraries = [f"{PREFIX}/lib/{name}" for name in LIBRARIES]
     header = f"{PREFIX}/include/TH1F.h"
-    root_base = condameta.files_below(root, *programs, *libraries, header, f"{SITE}/ROOT")
-    zlib = condameta.files_below(
-        root,
-        f"{PREFIX}/include/zlib.h",
-        *(f"{PREFIX}/lib/{name}" for name in ("libz.so", "libz.so.1", f"libz.so.{_ZLIB}")),
-    )
-    compilers = [f"{PREFIX}/bin/{name}" for name in COMPILERS]
-    gxx = condameta.files_below(root, *compilers, COMPILED)
+    files = condameta.files_below(root, *programs, *libraries, header, f"{SITE}/ROOT")
+    return records(root, files, {"bin/root-config": (b" -lz ", b" ")}, _ZLIB)
+
+
+def records(
+    root: Path, files: tuple[str, ...], edited: Mapping[str, tuple[bytes, bytes]], zlib: str
+) -> list[CondaPackage]:
+    """The records of ROOT, of zlib and of the compiler.
+
+    Args:
+        files: of ROOT, below the prefix.
+        edited: those that upstream's builders changed, with what they wrote, at its first place,
+            and what was there.
+        zlib: its version.
+    """
+    of_zlib = [f"{PREFIX}/include/{name}" for name in ("zlib.h", "zconf.h")]
+    of_zlib += [
+        f"{PREFIX}/lib/{file.name}" for file in tree.at(root, f"{PREFIX}/lib").glob("libz.so*")
+    ]
+    of_gxx = [*(f"{PREFIX}/bin/{name}" for name in COMPILERS), COMPILED]
     built = build_string("root")
-    # As the package has them: the images' builders put -lz and another RPATH there.
-    own = {f"bin/{name}": (b"/0000000000000:", f"{PREFIX}/lib:".encode()) for name in PROGRAMS}
-    own["bin/root-config"] = (b" -lz ", b" ")
+    # As the package has them: the images' builders put another RPATH there.
+    prefix = f"{PREFIX}/lib:".encode()
+    own = {path: (b"/0000000000000:", prefix) for path in files if re.match(r"bin/.*\.exe$", path)}
     hashes = {}
-    for path, (ours, theirs) in own.items():
+    for path, (ours, theirs) in {**own, **edited}.items():
         content = tree.at(root, f"{PREFIX}/{path}").read_bytes().replace(ours, theirs, 1)
         hashes[path] = (hashlib.sha256(content).hexdigest(), len(content))
     return [
@@ -104,11 +120,27 @@ def _records(root: Path) -> list[CondaPackage]:
             ROOT_VERSION,
             built,
             "LGPL-2.1-only",
-            (f"python {VERSION}.*", "zlib >=1.3.1,<2.0a0", "_x86_64-microarch-level >=3"),
-            root_base,
+            (f"python {VERSION}.*", f"zlib >={zlib},<2.0a0", "_x86_64-microarch-level >=3"),
+            files,
             hashes,
         ),
-        CondaPackage("zlib", _ZLIB, build_string("zlib", python=False), "Zlib", files=zlib),
-        CondaPackage("gxx", "12.4.0", build_string("gxx", python=False), "GPL-3.0-only", files=gxx),
+        CondaPackage(
+            "zlib",
+            zlib,
+            build_string("zlib", python=False),
+            "Zlib",
+            files=condameta.files_below(root, *_there(root, of_zlib)),
+        ),
+        CondaPackage(
+            "gxx",
+            "12.4.0",
+            build_string("gxx", python=False),
+            "GPL-3.0-only",
+            files=condameta.files_below(root, *_there(root, of_gxx)),
+        ),
         CondaPackage("_x86_64-microarch-level", "3", "2_haswell", "BSD-3-Clause", noarch=False),
     ]
+
+
+def _there(root: Path, paths: Iterable[str]) -> Iterator[str]:
+    return (path for path in paths if os.path.lexists(tree.at(root, path)))

@@ -74,7 +74,7 @@ def add_libraries(
     tree.at(root, LIB).mkdir(parents=True, exist_ok=True)
     needed = {loader}
     for program in programs:
-        if _is_elf(program):
+        if elf.is_elf(program):
             needed.update(_libraries_of(job, loader, ["--list", program], search))
     # libpython has its place in the prefix.
     _copy_libraries(root, (file for file in needed if not file.name.startswith("libpython")))
@@ -163,11 +163,6 @@ def _loader(job: Job) -> Path:
             "Build it on a distribution such as Debian, Ubuntu, Fedora or AlmaLinux.",
         )
     return path
-
-
-def _is_elf(file: Path) -> bool:
-    with file.open("rb") as opened:
-        return opened.read(4) == b"\x7fELF"
 
 
 def _libraries_of(

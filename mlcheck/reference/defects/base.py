@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from importlib.util import cache_from_source
 from pathlib import Path
 
-from mlcheck.reference import listing, tree
+from mlcheck.reference import dist_info, listing, tree
 from mlcheck.reference.condameta import META
-from mlcheck.reference.python import SITE, record_rows
+from mlcheck.reference.python import SITE
 
 ML_BASE = "ml-base"
 ML_PYROOT = "ml-pyroot"
@@ -123,16 +123,10 @@ def record(image: Path, name: str) -> str:
     raise LookupError(f"no conda record of {name}")
 
 
-def dist_info(image: Path, name: str) -> str:
-    """Path of the dist-info directory of the distribution `name`."""
-    (found,) = tree.at(image, SITE).glob(f"{name}-*.dist-info")
-    return f"{SITE}/{found.name}"
-
-
 def uninstall(image: Path, distribution: str, conda: tuple[str, ...]) -> None:
     """Remove a Python package with all its records."""
-    info = dist_info(image, distribution)
-    for row in list(record_rows(tree.at(image, f"{info}/RECORD"))):
+    info = dist_info.find(image, distribution)
+    for row in list(dist_info.record_rows(tree.at(image, f"{info}/RECORD"))):
         file = tree.at(image, os.path.normpath(f"{SITE}/{row[0]}"))
         file.unlink(missing_ok=True)
         Path(cache_from_source(str(file))).unlink(missing_ok=True)

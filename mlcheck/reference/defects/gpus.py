@@ -12,7 +12,8 @@ from pathlib import Path
 from mlcheck.reference import condameta, elf, tree
 from mlcheck.reference.cache import Job
 from mlcheck.reference.defects.base import Catalogue
-from mlcheck.reference.python import PREFIX, SITE, record_hash, record_rows
+from mlcheck.reference.dist_info import record_hash, record_rows
+from mlcheck.reference.python import PREFIX, SITE
 
 DEFECTS = Catalogue()
 _CPU = ("ml-tensorflow-cpu",)

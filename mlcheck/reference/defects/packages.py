@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mlcheck.reference import listing, rpmdb, tree
+from mlcheck.reference import dist_info, listing, rpmdb, tree
 from mlcheck.reference.condameta import INSTALLED, CondaPackage
 from mlcheck.reference.condameta import write as write_records
 from mlcheck.reference.defects.base import (
     ML_PYROOT,
     Catalogue,
-    dist_info,
     edit_list,
     record,
     uninstall,
@@ -282,7 +281,7 @@ def _add_sneaky(image: Path) -> None:
 
 def _change_version(image: Path, name: str, version: str) -> None:
     """Another version of a Python package, in its metadata, its conda record and the list."""
-    info = dist_info(image, name)
+    info = dist_info.find(image, name)
     old = info.removesuffix(".dist-info").rpartition("-")[2]
     moved = info.replace(f"-{old}.", f"-{version}.")
     tree.at(image, info).rename(tree.at(image, moved))

@@ -6,8 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
-from mlcheck.reference import python, tree
-from mlcheck.reference.defects.base import Catalogue, dist_info
+from mlcheck.reference import dist_info, tree
+from mlcheck.reference.defects.base import Catalogue
 from mlcheck.reference.notebooks import TENSORFLOW, TORCH
 from mlcheck.reference.python import PREFIX, SITE
 
@@ -37,7 +37,7 @@ def _torch(image: Path) -> None:
     "parity-torchtext", "The image for GPUs has no torchtext.", "parity-packages", images=_GPU
 )
 def _torchtext(image: Path) -> None:
-    for path in (dist_info(image, "torchtext"), f"{SITE}/torchtext"):
+    for path in (dist_info.find(image, "torchtext"), f"{SITE}/torchtext"):
         shutil.rmtree(tree.at(image, path))
 
 
@@ -114,7 +114,7 @@ def _os(image: Path) -> None:
 def _other_version(image: Path, name: str, old: str, new: str) -> None:
     shutil.rmtree(tree.at(image, f"{SITE}/{name}-{old}.dist-info"))
     tree.replace(image, f"{SITE}/{name}/_build.py", f'"{old}"', f'"{new}"')
-    python.add_distribution(image, name, new, name)
+    dist_info.add_distribution(image, name, new, name)
     info = tree.at(image, f"{SITE}/{name}-{new}.dist-info")
     info.chmod(0o2775)
     for file in info.iterdir():
