@@ -75,7 +75,7 @@ def _not_on_github() -> Iterator[None]:
         yield
 
 
-LONGEST = ("defects_on_engines", "serving_on_engines", "atlas_jupyter", "compare")
+LONGEST = ("verdicts_on_engines", "serving_on_engines", "atlas_jupyter", "compare")
 """The files whose tests take minutes each."""
 
 
@@ -104,7 +104,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _FailuresAtOnce:
-    """Names what failed when it fails: pytest does so at the end, which may be an hour later."""
+    """Names what failed when it fails: pytest does so at the end, perhaps half an hour later."""
 
     def __init__(self, plugins: pytest.PytestPluginManager) -> None:
         self._plugins = plugins

@@ -29,7 +29,7 @@ from mlcheck.image import ImageRef
 from mlcheck.probes import PROBES, Questions, to_json
 from selftests import archives
 from selftests.archives import described, docker_archive, layer, layout, member, packed, write
-from selftests.test_defects import by_outcome, checked_in, judge
+from selftests.judging import by_outcome, judge, with_lists
 
 DIR = None
 MIB = 1024 * 1024
@@ -508,7 +508,8 @@ def test_a_static_defect_is_found_in_an_archive(defect: str, tmp_path: Path) -> 
     archive = tmp_path / "image.tar"
     reference.export_docker_archive(image, archive)
     report = judge(
-        *(checked_in("ml-pyroot", tmp_path), tmp_path / "report.json", "--engine=archive"),
+        tmp_path / "report.json",
+        *("--engine=archive", *with_lists("ml-pyroot", tmp_path)),
         *(f"--image=docker-archive:{archive}", f"--profile=ml-pyroot:{TAG}"),
     )
     archive.unlink()
@@ -526,7 +527,7 @@ def test_a_static_defect_is_found_in_an_archive(defect: str, tmp_path: Path) -> 
 
 def test_a_run_that_judged_nothing_is_not_green(saved: dict[str, str], tmp_path: Path) -> None:
     arguments = [f"--image={saved['made']}", "--engine=archive", f"--profile=ml-base:{TAG}"]
-    report = judge(checked_in("ml-base", tmp_path), tmp_path / "r.json", *arguments, "-k", "shells")
+    report = judge(tmp_path / "r.json", *arguments, "-k", "shells")
     assert by_outcome(report).keys() == {"skipped"}
     assert report["exit_code"] == 5
 

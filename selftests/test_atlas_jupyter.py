@@ -18,7 +18,7 @@ from mlcheck.probes import kernel_cells, run_server
 from mlcheck.profile import SUITE, Catalog
 from mlcheck.reference.atlas import ROOT_STAND_IN
 from selftests.images import build_sif, each_engine
-from selftests.test_defects import FEW, bound, by_outcome, checked_in, judge
+from selftests.judging import by_outcome, good_in_a_directory, judge, with_surroundings
 
 NAME = "atlas-jupyter"
 PROFILE = Catalog([SUITE]).load(NAME)
@@ -34,19 +34,19 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("engine", each_engine("docker", "podman", "apptainer"))
 def test_the_same_verdicts_on_every_engine(
-    engine: str, tmp_path: Path, request: pytest.FixtureRequest
+    engine: str, tmp_path: Path, of_all_workers: Path, request: pytest.FixtureRequest
 ) -> None:
     image = str(reference.build(NAME))
     if engine != "apptainer":
         image = f"docker-archive:{request.getfixturevalue('archive')}"
-    options = [f"--engine={engine}", f"--profile={NAME}", *bound(NAME)]
-    own_list = checked_in("ml-base", tmp_path)
-    found = judge(own_list, tmp_path / "report.json", f"--image={image}", *options)
+    options = [f"--engine={engine}", f"--profile={NAME}", *with_surroundings(NAME)]
+    found = judge(tmp_path / "report.json", f"--image={image}", *options)
     outcomes = by_outcome(found)
     assert outcomes.keys() == {"passed", "skipped"}, outcomes
     # Of layers, a profile without budgets lets secrets be judged alone.
     here = set() if engine == "apptainer" else {"layers-secrets"}
-    assert outcomes["passed"] == FEW[NAME] | here
+    in_a_directory = by_outcome(good_in_a_directory(NAME, of_all_workers))
+    assert outcomes["passed"] == in_a_directory["passed"] | here
 
 
 @pytest.mark.engine("apptainer")
@@ -57,8 +57,7 @@ def test_the_file_of_its_own_engine(tmp_path: Path) -> None:
     (tmp_path / "image").symlink_to(reference.build(NAME))
     # Not compressed: that takes a minute.
     build_sif(tmp_path / "image", sif, "--mksquashfs-args=-noI -noD -noF -noX")
-    own_list = checked_in("ml-base", tmp_path)
-    found = judge(own_list, tmp_path / "report.json", f"--image={sif}", "-m", "not slow")
+    found = judge(tmp_path / "report.json", f"--image={sif}", "-m", "not slow")
     outcomes = by_outcome(found)
     assert outcomes.keys() == {"passed", "skipped"}, outcomes
     judged = {
@@ -75,14 +74,13 @@ def test_the_file_of_its_own_engine(tmp_path: Path) -> None:
 
 
 def test_without_root_its_kernels_are_not_judged(tmp_path: Path) -> None:
-    own_list = checked_in("ml-base", tmp_path)
     tests = "tests/general/test_jupyter.py"
     chosen = [
         f"{tests}::test_cells_know_the_setup_file",
         f"{tests}::test_kernels_start_and_compute",
     ]
     image = f"--image={reference.build(NAME)}"
-    found = judge(own_list, tmp_path / "report.json", image, *chosen)
+    found = judge(tmp_path / "report.json", image, *chosen)
     assert by_outcome(found) == {"passed": {"kernels-start"}, "skipped": {"kernel-setup"}}
 
 
@@ -133,7 +131,7 @@ def test_a_root_that_computes_wrongly_is_seen(tmp_path: Path) -> None:
     module.write_text(module.read_text().replace("sum(self", "2 * sum(self"))
     test = "tests/general/test_jupyter.py::test_cells_print_what_they_must"
     options = [f"--image={reference.build(NAME)}", f"--bind={wrong}:/mycvmfs", test]
-    found = judge(checked_in("ml-base", tmp_path), tmp_path / "report.json", *options)
+    found = judge(tmp_path / "report.json", *options)
     assert isinstance(found["results"], list)
     (result,) = found["results"]
     subjects = [finding["subject"] for finding in result["findings"]]

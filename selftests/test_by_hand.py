@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlcheck import checks, reference
+from mlcheck import checks, explaining, reference
 from mlcheck.checks import packages, work
 from mlcheck.engines import base
 from mlcheck.facts import InstalledPackages, ListedPackage, PackageList
@@ -21,7 +21,7 @@ from mlcheck.report import github, text
 from mlcheck.verdict import Rule, ShowFile, ShowHere, ShowMlcheck, ShowOnHost, ShowRun
 from selftests import by_hand, reports
 from selftests.images import opened, write
-from selftests.test_defects import SLOW_TESTS, checked_in, judge, rules
+from selftests.judging import judge, slow_tests, with_lists
 
 FILES = sorted(Path(checks.__file__).parent.glob("*.py"))
 READERS = {"ls", "cat", "head", "grep", "readelf", "sha256sum", "tar"}
@@ -77,7 +77,7 @@ def test_files_are_looked_at_by_what_runs_nothing() -> None:
 
 
 def test_no_remedy_speaks_of_a_command_that_is_elsewhere() -> None:
-    assert [rule.check for rule in rules().values() if "below" in rule.remedy] == []
+    assert [rule.check for rule, _ in explaining.rules().values() if "below" in rule.remedy] == []
 
 
 def test_an_annotation_has_the_command() -> None:
@@ -192,10 +192,10 @@ SEEN = 28
 
 def test_each_command_shows_what_was_found(tmp_path: Path) -> None:
     image = reference.build("ml-pyroot", defects=TOGETHER)
-    left = [test for test in SLOW_TESTS if not any(name in test for name in QUICK)]
+    left = [test for test in slow_tests() if not any(name in test for name in QUICK)]
     arguments = [f"--image={image}", *(f"--deselect={test}" for test in left)]
-    own_list = checked_in("ml-pyroot", tmp_path)
-    report = judge(own_list, tmp_path / "report.json", *arguments)
+    lists = with_lists("ml-pyroot", tmp_path)
+    report = judge(tmp_path / "report.json", *lists, *arguments)
     assert by_hand.without_command(report) == set()
     found = list(by_hand.findings(report))
     assert len(found) >= SEEN, [check for check, _ in found]
@@ -207,7 +207,7 @@ def test_each_command_shows_what_was_found(tmp_path: Path) -> None:
     # As the programs of upstream's images are: the host's libraries, not the image's own.
     image = reference.build("ml-pyroot", defects=["rpath"])
     arguments = [f"--image={image}", "-k", "test_libraries_are_the_images_own"]
-    report = judge(own_list, tmp_path / "rpath.json", *arguments)
+    report = judge(tmp_path / "rpath.json", *lists, *arguments)
     ((_, finding),) = by_hand.findings(report)
     assert finding["found"] == "loads /opt/conda/lib/libCore.so, which is the host's"
     assert "libCore.so => /opt/conda/lib/libCore.so" in by_hand.run(finding["by_hand"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from mlcheck import explaining
 from mlcheck.reference import DEFECTS
 from selftests import coverage
-from selftests.test_defects import rules
 
 PROPERTIES = list(coverage.properties())
 
@@ -17,7 +17,7 @@ def test_the_page_is_up_to_date() -> None:
 
 
 def test_every_check_and_every_defect_stands_for_a_property() -> None:
-    assert {check for row in PROPERTIES for check in row.checks} == set(rules())
+    assert {check for row in PROPERTIES for check in row.checks} == set(explaining.rules())
     assert {defect for row in PROPERTIES for defect in row.defects} == set(DEFECTS)
 
 

@@ -23,7 +23,7 @@ from mlcheck.reference import tree
 from mlcheck.reference.cache import clone
 from mlcheck.registry import describe
 from selftests import registry
-from selftests.test_defects import ROOT, SLOW, by_outcome, checked_in, judge, not_promised
+from selftests.judging import ROOT, by_outcome, good_in_a_directory, judge, slow_checks, with_lists
 
 TAG = "alma9-python311"
 DIGEST = "ab" + "0123456789abcdef" * 3 + "0123456789abcd"
@@ -54,16 +54,17 @@ def cvmfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def run(image: Path, report: Path, *arguments: str) -> dict[str, set[str]]:
-    own_list = checked_in("ml-pyroot", report.parent)
-    return by_outcome(judge(own_list, report, f"--image={image}", "-m", "not slow", *arguments))
+    lists = with_lists("ml-pyroot", report.parent)
+    return by_outcome(judge(report, f"--image={image}", "-m", "not slow", *lists, *arguments))
 
 
-def test_an_image_on_cvmfs_conforms(cvmfs: Path, tmp_path: Path) -> None:
+def test_an_image_on_cvmfs_conforms(cvmfs: Path, tmp_path: Path, of_all_workers: Path) -> None:
     image = cvmfs / f"ml-pyroot:{TAG}"
     digest = f"--config-digest={image}=sha256:{DIGEST}"
     outcomes = run(image, tmp_path / "report.json", digest, "--config-digest=sha256:" + "0" * 64)
     assert set(outcomes) == {"passed", "skipped"}, outcomes
-    elsewhere = not_promised("ml-pyroot") - SLOW - {"deployed-digest"}
+    elsewhere = by_outcome(good_in_a_directory("ml-pyroot", of_all_workers))["skipped"]
+    elsewhere -= {"deployed-digest", *slow_checks()}
     assert outcomes["skipped"] == {"deployed-readable", *elsewhere}
     assert {"deployed-digest", "singularity-d", "conda-files-present"} <= outcomes["passed"]
 

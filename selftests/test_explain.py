@@ -7,6 +7,7 @@ import ast
 import datetime
 import json
 import re
+import runpy
 import tomllib
 
 import pytest
@@ -15,9 +16,9 @@ from mlcheck import cli, explaining
 from mlcheck.expectations import Expectations
 from mlcheck.expectations.keys import meaning
 from mlcheck.profile import SUITE
-from selftests.test_defects import PROVEN_ELSEWHERE, rules
+from selftests.verdicts import PROVEN_ELSEWHERE
 
-CHECKS = sorted(rules())
+CHECKS = sorted(explaining.rules())
 
 SOURCE = re.compile(r"https://|README of|usatlas/ML-Containers|StatCan/|docs/\w+\.md|\w+\(\d\)")
 """A document, a repository, or a page of a manual."""
@@ -37,7 +38,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> object:
 @pytest.mark.parametrize("check", CHECKS)
 def test_a_check(check: str) -> None:
     found = explaining.explain(check)
-    assert found.rule is rules()[check]
+    assert found.rule is explaining.rules()[check][0]
     assert found.tests, "no test of the suite asks it"
     assert all(test.facts for test in found.tests)
     assert SOURCE.search(found.rule.why), found.rule.why
@@ -57,6 +58,25 @@ def test_every_test_of_the_suite_is_that_of_one_check() -> None:
     ]
     assert sorted(told) == sorted(written)
     assert set(explaining.tests()) == set(CHECKS)
+
+
+def test_what_is_slow_is_what_pytest_takes_for_it() -> None:
+    slow = set()
+    for file in SUITE.glob("*/test_*.py"):
+        module = runpy.run_path(str(file))
+        marks = module.get("pytestmark", [])
+        of_file = marks if isinstance(marks, list) else [marks]
+        for name, test in module.items():
+            own = [*getattr(test, "pytestmark", []), *of_file]
+            if name.startswith("test_") and any(mark.name == "slow" for mark in own):
+                slow.add((f"{file.parent.name}/{file.name}", name))
+    told = {
+        (test.file, test.name)
+        for tests in explaining.tests().values()
+        for test in tests
+        if test.slow
+    }
+    assert told == slow
 
 
 def test_a_test_of_the_suite() -> None:

@@ -16,7 +16,7 @@ import pytest
 from mlcheck import gpu, reference
 from mlcheck.facts import GpuDevice, HostGpus
 from mlcheck.reference import cache
-from selftests.test_defects import by_outcome
+from selftests.judging import by_outcome
 from selftests.test_gpu_ladder import compile_driver, lean_copy
 
 ROOT = Path(__file__).parents[1]

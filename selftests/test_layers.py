@@ -38,7 +38,8 @@ from mlcheck.reference.python import SITE
 from selftests import archives
 from selftests.archives import docker_archive, layer, member
 from selftests.images import each_engine
-from selftests.test_defects import LAYERS, by_outcome, checked_in, judge
+from selftests.judging import Report, by_outcome, judge, with_lists
+from selftests.verdicts import LAYERS
 
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nnothing\n-----END OPENSSH PRIVATE KEY-----\n"
 ENCRYPTED = "Bag Attributes\n  x: y\n-----BEGIN ENCRYPTED PRIVATE KEY-----\n"
@@ -588,7 +589,7 @@ max_waste = "10 MB"
 
 
 @pytest.fixture(scope="module")
-def judged(part: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def judged(part: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
     """The report on archives of the good image and of each planted fault, in one run; budgets are
     what the good image needs, and a little more."""
     directory = tmp_path_factory.mktemp("archives")
@@ -600,8 +601,9 @@ def judged(part: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
         archive = directory / f"{name}.tar"
         reference.export_docker_archive(part, archive, [DEFECTS[name]] if name in DEFECTS else [])
         images.append(f"--image=docker-archive:{archive}")
-    report: dict[str, Any] = judge(
-        *(checked_in("ml-base", directory), directory / "report.json", "--engine=archive"),
+    report = judge(
+        directory / "report.json",
+        *("--engine=archive", *with_lists("ml-base", directory)),
         *(f"--profiles={directory}/profiles", "--profile=lean", *images),
         "tests/general/test_layers.py",
     )
@@ -611,7 +613,7 @@ def judged(part: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 
 
 @pytest.mark.parametrize("name", ["good", *LAYERED])
-def test_a_defect_of_layers_is_caught_by_its_check_alone(name: str, judged: dict[str, Any]) -> None:
+def test_a_defect_of_layers_is_caught_by_its_check_alone(name: str, judged: Report) -> None:
     results = [one for one in judged["results"] if one["image"] == f"{name}@archive"]
     caught = set(DEFECTS[name].caught_by) if name in DEFECTS else set()
     outcomes = by_outcome({"results": results})
@@ -624,7 +626,7 @@ def test_a_defect_of_layers_is_caught_by_its_check_alone(name: str, judged: dict
             assert bool(finding["source"]) == bool(budget)
 
 
-def test_the_report_has_the_layers(judged: dict[str, Any]) -> None:
+def test_the_report_has_the_layers(judged: Report) -> None:
     rows = {one["id"].partition("@")[0]: one["layers"] for one in judged["images"]}
     assert [row["created_by"] for row in rows["good"]] == ["mlcheck reference build"]
     first, second, third = rows["layer-deleted"]

@@ -68,7 +68,7 @@ def test_make_selftest_says_how_long_it_takes() -> None:
     done = subprocess.run(
         ["make", "-n", "selftest"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert "about an hour on two cores" in done.stdout
+    assert "about half an hour on two cores" in done.stdout
     assert "--durations=20" in done.stdout
 
 

@@ -9,15 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from mlcheck import reference
+from mlcheck import explaining, reference
 from mlcheck.reference.export import export_docker_archive
 from mlcheck.reference.python import PREFIX, SITE
 from selftests.images import each_engine
-from selftests.test_defects import SERVING, by_outcome, judge
+from selftests.judging import by_outcome, judge
 
 NAME = "jupyterlab-cpu"
 NO_OTHER_USER = {"server-any-user", "user-installs"}
-SUITE = ["tests/general/test_serving.py", "tests/general/test_work.py"]
+FILES = ("general/test_serving.py", "general/test_work.py")
+SUITE = [f"tests/{file}" for file in FILES]
+SERVING = {
+    check
+    for check, asking in explaining.tests().items()
+    if any(test.file in FILES for test in asking)
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +49,7 @@ def test_its_own_user_starts_the_server_and_installs_packages(
     engine: str, loaded: str, tmp_path: Path
 ) -> None:
     arguments = [f"--image={loaded}", f"--engine={engine}", "--pull=never", *SUITE]
-    outcomes = by_outcome(judge(tmp_path / "list", tmp_path / "report.json", *arguments))
+    outcomes = by_outcome(judge(tmp_path / "report.json", *arguments))
     assert outcomes == {"passed": SERVING}
 
 
@@ -51,7 +57,7 @@ def test_its_own_user_starts_the_server_and_installs_packages(
 def test_apptainer_starts_the_server_as_whoever_runs_it(tmp_path: Path) -> None:
     image = reference.build(NAME)
     arguments = [f"--image={image}", "--engine=apptainer", *SUITE]
-    outcomes = by_outcome(judge(tmp_path / "list", tmp_path / "report.json", *arguments))
+    outcomes = by_outcome(judge(tmp_path / "report.json", *arguments))
     assert outcomes == {"passed": SERVING - NO_OTHER_USER, "skipped": NO_OTHER_USER}
 
 
@@ -98,7 +104,7 @@ def test_what_only_an_engine_with_users_shows(
     arguments = [f"--image={image}", "--engine=docker", "--pull=never"]
     arguments += ["tests/general/test_serving.py"]
     try:
-        report = judge(tmp_path / "list", tmp_path / "report.json", *arguments)
+        report = judge(tmp_path / "report.json", *arguments)
     finally:
         subprocess.run(["docker", "rmi", "-f", image], capture_output=True, check=True)
     assert by_outcome(report).get("failed", set()) == caught_by, json.dumps(report["results"])
