@@ -96,6 +96,5 @@ _DIFFER = (
     (re.compile(r"\b0x[0-9a-f]+\b"), "ADDRESS"),
     (re.compile(r"\b[0-9a-f]{8,}\b"), "DIGEST"),
     (re.compile(r"\b\d+ (bytes|[kMG]B)\b"), "SIZE"),
-    (re.compile(rf"{re.escape(str(Path.home()))}(?=/)"), "HOME"),
     (re.compile(r"\b\d+(\.\d+)? ?(ms|s)\b"), "TIME"),
 )
