@@ -88,8 +88,9 @@ _FINDINGS = 5
 _MAJOR, _MINOR = platform.python_version_tuple()[:2]
 _DIFFER = (
     (re.compile(r"it said: .*", re.DOTALL), "it said"),
-    # Which of its two hints it has depends on who may write the prefix.
     (re.compile(r"prints For the content .*", re.DOTALL), "prints the banner"),
+    # Which of two the banner ends with depends on who may write the prefix.
+    (re.compile(r"To install new pkg\(s\), .*|To create your own new env, .*", re.DOTALL), "HINT"),
     (re.compile(r"/\S*/reference/[0-9a-f]{20}/[\w:.-]+"), "IMAGE"),
     (re.compile(rf"{_MAJOR}\.{_MINOR}(\.\d+)?\b"), "PYTHON"),
     (re.compile(rf"\b(py|python|cpython-|cp){_MAJOR}{_MINOR}"), r"\1PYTHON"),
