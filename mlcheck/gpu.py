@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from mlcheck import environ
 from mlcheck.facts import GpuDevice, HostGpus
 
 DRIVER = "/proc/driver/nvidia/version"
@@ -86,7 +87,12 @@ def _listed() -> tuple[tuple[GpuDevice, ...] | None, str]:
         return None, "nvidia-smi is not on this machine's PATH"
     try:
         done = subprocess.run(
-            [program, "-L"], capture_output=True, text=True, timeout=_SMI_LIMIT_S, check=False
+            [program, "-L"],
+            capture_output=True,
+            text=True,
+            env=environ.own(),
+            timeout=_SMI_LIMIT_S,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, f"nvidia-smi -L: {error}"

@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlcheck import environ
 from mlcheck.engines import janitor
 from mlcheck.engines.apptainer_container import last_words
 
@@ -52,7 +53,12 @@ def find_program(name: str) -> Program | str:
         return f"{name} is not installed.\n{remedy}"
     try:
         said = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=30, check=False
+            [path, "--version"],
+            capture_output=True,
+            text=True,
+            env=environ.own(),
+            timeout=30,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{path} does not start: {error}\nInstall {name} again."

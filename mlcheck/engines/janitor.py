@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlcheck import environ
 from mlcheck.engines.janitor_process import UNDO_ERRORS, start_time, undo
 
 Action = dict[str, Any]
@@ -88,6 +89,7 @@ class _Janitor:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
+                env=environ.own(),
                 pass_fds=pidfds,
                 start_new_session=True,
             )

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 import docker
 
+from mlcheck import environ
 from mlcheck.engines import janitor
 from mlcheck.engines.oci_dialect import DOCKER, Dialect
 from mlcheck.engines.oci_errors import engine_errors
@@ -221,6 +222,7 @@ def _service(dialect: Dialect) -> Iterator[str]:
                 stdout=log,
                 stderr=log,
                 cwd="/",
+                env=environ.own(),
                 start_new_session=True,
             )
             assert process.stdin is not None

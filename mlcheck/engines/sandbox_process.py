@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlcheck import environ
 from mlcheck.engines.base import Completed
 from mlcheck.engines.sandbox_server import (
     CHUNK,
@@ -93,7 +94,7 @@ class SandboxProcess:
                     stderr=self._errors,
                     cwd="/",
                     # Python itself may need it; nothing inside the sandbox gets it.
-                    env={k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"},
+                    env={k: v for k, v in environ.own().items() if k == "LD_LIBRARY_PATH"},
                     pass_fds=pid_files,
                     # Ctrl-C in the terminal is for the caller, who closes the sandbox.
                     start_new_session=True,

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from mlcheck import environ
 from mlcheck.errors import ProbeError
 
 
@@ -62,6 +63,7 @@ class Lief:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                env=environ.own(),
                 start_new_session=True,  # Ctrl-C is for the process that asks
             )
             atexit.register(_end, self._process)
