@@ -1,1 +1,1 @@
-"""Engines: each opens an image and gives its files and a way to run commands in it."""
+"""Engines: each opens an image and provides its files and a way to run commands in it."""

@@ -1,48 +1,93 @@
-"""What every engine gives: a root file system to read and a channel for commands.
+"""The interface of engines: a root file system to read and a way to run commands.
 
-Nothing outside this package knows which engine is at work.
+No code outside this package depends on a particular engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
+import functools
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Literal, NamedTuple, ParamSpec, Protocol
 
-from mlcheck.errors import EngineError
-from mlcheck.facts import Environment, File, FileType, ResolvedFile
-from mlcheck.image import ImageRef
+from mlcheck.engines import file_commands
+from mlcheck.image.api import ImageLayers, RootFS, T
+from mlcheck.machine.proxies import proxies
+from mlcheck.model import shell_words
+from mlcheck.model.environment import Environment
+from mlcheck.model.errors import EngineError, Trouble
+from mlcheck.model.image_ref import ImageRef, Kind
 
 P = ParamSpec("P")
-T = TypeVar("T")
 
-HEAD = 64
-"""Bytes of a file's beginning that tell its format: the largest ELF header."""
 
 DEFAULT_LIMIT_S = 120.0
-"""Wall-clock seconds that a command may take when the caller says nothing."""
+"""Default limit of a command in seconds of wall-clock time."""
 
 DEFAULT_OUTPUT_LIMIT = 64 * 1024 * 1024
-"""Bytes that a command may print on each stream when the caller says nothing."""
+"""Default limit of bytes that a command may print on each stream."""
+
+
+class Later(Generic[T]):
+    """An answer that is computed when a probe first needs it (`Ask.later`).
+
+    Args:
+        question: represents the answer in the key of a kept answer that depends on it.
+    """
+
+    def __init__(self, make: Callable[[], T], question: str = "") -> None:
+        self.question = question
+        self._make = make
+        self._lock = threading.Lock()
+
+    @property
+    def answer(self) -> T:
+        """Return the answer; raise whatever the probe raises."""
+        with self._lock:
+            return self._once
+
+    @functools.cached_property
+    def _once(self) -> T:
+        return self._make()
 
 
 class Ask(Protocol):
-    """Calls a probe that only reads; the answer may be one that was kept."""
+    """Calls a probe that only reads; the answer may be a kept one.
+
+    Attributes:
+        notes: notes about the answers for readers of a report.
+    """
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
 
     def __call__(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
 
-    def later(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """An answer to hand on to other probes alone; made when one of them needs it."""
+    def later(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Later[T]:
+        """Return an answer to pass on to other probes, which is not kept, and computed when one
+        needs it.
+
+        So an answer of many megabytes (every file of every conda package) is neither kept nor
+        computed if the answers that depend on it are kept.
+        """
 
 
 class Plainly:
-    """Just calls it."""
+    """Calls the probe directly, without a cache."""
+
+    notes: tuple[str, ...] = ()
 
     def __call__(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return probe(*args, **kwargs)
 
-    later = __call__
+    def later(self, probe: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Later[T]:
+        """See `Ask.later`."""
+        return Later(functools.partial(probe, *args, **kwargs))
 
 
 PLAINLY = Plainly()
@@ -53,10 +98,10 @@ class Completed:
     """A command that ended.
 
     Args:
-        exit_code: 128+n when signal n ended it, as a shell says; None when a limit ended it.
+        exit_code: as a shell reports it, 128+n for signal n; None if a limit ended the command.
             127: the program does not exist; 126: it cannot be executed.
         stdout, stderr: exactly the bytes printed, up to the output limit.
-        ended: "exited"; "timeout" or "output-limit" when its whole process group was killed.
+        ended: "exited"; "timeout" or "output-limit" if its whole process group was killed.
         seconds: wall time.
     """
 
@@ -68,157 +113,82 @@ class Completed:
     seconds: float
 
 
-class RootFS(Protocol):
-    """The files of an image. Every link resolves inside the image, never on the host.
-
-    Paths are absolute inside the image. Nothing here writes, and nothing but regular files is
-    ever opened for reading.
-    """
-
-    def lstat(self, path: str) -> File | None:
-        """What is at `path`, a final symlink not followed; None when nothing is."""
-
-    def resolve(self, path: str) -> ResolvedFile:
-        """Follow all symlinks from `path`, inside the image."""
-
-    def read(self, path: str, limit: int) -> bytes:
-        """Content of the regular file that `path` leads to.
-
-        Raises:
-            Unreadable: there is no such file, it is no regular file, or it is larger than
-                `limit` bytes. Nothing of it was kept.
-            ProbeError: this machine's permissions forbid it.
-        """
-
-    def open(self, path: str) -> BinaryIO:
-        """The same, opened for reading (unbuffered by the caller's choice), seekable."""
-
-    def listdir(self, path: str) -> list[str]:
-        """Names in the directory that `path` leads to, sorted; [] when there is none."""
-
-    def walk(self, top: str) -> Iterator[File]:
-        """Every file below `top` (followed if it is a symlink), in sorted order, depth first.
-
-        Directories reached through symlinks are not entered. Directories that cannot be read
-        raise ProbeError.
-        """
-
-    def each(
-        self,
-        top: str,
-        wanted: Callable[[str, bytes], bool],
-        look: Callable[[File, BinaryIO], T],
-    ) -> Iterator[tuple[File, T | Unreadable]]:
-        """Look into the regular files below `top`: each is opened once, hard links of one file
-        count once, and several files are read at a time.
-
-        They come directory by directory, each before those in it, sorted by name.
-
-        Args:
-            wanted: told a path and how the file begins (HEAD bytes, or all of a smaller one):
-                whether to look into it. Called from several threads, as `look` is.
-            look: told a file, open for reading at its first byte, and seekable. It may raise
-                Unreadable.
-
-        Raises:
-            ProbeError: this machine's permissions forbid it, or a disk fails.
-        """
-
-
-class Unreadable(Exception):  # noqa: N818 - a finding about the image, not an error
-    """A file of the image is not what can be read: `what` follows a path in a sentence."""
-
-    def __init__(self, path: str, what: str) -> None:
-        super().__init__(f"{path} {what}")
-        self.path = path
-        self.what = what
-
-
-class LayerMember(NamedTuple):
-    """Something that a layer adds, or hides of the layers below it.
-
-    Args:
-        path: absolute in the image.
-        type: "whiteout": hides what lower layers have at `path`; "opaque": all that they have in
-            the directory there.
-        size: bytes of a regular file, else 0.
-        inode: the layer's own number, equal for hard links of one file.
-    """
-
-    path: str
-    type: FileType | Literal["whiteout", "opaque"]
-    mode: int = 0
-    uid: int = 0
-    gid: int = 0
-    size: int = 0
-    inode: int = 0
-
-
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """A layer of an image.
+class Command:
+    """A command to run in an image, and its limits.
 
     Args:
-        digest: of its tar archive, as the image's configuration claims it.
-        created_by: the line of the image's history that made it; "": the history does not tell.
-        members: what hides comes before what is added.
-        sha256: of the content of a regular file.
-        start: the first bytes of a file of a name that was asked for.
+        argv: the program, searched on the PATH that the command gets, and its arguments.
+        env: variables to set.
+        cwd: the directory to start in.
+        stdin: bytes for its standard input.
+        limit_s: wall-clock seconds after which it is ended with its process group.
+        output_limit: bytes on each stream after which it is ended.
+        user: "UID:GID" instead of the image's own; None for the image's.
     """
 
-    digest: str
-    created_by: str
-    members: Sequence[LayerMember]
-    sha256: Callable[[LayerMember], bytes]
-    start: Callable[[LayerMember], bytes]
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    cwd: str = "/"
+    stdin: bytes = b""
+    limit_s: float = DEFAULT_LIMIT_S
+    output_limit: int = DEFAULT_OUTPUT_LIMIT
+    user: str | None = None
+
+    def over(self, variables: Mapping[str, str]) -> Command:
+        """Return the same command with more variables; its own take precedence."""
+        return dataclasses.replace(self, env={**variables, **self.env})
+
+    def not_run(self, exit_code: int, why: str, seconds: float = 0.0) -> Completed:
+        """Return the result of a command that was never started, as a shell would report it."""
+        message = f"mlcheck: {self.argv[0]}: {why}\n".encode("utf-8", "surrogateescape")
+        return Completed(self.argv, exit_code, b"", message, "exited", seconds)
 
 
-LAYER_START = 16 * 1024
-"""Bytes that `Layer.start` gives: a private key stands within them, behind its certificate too."""
+class OpenImage(ABC):
+    """An image that an engine opened; it can be read and, if the engine can do so, run.
 
-
-class ImageLayers(Protocol):
-    """The layers of an open image."""
-
-    def read(self, wanted: Callable[[str], bool]) -> Sequence[Layer]:
-        """All of them, the lowest first.
-
-        Args:
-            wanted: told a path: whether the beginning of such a file will be asked for.
-
-        Raises:
-            EngineError: the engine failed, or a layer is damaged.
-            ProbeError: this machine cannot read them.
-        """
-
-
-class OpenImage(Protocol):
-    """An image that an engine opened; it can be read and, where the engine can, run.
+    An engine defines how a command is run (`_run`, `_run_anew`), what is ended (`_end`) and the
+    commands for people (`_run_words`, `_show_file`); the rest is the same for all of them.
 
     Attributes:
-        ref: what was asked for.
+        ref: the requested image.
         engine: name of the engine ("sandbox").
-        rootfs: its files.
-        environment: its configuration.
-        digest: what pins the content of this image in reports, or None.
-        notes: what a reader of a report should know of how commands were run here.
-        layers: of which its files are made; None: this engine sees one file system alone.
+        digest: identifies the content of this image in reports; None if nothing does.
+        directory: directory in which this machine's user has the image unpacked; None if the engine
+            opened something else.
     """
 
+    directory: Path | None = None
+
+    def __init__(self, engine: str, prepared: Prepared, start: Start) -> None:
+        self.engine = engine
+        self.ref = prepared.ref
+        self.digest = prepared.digest
+        self._start = start
+        self._lock = threading.RLock()
+        self._closed = False
+
     @property
-    def ref(self) -> ImageRef: ...
+    @abstractmethod
+    def rootfs(self) -> RootFS:
+        """The files of the image."""
+
     @property
-    def engine(self) -> str: ...
+    @abstractmethod
+    def environment(self) -> Environment:
+        """The configuration of the image."""
+
     @property
-    def rootfs(self) -> RootFS: ...
+    def layers(self) -> ImageLayers | None:
+        """The layers that its files consist of; None if this engine sees only the merged
+        file system."""
+        return None
+
     @property
-    def environment(self) -> Environment: ...
-    @property
-    def digest(self) -> str | None: ...
-    @property
-    def notes(self) -> tuple[str, ...]: ...
-    @property
-    def layers(self) -> ImageLayers | None: ...
+    def notes(self) -> tuple[str, ...]:
+        """Return notes for readers of a report on how commands were run here."""
+        return ()
 
     def run(
         self,
@@ -232,54 +202,116 @@ class OpenImage(Protocol):
     ) -> Completed:
         """Run `argv` inside with the image's environment, changed by `env`.
 
-        argv[0] is searched on the PATH of that environment. May be called from several threads;
-        the commands then run side by side.
+        argv[0] is searched on the PATH of that environment. May be called from several threads; the
+        commands then run side by side.
 
         Raises:
-            EngineError: the engine could not do its part. A command that fails is no error.
+            EngineError: the engine failed. A command that fails is no error.
         """
+        command = Command(tuple(argv), dict(env or {}), cwd, stdin, limit_s, output_limit)
+        return self._asked(self._run, command)
 
     def start(
         self,
         argv: Sequence[str],
         *,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
         user: str | None = None,
         limit_s: float = DEFAULT_LIMIT_S,
         output_limit: int = DEFAULT_OUTPUT_LIMIT,
     ) -> Completed:
         """Start the image anew as its users do, with `argv` behind its entrypoint.
 
-        `docker run IMAGE ARGV`, `apptainer run IMAGE ARGV`. The answer's argv has both.
+        `docker run IMAGE ARGV`, `apptainer run IMAGE ARGV`. The result's argv has both.
 
         Args:
-            user: "UID:GID" in place of the image's USER; an engine that starts every image as
-                whoever runs it (its `environment.user` is None) takes no notice.
+            env: variables that the user sets (`docker run --env`).
+            stdin: bytes for the standard input (`docker run --interactive`).
+            user: "UID:GID" instead of the image's USER; ignored by an engine that starts every
+                image as the user who runs it (its `environment.user` is None).
 
         Raises:
-            EngineError: the engine could not do its part.
+            EngineError: the engine failed.
         """
+        command = Command(
+            tuple(argv), dict(env or {}), "/", stdin, limit_s, output_limit, user=user
+        )
+        done = self._asked(self._run_anew, command)
+        return dataclasses.replace(done, argv=self._behind_entrypoint(command).argv)
+
+    def _asked(self, run: Callable[[Command], Completed], command: Command) -> Completed:
+        env = command.env
+        if any("\0" in text for text in (*command.argv, *env, *env.values(), command.cwd)):
+            return command.not_run(126, "embedded null byte")
+        return run(command)
 
     def show_run(self, argv: Sequence[str]) -> str:
-        """The shell command by which a person runs `argv` in this image by hand."""
+        """Return the shell command by which a person runs `argv` in this image."""
+        return shell_words.joined(self._run_words(argv))
 
     def show_file(self, tool: str, *paths: str, static: Ask = PLAINLY) -> str:
-        """The shell command by which a person looks at files of this image with `tool`.
+        """Return the shell command by which a person looks at files of this image with `tool`.
 
-        Nothing of the image is run on this machine by it. `ls` shows a symlink and what it leads
-        to; what is no regular file, or too large for `cat`, is shown by `ls` too.
+        The command runs nothing of the image on this machine. `ls` shows a symlink and its target;
+        it also shows anything that is not a regular file, or that is too large for `cat`.
+        """
+        words = file_commands.words_for(self.rootfs, tool, paths)
+        return self._show_file(words, file_commands.places(self.rootfs, words, paths))
+
+    def close(self) -> None:
+        """End all processes that were started for this image."""
+        with self._lock:
+            self._closed = True
+            self._end()
+
+    def _behind_entrypoint(self, command: Command) -> Command:
+        whole = (*(self.environment.entrypoint or ()), *command.argv)
+        return dataclasses.replace(command, argv=whole)
+
+    @property
+    def _of_container(self) -> dict[str, str]:
+        """Return the variables that a command has with every engine."""
+        return {"HOME": "/tmp"} | (proxies() if self._start.network else {})  # noqa: S108
+
+    def _check_in_use(self) -> None:
+        """Raise an EngineError in a thread that still uses the image after it was closed.
+
+        Call it with the lock held, before anything is started.
+        """
+        if self._closed:
+            raise EngineError(f"{self.ref.text} is no longer in use: the run has ended.")
+
+    @abstractmethod
+    def _run(self, command: Command) -> Completed:
+        """Run a command; see `run`. Its variables are added to the image's own."""
+
+    @abstractmethod
+    def _run_anew(self, command: Command) -> Completed:
+        """Start the image; see `start`."""
+
+    @abstractmethod
+    def _run_words(self, argv: Sequence[str]) -> Sequence[str]:
+        """Return the words of a command for people; see `show_run`."""
+
+    @abstractmethod
+    def _show_file(self, words: Sequence[str], files: Sequence[str]) -> str:
+        """Return the command by which a person looks at files with the tool and options `words`.
+
+        Args:
+            files: absolute in the image, and not reached through a link.
         """
 
-
-def closed(ref: ImageRef) -> EngineError:
-    """What `OpenImage.run` raises in a thread that has not noticed the end of the image's use."""
-    return EngineError(f"{ref.text} is no longer in use: the run has ended.")
+    @abstractmethod
+    def _end(self) -> None:
+        """End the processes that were started for this image; called with the lock held."""
 
 
 class HostView(Protocol):
-    """This machine's system as somebody sees it who uses an unpacked image without a container.
+    """This machine's system as seen by a user of an unpacked image without a container.
 
     Attributes:
-        image: where the image lies there.
+        image: path of the image there.
     """
 
     @property
@@ -301,27 +333,28 @@ class HostView(Protocol):
 
 
 PullPolicy = Literal["missing", "always", "never"]
-"""When an image is fetched from its registry: when it is not here, in every run, not at all."""
+"""When an image is fetched from its registry: if it is not on this machine, in every run,
+or never."""
 
 Progress = Callable[[str], None]
-"""Told what happens while an image is made ready, a line each time."""
+"""Called with a line for each step while an image is made ready."""
 
 
 def silent(_: str) -> None:
-    """Progress that nobody reads."""
+    """Discard the progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An image that is on this machine, and which one exactly.
+    """An image that is on this machine, identified exactly.
 
     Plain data, so that one process makes an image ready for all workers.
 
     Args:
-        ref: what was asked for.
-        location: what the engine opens: an absolute path or the ID of an image.
-        digest: what pins the content in reports, "sha256:..."; None for a directory, which
-            nothing pins.
+        ref: the requested image.
+        location: the path or image ID that the engine opens; paths are absolute.
+        digest: identifies the content in reports, "sha256:..."; None for a directory, which has
+            no digest.
     """
 
     ref: ImageRef
@@ -334,8 +367,8 @@ class Bind:
     """A directory of this machine that commands in the image see, read-only.
 
     Args:
-        source: its absolute path here.
-        target: an absolute path in the image.
+        source: absolute path on this machine.
+        target: absolute path in the image.
     """
 
     source: str
@@ -344,13 +377,13 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How an image is started.
+    """Options for starting an image.
 
     Args:
-        network: whether commands reach the network of the host.
-        gpu: whether the host's NVIDIA GPUs are asked for.
-        binds: no target is on or below another one. Those on what is no directory of the image
-            are left out; `rootfs` never shows what is bound.
+        network: True if commands reach the network of the host.
+        gpu: True if the host's NVIDIA GPUs are requested.
+        binds: no target is on or below another one. A bind whose target is not a directory of the
+            image is left out; `rootfs` never shows bound files.
     """
 
     network: bool = False
@@ -358,44 +391,79 @@ class Start:
     binds: tuple[Bind, ...] = ()
 
 
-class Engine(Protocol):
-    """One way of opening images.
+class Inspected(NamedTuple):
+    """An engine's description of an image in its store, in docker's form, and the digest of
+    its manifest."""
 
-    Attributes:
-        name: as `--engine` takes it ("docker").
+    image: Mapping[str, Any]
+    manifest: str | None
+
+
+class Store(Protocol):
+    """The images that an engine keeps by their names.
+
+    Raises:
+        EngineError: the engine did not answer.
     """
 
-    @property
-    def name(self) -> str: ...
+    def names(self) -> frozenset[str]:
+        """Return the names of its images, in the form in which docker shows names: `NAME:TAG` for
+        local builds, `USER/NAME:TAG` of docker.io, `HOST/PATH:TAG`."""
 
-    def unusable(self) -> str | None:
-        """Why this engine cannot run commands on this machine; None: it can.
+    def inspect(self, ref: ImageRef) -> Inspected | None:
+        """Return the engine's description of an image of a registry, or None if it does not
+        have it."""
 
-        What helps follows after a line break.
-        """
+    def keep(self, archive: Path, name: str) -> None:
+        """Load the image of a docker-archive under a name, and leave it there."""
 
-    def tried(self) -> str | None:
-        """The same, after doing for once all that a run does; that may take seconds."""
 
+class Engine(ABC):
+    """One way of opening images.
+
+    Args:
+        name: its name for `--engine` ("docker"), which is that of its entry point.
+
+    Attributes:
+        store: its images, if the engine keeps any.
+    """
+
+    store: Store
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def unusable(self) -> Trouble | None:
+        """Return the reason why this engine cannot run commands on this machine, or None if
+        it can."""
+        return None
+
+    def tried(self) -> Trouble | None:
+        """Do the same, after performing once all that a run does; that may take seconds."""
+        return self.unusable()
+
+    @abstractmethod
     def describe(self) -> str:
-        """What it is and where, for people. Only of an engine that is not unusable.
+        """Describe the engine and its location for people. Only for an engine that is usable.
 
-        What is wrong with it follows, a line each.
+        Things that are wrong with it follow, one on each line.
         """
 
+    @abstractmethod
     def prepare(
         self, ref: ImageRef, *, pull: PullPolicy = "missing", progress: Progress = silent
     ) -> AbstractContextManager[Prepared]:
-        """Have an image ready: fetched or converted if need be, and pinned.
+        """Make an image ready: fetched or converted if need be, and identified by its digest.
 
-        What was made for this alone (a converted file, an image loaded from an archive) is
-        removed on leaving the context. What was pulled stays, as after `docker pull`.
+        Anything that was made only for this purpose (a converted file, an image loaded from an
+        archive) is removed on leaving the context. Pulled images stay, as after `docker pull`.
 
         Raises:
-            UsageError: there is no such image, or it is none that this engine can open.
+            UsageError: there is no such image, or this engine cannot open it.
             EngineError: the engine, the machine, the network or the registry failed.
         """
 
+    @abstractmethod
     def open(
         self, prepared: Prepared, *, start: Start = Start()
     ) -> AbstractContextManager[OpenImage]:
@@ -404,3 +472,33 @@ class Engine(Protocol):
         Raises:
             EngineError: the engine or the machine failed.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """The abilities of an engine, in a module that imports nothing that only the engine needs.
+
+    Args:
+        engine: makes the engine, from its name.
+        opens: the kinds of images that it opens, each with its rank in the order in which `--engine
+            auto` tries engines, the lowest first; None if it is used only when named.
+        only_reads: True if it starts nothing.
+        reads_anyway: True if it reads an image's files even if it cannot run commands.
+        gives_gpus: True if it can give GPUs to an image.
+        keeps_images: True if it has a store of images (`Engine.store`).
+        keeps_owners: True if files belong to the owners that the image records, not to the user who
+            unpacked them.
+        pins_layers: True if it compares every layer with the digests of the image's configuration.
+        obvious: True if commands for people need not name it: no other engine would be chosen, or
+            another one shows the same.
+    """
+
+    engine: Callable[[str], Engine]
+    opens: Mapping[Kind, int | None]
+    only_reads: bool = False
+    reads_anyway: bool = False
+    gives_gpus: bool = False
+    keeps_images: bool = False
+    keeps_owners: bool = True
+    pins_layers: bool = False
+    obvious: bool = False

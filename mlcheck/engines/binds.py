@@ -1,5 +1,5 @@
-"""Directories of this machine that are shown to an image's commands: only what the user names,
-read-only, and only on directories that the image has."""
+"""Directories of this machine that are visible to an image's commands: only those that the user
+names, read-only, and only on directories that the image has."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import posixpath
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mlcheck.engines.base import Bind, RootFS
-from mlcheck.errors import UsageError
+from mlcheck.engines.base import Bind
+from mlcheck.image.api import RootFS
+from mlcheck.model.errors import UsageError
 
 _OWN = ("/proc", "/sys", "/dev", "/tmp", "/.singularity.d")  # noqa: S108 - the container's
 _FORM = "It is --bind DIR:TARGET, with the absolute path in the image behind the last colon."
 
 
 def parse(text: str) -> Bind:
-    """A bind as the user writes it: `DIR:TARGET`, also with `:ro` behind it.
+    """Parse a bind: `DIR:TARGET`, optionally followed by `:ro`.
 
     Raises:
-        UsageError: it is none, the directory is not there, or nothing may be bound on that target.
+        UsageError: the text is not a bind, the directory does not exist, or nothing may be bound on
+            that target.
     """
     source, _, target = text.removesuffix(":ro").rpartition(":")
     if target == "rw":
@@ -39,10 +41,10 @@ def parse(text: str) -> Bind:
 
 
 def parse_all(texts: Iterable[str]) -> tuple[Bind, ...]:
-    """All binds of a run.
+    """Parse all binds of a run.
 
     Raises:
-        UsageError: one is none, or a target lies on or below another one.
+        UsageError: a text is not a bind, or a target lies on or below another one.
     """
     found = tuple(parse(text) for text in texts)
     for index, one in enumerate(found):
@@ -53,10 +55,10 @@ def parse_all(texts: Iterable[str]) -> tuple[Bind, ...]:
 
 
 def usable(rootfs: RootFS, binds: Iterable[Bind]) -> tuple[Bind, ...]:
-    """Those whose target is a directory of the image, reached through no link.
+    """Return the binds whose target is a directory of the image, not reached through a link.
 
-    An engine would make the others, or refuse to start: that an image lacks a mount point is for
-    a check to say.
+    An engine would create the other targets, or refuse to start: reporting a missing mount point is
+    left to a rule.
     """
     return tuple(bind for bind in binds if _is_directory(rootfs, bind.target))
 
@@ -69,6 +71,6 @@ def _is_directory(rootfs: RootFS, path: str) -> bool:
 
 
 def words(option: str, binds: Iterable[Bind], end: str = "") -> Iterator[str]:
-    """The options of a command by which a person binds the same."""
+    """Return the options by which a person binds the same directories."""
     for bind in binds:
         yield from (option, f"{bind.source}:{bind.target}{end}")

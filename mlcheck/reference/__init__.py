@@ -1,5 +1,7 @@
-"""Reference images: known-good images that fulfil the profiles, made on the spot, and defects
-to plant in them. No root, no container engine and no registry is needed."""
+"""Reference images: known-good images that meet the profiles, and faults to plant in them.
+
+They are built on demand, without root, a container engine or a registry.
+"""
 
 from mlcheck.reference.build import NAMES, build, default_tag
 from mlcheck.reference.defects import DEFECTS, Defect

@@ -1,4 +1,4 @@
-"""Build reference images, layer upon layer: packages, ml-base, what others add to it, defects."""
+"""Build reference images in layers: packages, ml-base, additions of other images, faults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from mlcheck.errors import EngineError, UsageError
+from mlcheck.model.errors import EngineError, UsageError
 from mlcheck.reference import (
     atlas,
     cache,
@@ -40,7 +40,7 @@ from mlcheck.reference.python import PREFIX, SITE, VERSION
 from mlcheck.reference.tools import tools
 
 Add = Callable[[Path, Job, bool], list[CondaPackage]]
-"""Adds to a copy of ml-base, with real packages or not; returns the records of what it added."""
+"""Function that extends a copy of ml-base, with real packages or not; returns their records."""
 
 
 def _add_root(directory: Path, job: Job, real: bool) -> list[CondaPackage]:
@@ -60,17 +60,17 @@ DERIVED: dict[str, tuple[str, Add]] = {
     "ml-tensorflow-gpu": ("TensorFlow", frameworks.add_tensorflow_gpu),
     "ml-torch-gpu": ("torch", frameworks.add_torch_gpu),
 }
-"""What is ml-base with more: its title, and what adds it."""
+"""Images that extend ml-base: a title, and the function that adds the rest."""
 
-ALONE: dict[str, tuple[str, Callable[[Path, Job], None]]] = {
+ALONE: dict[str, tuple[str, Callable[[Path, Job, bool], None]]] = {
     "atlas-jupyter": ("JupyterLab for ATLAS", atlas.add),
 }
-"""What shares nothing with ml-base but the Python packages: its title, and what makes it."""
+"""Images that share only the Python packages with ml-base: a title, and what makes them."""
 
 NAMES = ("ml-base", *DERIVED, *ALONE, *stacks.IMAGES)
 MICROMAMBA = "2.1.0"
 _HERE = Path(__file__).parent
-# What changes nothing in a good image does not make the cached ones stale.
+# Sources that cannot change a good image do not make cached images stale.
 _NOT_IN_KEY = ("defects", "cli.py", "export.py", "tools.py", "__init__.py")
 _PACKAGE_SOURCES = (
     "python.py",
@@ -91,8 +91,11 @@ _REQUESTED = """
 
 
 def default_tag(name: str = "ml-base") -> str:
-    """The tag of a reference image: the one whose Python is that which runs this
-    ("alma9-python311"), or for images of docker-stacks "v1"."""
+    """Return the tag of a reference image.
+
+    It is the tag with the version of the running Python ("alma9-python311"), or "v1" for images of
+    docker-stacks.
+    """
     if name in stacks.IMAGES:
         return stacks.TAG
     return f"alma9-python{sys.version_info.major}{sys.version_info.minor}"
@@ -112,17 +115,18 @@ def build(
     Args:
         name: one of `NAMES`.
         tag: `default_tag()` or None.
-        defects: names of `DEFECTS` to plant, each once, in the order of their names.
-        real: real packages in place of stand-ins, and whole.
-        framework: TensorFlow itself in ml-tensorflow-cpu, also without `real`.
-        progress: is told each finished step, one line.
+        defects: names of faults in `DEFECTS`; each is planted once, in the order of the names.
+        real: use complete real packages instead of stand-ins.
+        framework: put TensorFlow itself into ml-tensorflow-cpu, even without `real`; some packages
+            that come with it need a real pandas to load.
+        progress: receives a line for each finished step.
 
-    Returns: the image's root directory, called `NAME:TAG`. It is shared by everyone who uses the
-    cache: nobody may write into it.
+    Returns: the image's root directory, called `NAME:TAG`. All users of the cache share it, so
+    nobody may write into it.
 
     Raises:
-        UsageError: no such image, tag or defect, or this machine lacks what a build needs.
-        EngineError: the build failed; nothing half-made is left.
+        UsageError: there is no such image, tag or fault, or this machine cannot build it.
+        EngineError: the build failed; no half-made image is left.
     """
     if name not in NAMES:
         raise UsageError(
@@ -150,7 +154,7 @@ def build(
 
 
 class _Steps:
-    """The layers of one image; each knows the one below it."""
+    """The layers of one image; each one knows the layer below it."""
 
     def __init__(
         self,
@@ -207,7 +211,8 @@ class _Steps:
             with self._step(job, 3, "byte code") as step:
                 python.compile_bytecode(directory, job)
                 step("compiled")
-            # As conda installs them; images of docker-stacks share them, where a group must write.
+            # conda installs them like this. Images of docker-stacks share them, and there a group
+            # must write.
             tree.tidy_modes(directory, group=[PREFIX])
 
         return cache.layer(key, "packages", make, self.progress)
@@ -252,7 +257,7 @@ class _Steps:
         _finish(directory, self.good("ml-base"))
 
     def _stack(self, name: str) -> Callable[[Path, Job], None]:
-        """An image of docker-stacks, over the one below it or over the packages."""
+        """Build an image of docker-stacks, on the image below it or on the packages."""
         stack = stacks.ALL[name]
 
         def make(directory: Path, job: Job) -> None:
@@ -260,7 +265,7 @@ class _Steps:
             below = self.good(stack.below) if stack.below else self._packages()
             cache.clone(below, directory)
             with self._step(job, 4 + len(stacks.lineage(name)), stack.title) as step:
-                stack.add(directory, job)
+                stack.add(directory, job, self.real)
                 stacks.finish(directory, name, below)
                 step("added")
 
@@ -271,7 +276,7 @@ class _Steps:
         cache.clone(self._packages(), directory)
         title, add = ALONE[self.name]
         with self._step(job, 4, title) as step:
-            add(directory, job)
+            add(directory, job, self.real)
             config.write_singularity(directory, self.tag, self.name)
             system.write_loader_cache(directory, job)
             tree.tidy_modes(directory, self._packages())
@@ -279,7 +284,7 @@ class _Steps:
 
     @contextlib.contextmanager
     def _step(self, job: Job, number: int, title: str) -> Iterator[Callable[[str], None]]:
-        """Tells what a step did and how long it took, when it calls what it is given."""
+        """Report the result of a step and its duration once the body has named the result."""
         start = time.monotonic()
         of = 6 if self.name in DERIVED else 4 if self.name in ALONE else 5
         if self.name in stacks.ALL:
@@ -317,7 +322,7 @@ def _links_of_system(directory: Path) -> None:
 
 
 def _conda_packages(directory: Path, shells: dict[str, str], openssl: CondaPackage) -> int:
-    """Write the records of the prefix as far as ml-base has them; returns how many."""
+    """Write the records of the prefix as in ml-base; returns their number."""
     certificates = tree.at(directory, f"{SITE}/certifi/cacert.pem").read_bytes()
     tree.write(directory, f"{PREFIX}/ssl/cacert.pem", certificates)
     tree.symlink(directory, f"{PREFIX}/ssl/cert.pem", "cacert.pem")
@@ -388,7 +393,7 @@ def _require_linux() -> None:
 
 
 def _require_space(needed: float) -> None:
-    """See that `needed` gigabytes are free."""
+    """Make sure that `needed` gigabytes are free."""
     free = shutil.disk_usage(cache.cache_root()).free / 1e9
     if free < needed:
         raise EngineError(
@@ -399,7 +404,7 @@ def _require_space(needed: float) -> None:
 
 
 def _machine() -> list[object]:
-    """What tells this machine's Python and programs from others."""
+    """Return properties that distinguish this machine's Python and programs from others."""
     parts: list[object] = [sys.version]
     for path in (cache.base_interpreter(), Path("/bin/bash"), Path("/lib64/ld-linux-x86-64.so.2")):
         with contextlib.suppress(OSError):
@@ -419,7 +424,7 @@ def _sources() -> str:
 
 
 def _content(path: Path) -> str:
-    """Hash of a file, or of the names and content of all files below a directory."""
+    """Hash a file, or the names and contents of all files below a directory."""
     files = [path] if path.is_file() else sorted(path.rglob("*"))
     return _hash(
         *(

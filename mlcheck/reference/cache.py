@@ -1,9 +1,9 @@
-"""Where reference images are kept, and how a layer gets there whole or not at all.
+"""The cache of reference images, in which a layer is complete or absent.
 
 The cache holds `KEY/LABEL` directories. A layer is made in `.partial-KEY-RANDOM/`, beside them on
-the same file system, and renamed into place when it is complete, under a lock of its key. What a
-killed build leaves is therefore recognisable by its name, and is cleared by the next build as
-soon as nobody holds its lock any more.
+the same file system, and renamed into place when it is complete, under a lock on its key. The
+leftovers of a killed build can thus be recognised by name; the next build removes them once nobody
+holds their lock.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlcheck import places
-from mlcheck.errors import EngineError
+from mlcheck.machine import cache_dir
+from mlcheck.model.errors import EngineError
 
 Progress = Callable[[str], None]
 
@@ -36,12 +36,12 @@ _COMPLETE = "entries"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One layer being made: tells how far it is and starts the programs that it needs.
+    """One layer under construction: reports progress and starts the programs that it needs.
 
     Args:
-        progress: is told each finished step, one line.
-        lock: descriptor of the held lock, if there is one. Programs inherit it, so that an orphan
-            of a killed build still counts as its owner while it writes.
+        progress: receives a line for each finished step.
+        lock: descriptor of the lock, if one is held. Programs inherit it, so that an orphan of a
+            killed build still counts as the owner while it writes.
     """
 
     progress: Progress = lambda line: None
@@ -80,45 +80,58 @@ class Job:
 
 
 def cache_root() -> Path:
-    """`reference` in mlcheck's cache directory."""
-    return places.cache() / "reference"
+    """Return `reference` in mlcheck's cache directory."""
+    return cache_dir.cache() / "reference"
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A built image, or a part that several share: its name, directory, and last use."""
+    """A built image, or a part that several images share.
+
+    Args:
+        label: its name.
+        path: its directory.
+        used: its last use.
+        key: key of the build.
+        finished: False while it is built, and after its build was killed.
+    """
 
     label: str
     path: Path
     used: datetime.datetime
+    key: str
+    finished: bool
 
 
 def layers() -> list[Layer]:
-    """What the cache has, the last used first. Nothing is counted: it has very many files."""
+    """List the layers in the cache, the last used first. Their many files are not counted."""
     found = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for entry in cache_root().iterdir():
-            if _KEY.fullmatch(entry.name):
+            unfinished = _PARTIAL.fullmatch(entry.name)
+            if unfinished or _KEY.fullmatch(entry.name):
+                key = unfinished[1] if unfinished else entry.name
                 used = datetime.datetime.fromtimestamp(entry.stat().st_mtime, datetime.UTC)
-                names = (below for below in entry.iterdir() if below.name != _COMPLETE)
-                found += [Layer(below.name, below, used) for below in names]
+                for below in entry.iterdir():
+                    if below.name != _COMPLETE:
+                        found.append(Layer(below.name, below, used, key, unfinished is None))
     return sorted(found, key=lambda layer: layer.used, reverse=True)
 
 
 def clear() -> tuple[int, int]:
-    """Remove what no build holds; how many were removed, and how many were held."""
-    found = {layer.path.parent for layer in layers()}
-    for directory in found:
-        _discard_unless_owned(directory, directory.name)
+    """Remove all layers that no build holds; returns how many were removed and how many held."""
+    found = {layer.path.parent: layer.key for layer in layers()}
+    for directory, key in found.items():
+        _discard_unless_owned(directory, key)
     left = sum(directory.exists() for directory in found)
     return len(found) - left, left
 
 
 def layer(key: str, label: str, make: Callable[[Path, Job], None], progress: Progress) -> Path:
-    """The directory `KEY/LABEL` of the cache, made by `make(directory, job)` unless it is there.
+    """Return the directory `KEY/LABEL` of the cache; `make(directory, job)` makes it if missing.
 
     Raises:
-        EngineError: it could not be made; nothing half-made is left.
+        EngineError: it could not be made; no half-made layer is left.
     """
     finished = cache_root() / key / label
     if _is_whole(finished):
@@ -127,7 +140,7 @@ def layer(key: str, label: str, make: Callable[[Path, Job], None], progress: Pro
     with _errors_explained(), _locked(key, label, progress) as lock:
         if _is_whole(finished):  # another build was faster
             return finished
-        _clear_left_over()
+        _clear_left_over(key)
         if finished.parent.exists():
             progress(f"{label}: the copy in the cache is damaged, building it anew")
             _discard(finished.parent)
@@ -144,7 +157,7 @@ def layer(key: str, label: str, make: Callable[[Path, Job], None], progress: Pro
 
 
 def clone(source: Path, destination: Path) -> None:
-    """A second tree with the same files, shared by hard links where the file system can."""
+    """Copy a tree, sharing its files by hard links if the file system can."""
     shutil.copytree(source, destination, symlinks=True, copy_function=_link, dirs_exist_ok=True)
 
 
@@ -158,12 +171,12 @@ def _link(source: str, destination: str) -> None:
 
 
 def _entries(directory: Path) -> int:
-    """Number of files and directories below `directory`."""
+    """Count the files and directories below `directory`."""
     return sum(len(names) + len(files) for _, names, files in os.walk(directory))
 
 
 def _is_whole(finished: Path) -> bool:
-    """Whether nothing is missing. More may be there: byte code, after a use on the host."""
+    """Return whether nothing is missing. There may be more: byte code, after use on the host."""
     try:
         expected = int((finished.parent / _COMPLETE).read_text())
     except (OSError, ValueError):
@@ -172,7 +185,7 @@ def _is_whole(finished: Path) -> bool:
 
 
 def _mark_used(directory: Path) -> None:
-    with contextlib.suppress(OSError):  # a cache that is only read is fine
+    with contextlib.suppress(OSError):  # the cache may be read-only
         os.utime(directory)
 
 
@@ -192,16 +205,24 @@ def _locked(key: str, label: str, progress: Progress) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _clear_left_over() -> None:
-    """Remove what killed builds left, and images that nobody used for two weeks."""
+def _clear_left_over(owned: str) -> None:
+    """Remove leftovers of killed builds, and images that nobody used for two weeks.
+
+    Args:
+        owned: key whose lock the caller holds: what other builds of it left is dead.
+    """
     root = cache_root()
     oldest = time.time() - _UNUSED_DAYS * 86400
     for entry in sorted(root.iterdir()):
-        left = _PARTIAL.fullmatch(entry.name)
-        if left:
-            _discard_unless_owned(entry, left[1])
-        elif _KEY.fullmatch(entry.name) and entry.stat().st_mtime < oldest:
-            _discard_unless_owned(entry, entry.name)
+        # Its build may have ended since it was listed: a finished one has renamed it.
+        with contextlib.suppress(FileNotFoundError):
+            left = _PARTIAL.fullmatch(entry.name)
+            if left and left[1] == owned:
+                _discard(entry)
+            elif left:
+                _discard_unless_owned(entry, left[1])
+            elif _KEY.fullmatch(entry.name) and entry.stat().st_mtime < oldest:
+                _discard_unless_owned(entry, entry.name)
 
 
 def _discard_unless_owned(entry: Path, key: str) -> None:
@@ -217,7 +238,7 @@ def _discard_unless_owned(entry: Path, key: str) -> None:
 
 
 def _discard(directory: Path) -> None:
-    """Remove a directory of the cache; while that lasts it cannot be taken for a whole one."""
+    """Remove a directory of the cache, which cannot be mistaken for a complete one meanwhile."""
     (directory / _COMPLETE).unlink(missing_ok=True)
     shutil.rmtree(directory)
 
@@ -232,8 +253,7 @@ def _errors_explained() -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise EngineError(
                 f"No space left for the reference image below {root}.",
-                "Free about 1.5 GB there, or set MLCHECK_CACHE_DIR to a directory on a file "
-                "system that has it.",
+                "Free some, or set MLCHECK_CACHE_DIR to a directory on another file system.",
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise EngineError(
@@ -246,5 +266,5 @@ def _errors_explained() -> Iterator[None]:
 
 
 def base_interpreter() -> Path:
-    """The Python behind `sys.executable`, outside of any virtual environment."""
+    """Return the Python behind `sys.executable`, outside any virtual environment."""
     return Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()

@@ -1,4 +1,4 @@
-"""`mlcheck reference`: build reference images by hand, and list the defects."""
+"""`mlcheck reference`: build reference images, and list the faults that can be planted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from mlcheck.errors import UsageError
+from mlcheck.model.errors import UsageError
 from mlcheck.reference import DEFECTS, NAMES, build, default_tag, export
 from mlcheck.reference.defects import find
 
@@ -18,9 +18,8 @@ def add_arguments(
     """Add the command `reference`. Its namespace has `run`, which returns the exit code."""
     parser = subparsers.add_parser(
         "reference",
-        help="build reference images, list defects",
-        description="Build known-good images on the spot, and list the faults that can be planted "
-        "in them.",
+        help="build reference images, list faults",
+        description="Build known-good images, and list the faults that can be planted in them.",
         epilog="examples:\n  mlcheck reference build ml-pyroot\n"
         "  mlcheck reference build ml-pyroot --defect rpath --output ./broken\n"
         "  mlcheck reference defects --json",
@@ -36,25 +35,25 @@ def add_arguments(
         "image", metavar="REFERENCE[:TAG]", help=f"{' or '.join(NAMES)}; TAG is {default_tag()}"
     )
     building.add_argument(
-        "--defect", action="append", default=[], metavar="D", help="plant this fault (repeats)"
+        "--defect", action="append", default=[], metavar="D", help="plant this fault; repeatable"
     )
     building.add_argument(
-        "--real", action="store_true", help="real packages in place of stand-ins; takes minutes"
+        "--real", action="store_true", help="use real packages instead of stand-ins; takes minutes"
     )
     building.add_argument(
-        "--output", type=Path, metavar="PATH", help="where to write a copy that is your own"
+        "--output", type=Path, metavar="PATH", help="write a copy there that you may change"
     )
     building.add_argument(
         "--format",
         choices=("dir", "tar", "docker-archive"),
         default="dir",
-        help="what to write there: a directory, a tar for `docker import`, or one for "
+        help="format of the copy: a directory, a tar for `docker import`, or one for "
         "`docker load` (default: %(default)s)",
     )
     building.set_defaults(run=_build)
 
     listing = commands.add_parser("defects", help="list the faults that can be planted")
-    listing.add_argument("--json", action="store_true", help="for programs")
+    listing.add_argument("--json", action="store_true", help="as JSON")
     listing.set_defaults(run=_defects)
 
 
@@ -66,7 +65,7 @@ def _build(arguments: argparse.Namespace) -> int:
             f"Add for example --output {name}.tar",
         )
     if arguments.output is not None and arguments.format == "dir":
-        export.check_new(arguments.output)  # before minutes of building
+        export.check_new(arguments.output)  # fail before minutes of building
     layered = [
         defect
         for defect in (find(given, name) for given in sorted(set(arguments.defect)))

@@ -1,6 +1,6 @@
-"""conda's records of what is installed: `conda-meta/NAME-VERSION-BUILD.json`, and its history.
+"""conda's records of installed packages, `conda-meta/NAME-VERSION-BUILD.json`, and its history.
 
-The format is PrefixRecord as conda, mamba and rattler write it.
+The format is PrefixRecord, as conda, mamba and rattler write it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from mlcheck.reference.python import PREFIX, SITE, VERSION
 META = f"{PREFIX}/conda-meta"
 CHANNEL = "https://conda.example/conda-forge"
 PLACEHOLDER = "/home/conda/feedstock_root/build_artifacts/reference/_h_env_placehold_placehold_pla"
-"""What stands for the prefix in a package (conda-build's has 255 characters)."""
+"""Placeholder for the prefix in a package (conda-build's has 255 characters)."""
 
 INSTALLED = datetime(2025, 4, 15, 12, 0, tzinfo=UTC)
 
-# conda-forge's names of Python packages, where they are not the distribution's own.
+# conda-forge's names of Python packages that differ from the distribution's.
 _NAMES = {
     "fastjsonschema": "python-fastjsonschema",
     "matplotlib": "matplotlib-base",
@@ -46,7 +46,7 @@ _NAMES = {
     "xgboost": "py-xgboost",
     "xxhash": "python-xxhash",
 }
-# Packages of conda-forge that hold nothing but a dependency on the one above.
+# Packages of conda-forge that contain only a dependency on the package above.
 _META_PACKAGES = {
     "matplotlib-base": "matplotlib",
     "py-xgboost": "xgboost",
@@ -58,13 +58,13 @@ _META_PACKAGES = {
 
 @dataclass(frozen=True, slots=True)
 class CondaPackage:
-    """What a record says of a package.
+    """The contents of a package's record.
 
     Args:
         files: paths below the prefix ("bin/root.exe").
-        hashes: for some files (SHA-256 in hex, bytes) as the package has them, where they are
-            known already, or where the image's builders changed the file.
-        requested: the spec by which it was asked for, "" for a dependency.
+        hashes: (SHA-256 in hex, bytes) of files as the package has them, if they are known already,
+            or if the image's builders changed the file.
+        requested: the spec by which it was requested, "" for a dependency.
     """
 
     name: str
@@ -87,13 +87,13 @@ class CondaPackage:
 
 
 def build_string(name: str, python: bool = True) -> str:
-    """A build string as conda-build makes them: tag, "h", seven hex digits, number."""
+    """Make a build string as conda-build does: tag, "h", seven hex digits, number."""
     digest = hashlib.sha256(name.encode()).hexdigest()[:7]
     return f"py{VERSION.replace('.', '')}h{digest}_0" if python else f"h{digest}_0"
 
 
 def write(root: Path, packages: Iterable[CondaPackage]) -> None:
-    """Write the records and a history that tells of them."""
+    """Write the records, and a history that mentions them."""
     records = sorted(packages, key=lambda package: package.name)
     for package in records:
         text = json.dumps(_record(root, package), indent=2, sort_keys=True)
@@ -113,17 +113,17 @@ def write(root: Path, packages: Iterable[CondaPackage]) -> None:
 def python_packages(
     root: Path, requested: Iterable[str], infos: Iterable[Path] | None = None
 ) -> list[CondaPackage]:
-    """Records for everything that has a dist-info directory, with the files of its RECORD.
+    """Make records for all dist-info directories, with the files of their RECORD.
 
     Args:
-        infos: these dist-info directories alone.
+        infos: use only these dist-info directories.
     """
     asked: set[str] = {canonicalize_name(name) for name in requested}
     found = []
-    infos = sorted(tree.at(root, SITE).glob("*.dist-info") if infos is None else infos)
-    names = [_metadata(info)["Name"] for info in infos]
+    there = sorted(tree.at(root, SITE).glob("*.dist-info"))
+    names = [_metadata(info)["Name"] for info in there]
     conda_names: dict[str, str] = {canonicalize_name(name): _conda_name(name) for name in names}
-    for info in infos:
+    for info in there if infos is None else sorted(infos):
         package = _from_dist_info(root, info, asked, conda_names)
         found.append(package)
         meta = _META_PACKAGES.get(package.name)
@@ -143,7 +143,7 @@ def python_packages(
 
 
 def files_below(root: Path, *tops: str) -> tuple[str, ...]:
-    """Every file below some directories, or the files themselves, as paths below the prefix."""
+    """List every file below some directories, or the files themselves, relative to the prefix."""
     found = []
     for top in tops:
         start = tree.at(root, top)
@@ -199,7 +199,7 @@ def _from_dist_info(
 
 
 def _before_builders(inside: str, file: Path) -> bytes | None:
-    """A file as its package has it, where the images' builders change it; None: they do not."""
+    """Return a file as its package has it if the images' builders change it; else None."""
     if inside.startswith("bin/"):
         first, _, rest = file.read_bytes().partition(b"\n")
         if first == b"#!/usr/bin/env python3":
@@ -255,7 +255,7 @@ def _record(root: Path, package: CondaPackage) -> dict[str, object]:
 
 
 def _build_number(build: str) -> int:
-    """The number among a build string's parts ("py311h12ab34c_0", "8_cp311", "h1_0_cpython")."""
+    """Extract the number from a build string ("py311h12ab34c_0", "8_cp311", "h1_0_cpython")."""
     return next(int(part) for part in build.split("_") if re.fullmatch(r"\d+", part))
 
 
@@ -266,11 +266,11 @@ def _path(root: Path, package: CondaPackage, path: str) -> dict[str, object]:
     if package.noarch and path.startswith("bin/"):  # made at installation
         return {"_path": path, "path_type": "unix_python_entry_point"}
     known = package.hashes.get(path)
-    if known is None:  # of a link those of what it leads to, as conda has it
+    if known is None:  # for a symlink, conda records its target
         content = file.read_bytes()
         known = (hashlib.sha256(content).hexdigest(), len(content))
     before = known
-    if path.endswith(".pc"):  # in the package, the prefix of the machine that built it
+    if path.endswith(".pc"):  # the package has the prefix of the machine that built it
         content = file.read_bytes().replace(PREFIX.encode(), PLACEHOLDER.encode())
         before = (hashlib.sha256(content).hexdigest(), len(content))
     return {

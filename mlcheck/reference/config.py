@@ -1,4 +1,4 @@
-"""The configuration of the reference images, as `docker inspect` would show it."""
+"""The configuration of the reference images, in the form of `docker inspect`."""
 
 from __future__ import annotations
 
@@ -44,20 +44,33 @@ _WITH_NVCC = {
     "PATH": f"{_JOVYAN_ENV['PATH']}:/usr/local/cuda/bin",
     "NVIDIA_VISIBLE_DEVICES": "all",
 }
+_HEALTHCHECK = ("CMD-SHELL", "/etc/jupyter/docker_healthcheck.py || exit 1")
 _ATLAS = {name: ENV[name] for name in ("PATH", "LANG", "LC_ALL")}
+
+
+APPTAINER_LINKS = {
+    "singularity": "runscript",
+    "environment": "env/90-environment.sh",
+    ".exec": "actions/exec",
+    ".run": "actions/run",
+    ".shell": "actions/shell",
+    ".test": "actions/test",
+}
+"""Links at the root of an image that apptainer unpacked, with their targets below
+`/.singularity.d`. Scripts use them to recognise such an image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the build of an image says of how it is started.
+    """The configuration that the build of an image sets.
 
     Args:
         user: USER; "" is root.
         exposed: EXPOSE ("8888/tcp").
-        healthcheck: HEALTHCHECK, as the configuration has it (["CMD", ...]).
-        labels: besides those that tell the tag.
-        owned: directories that belong, with all below them, to `owner` and not to root.
-        owner: numbers of a user and a group.
+        healthcheck: HEALTHCHECK in the form of the configuration (["CMD-SHELL", ...]).
+        labels: labels other than those with the tag.
+        owned: directories that, with everything below them, belong to `owner` instead of root.
+        owner: numeric user and group.
     """
 
     env: Mapping[str, str]
@@ -79,12 +92,12 @@ def jovyan(
     *,
     health: bool = True,
 ) -> Config:
-    """The configuration of an image of docker-stacks, whose user is jovyan.
+    """Make the configuration of an image of docker-stacks, whose user is jovyan.
 
     Args:
         cmd: the script that starts it.
-        env: more variables.
-        health: whether it has docker-stacks' HEALTHCHECK.
+        env: additional variables.
+        health: whether it has the HEALTHCHECK of docker-stacks.
     """
     return Config(
         {**_JOVYAN_ENV, **env},
@@ -93,7 +106,7 @@ def jovyan(
         user="jovyan",
         workdir="/home/jovyan",
         exposed=exposed,
-        healthcheck=("CMD", "/etc/jupyter/docker_healthcheck.py") if health else (),
+        healthcheck=_HEALTHCHECK if health else (),
         labels={"maintainer": "Jupyter Project <jupyter@googlegroups.com>"},
         owned=("/home/jovyan", "/opt/conda"),
         owner=(1000, 100),
@@ -105,7 +118,7 @@ def _ml(env: Mapping[str, str]) -> Config:
 
 
 _OF_IMAGE = {
-    # Made by apptainer, where a runscript is both.
+    # Made by apptainer, which has one runscript for both.
     "atlas-jupyter": Config(_ATLAS, ("/.singularity.d/runscript",), ()),
     "ml-tensorflow-cpu": _ml(ENV | _WITH_CUDA),
     "ml-tensorflow-gpu": _ml(ENV | _WITH_CUDA),
@@ -123,40 +136,33 @@ _OF_IMAGE = {
 
 
 def of(image: str) -> Config:
-    """The configuration of the reference image of that name."""
+    """Return the configuration of the reference image with this name."""
     return _OF_IMAGE.get(image, _ml(ENV))
 
 
 def labels(version: str, image: str = "ml-base") -> dict[str, str]:
-    """The labels of an image whose tag is `version`."""
+    """Return the labels of an image with the tag `version`."""
     own = dict(of(image).labels)
     return own or {"imageVersion": version, "imageRawSize": ""}
 
 
 def write_singularity(root: Path, version: str, image: str = "ml-base") -> None:
-    """What apptainer keeps of a docker image's configuration in `/.singularity.d`."""
+    """Write a docker image's configuration to `/.singularity.d`, as apptainer does."""
     lines = ["#!/bin/sh"]
     for name, value in of(image).env.items():
-        # apptainer lets the user's environment win, but for PATH.
+        # apptainer gives the user's environment precedence, except for PATH.
         shown = value if name == "PATH" else f'${{{name}:-"{value}"}}'
         lines.append(f'export {name}="{shown}"')
     path = "/.singularity.d/env/10-docker2singularity.sh"
     tree.write(root, path, "\n".join(lines) + "\n", 0o755)
     text = json.dumps(labels(version, image), indent="\t", sort_keys=True)
     tree.write(root, "/.singularity.d/labels.json", text + "\n")
-    for link, target in (
-        ("/singularity", "runscript"),
-        ("/environment", "env/90-environment.sh"),
-        ("/.exec", "actions/exec"),
-        ("/.run", "actions/run"),
-        ("/.shell", "actions/shell"),
-        ("/.test", "actions/test"),
-    ):
-        tree.symlink(root, link, f".singularity.d/{target}")
+    for link, target in APPTAINER_LINKS.items():
+        tree.symlink(root, f"/{link}", f".singularity.d/{target}")
 
 
 def write_runscript(root: Path, image: str) -> None:
-    """What apptainer runs: ENTRYPOINT, and CMD or the words that are given instead."""
+    """Write apptainer's runscript: ENTRYPOINT, then CMD or the arguments given instead."""
     config = of(image)
     quoted = {
         "OCI_ENTRYPOINT": " ".join(f'"{word}"' for word in config.entrypoint),

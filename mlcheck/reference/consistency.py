@@ -1,4 +1,4 @@
-"""What makes the packages of a reference image fit each other, and what its builders changed."""
+"""Make the packages of a reference image fit together, and apply its builders' changes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _PADDING = b"\0" * 16
 
 
 def add_openssl(root: Path, job: Job) -> CondaPackage:
-    """conda's openssl, whose libraries the images replace by the system's; returns its record."""
+    """Add conda's openssl, whose libraries the images replace; returns its record."""
     hashes = {}
     for path in OPENSSL:
         source = tree.at(root, path.replace(f"{PREFIX}/lib", LIB))
-        if not source.is_file():  # a Python with OpenSSL in itself
+        if not source.is_file():  # OpenSSL is linked into this Python
             elf.library(job, source, source.name, "OPENSSL_version", "3.0.7")
         tree.copy(root, path, source, 0o755)
         own = source.read_bytes() + _PADDING
@@ -46,13 +46,13 @@ def add_openssl(root: Path, job: Job) -> CondaPackage:
 
 
 def undo_openssl(root: Path) -> None:
-    """Put the libraries of conda's openssl back, as its record has them."""
+    """Restore the libraries of conda's openssl, as in its record."""
     for path in OPENSSL:
         tree.write(root, path, tree.at(root, path).read_bytes() + _PADDING, 0o755)
 
 
 def drop_missing_parts(root: Path, name: str) -> None:
-    """Let a package, which stands here without some of its parts, not ask for them."""
+    """Remove requirements of a package that is installed without some of its parts."""
     installed = {
         canonicalize_name(HeaderParser().parsestr(file.read_text())["Name"])
         for file in tree.at(root, SITE).glob("*.dist-info/METADATA")

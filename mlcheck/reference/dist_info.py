@@ -1,4 +1,4 @@
-"""What an installer records of a distribution: its dist-info directory, and RECORD."""
+"""An installer's records of a distribution: its dist-info directory, and RECORD."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlcheck.reference.python import SITE
 
 
 def find(root: Path, name: str) -> str:
-    """Path of the dist-info directory of the distribution `name`."""
+    """Return the path of the dist-info directory of the distribution `name`."""
     (found,) = tree.at(root, SITE).glob(f"{name}-*.dist-info")
     return f"{SITE}/{found.name}"
 
@@ -23,11 +23,11 @@ def find(root: Path, name: str) -> str:
 def add_distribution(
     root: Path, name: str, version: str, package: str, programs: Iterable[str] = ()
 ) -> None:
-    """Write what an installer would of a distribution: a stand-in, whose one package is there.
+    """Write an installer's records of a stand-in distribution, whose one package exists.
 
     Args:
         package: its directory in site-packages.
-        programs: its files in the prefix's bin, which are there too.
+        programs: its files in the prefix's bin, which exist too.
     """
     info = f"{name.replace('-', '_')}-{version}.dist-info"
     for file, content in (
@@ -57,19 +57,19 @@ def add_distribution(
 
 
 def record_rows(record: Path) -> Iterator[list[str]]:
-    """Rows of a RECORD file: path from site-packages, "sha256=...", size in bytes."""
+    """Yield the rows of a RECORD file: path from site-packages, "sha256=...", size in bytes."""
     with record.open(newline="") as file:
         yield from csv.reader(file)
 
 
 def record_hash(content: bytes) -> str:
-    """A hash as RECORD files have it."""
+    """Hash content in the format of RECORD files."""
     digest = hashlib.sha256(content).digest()
     return "sha256=" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def write_record(root: Path, info: str, rows: Iterable[Sequence[str]]) -> None:
-    """Write the RECORD of a dist-info directory: rows as `record_rows` gives them."""
+    """Write the RECORD of a dist-info directory from rows like those of `record_rows`."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     tree.write(root, f"{SITE}/{info}/RECORD", text.getvalue())

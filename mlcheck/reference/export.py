@@ -1,6 +1,6 @@
-"""A reference image as a file that engines load, or as a directory of one's own.
+"""Export a reference image as a file that engines load, or as a directory that may be changed.
 
-All three are written under a temporary name beside the target and renamed when complete.
+All three kinds are written under a temporary name beside the target and renamed when complete.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from mlcheck.errors import EngineError, UsageError
+from mlcheck.model.errors import EngineError, UsageError
 from mlcheck.reference import config, tree
 from mlcheck.reference.condameta import INSTALLED
 from mlcheck.reference.defects.base import AddedLayer, Defect
@@ -31,12 +31,14 @@ _EXPORT = re.compile(r'export (\w+)="(?:\$\{\w+:-"(.*)"\}|(.*))"')
 
 
 def export_tar(directory: Path, file: Path) -> None:
-    """Write the root file system as a tar, as `docker import` takes it.
+    """Write the root file system as a tar for `docker import`.
 
-    Everything belongs to root, but for what is its user's; all has the same time, names are
-    sorted, hard links are kept: equal images make equal files.
+    apptainer's links are left out, since images in registries have none. All files belong to root,
+    except those of the image's user; all have the same time, names are sorted, hard links are kept:
+    equal images give equal files.
 
     Raises:
+        EngineError: it could not be written; nothing is left.
         EngineError: it could not be written; nothing is left.
     """
     with _replacing(file) as out, tarfile.open(fileobj=out, mode="w|", bufsize=_BUFFER) as archive:
@@ -44,12 +46,13 @@ def export_tar(directory: Path, file: Path) -> None:
 
 
 def export_docker_archive(directory: Path, file: Path, layered: Sequence[Defect] = ()) -> None:
-    """Write an image with its configuration, as `docker save` does, named after the directory
+    """Write an image with its configuration like `docker save`, named after the directory
     (`NAME:TAG`). docker, podman and apptainer load it.
 
-    It has one layer, and over that those of the defects that are planted in layers.
+    It has one layer, and above it those of faults that are planted in layers.
 
     Raises:
+        EngineError: it could not be written; nothing is left.
         EngineError: it could not be written; nothing is left.
     """
     added = [layer for defect in layered if defect.layers for layer in defect.layers(directory)]
@@ -70,9 +73,9 @@ def export_docker_archive(directory: Path, file: Path, layered: Sequence[Defect]
 
 
 def _write_layer(out: BinaryIO, fill: Callable[[tarfile.TarFile], None]) -> str:
-    """Write a layer where the file stands; returns its digest, by which it is called."""
+    """Write a layer at the file's position; returns its digest, which is its name."""
     start = out.tell()
-    out.write(bytes(tarfile.BLOCKSIZE))  # place of the layer's header, which tells its size
+    out.write(bytes(tarfile.BLOCKSIZE))  # placeholder for the layer's header, which has its size
     layer = _Hashing(out)
     with tarfile.open(fileobj=layer, mode="w|", bufsize=_BUFFER) as archive:
         fill(archive)
@@ -100,10 +103,10 @@ def _add_layer(layer: AddedLayer, archive: tarfile.TarFile) -> None:
 
 
 def check_new(target: Path) -> None:
-    """See that a directory can be made at `target`.
+    """Make sure that a directory can be made at `target`.
 
     Raises:
-        UsageError: something is there.
+        UsageError: it exists already.
     """
     if os.path.lexists(target):
         raise UsageError(f"{target} exists already.", "Name a directory that does not.")
@@ -140,7 +143,7 @@ def _copy(source: str, destination: str) -> None:
 def _configuration(
     directory: Path, layers: Sequence[str], history: Sequence[str]
 ) -> dict[str, object]:
-    """The image's configuration; its variables are those that the image itself tells apptainer."""
+    """Return the image's configuration, with the variables that it sets for apptainer."""
     created = INSTALLED.isoformat().replace("+00:00", "Z")
     image, _, tag = directory.name.rpartition(":")
     told = tree.at(directory, "/.singularity.d/env/10-docker2singularity.sh").read_text()
@@ -176,9 +179,11 @@ def _add_all(archive: tarfile.TarFile, directory: Path) -> None:
         inside = os.path.relpath(top, directory)
         if inside != ".":
             _add(archive, top, inside, own)
-        # os.walk counts links to directories among the directories, and does not enter them.
-        links = [name for name in directories if Path(top, name).is_symlink()]
-        for name in sorted(files + links):
+        # os.walk lists links to directories among the directories, and does not follow them.
+        names = files + [name for name in directories if Path(top, name).is_symlink()]
+        if inside == ".":
+            names = [name for name in names if name not in config.APPTAINER_LINKS]
+        for name in sorted(names):
             _add(archive, f"{top}/{name}", os.path.normpath(f"{inside}/{name}"), own)
 
 
@@ -202,7 +207,7 @@ def _entry(name: str, size: int) -> tarfile.TarInfo:
 
 
 class _Hashing(io.RawIOBase):
-    """Writes through to a file, and knows how much it was and its SHA-256."""
+    """Writes through to a file, and keeps size and SHA-256 of what was written."""
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
@@ -220,7 +225,7 @@ class _Hashing(io.RawIOBase):
 
 @contextlib.contextmanager
 def _replacing(file: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `file` when everything went well."""
+    """Yield a new file that replaces `file` if nothing fails."""
     with _failure_explained(file):
         descriptor, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.absolute().parent)
         partial = Path(name)

@@ -1,8 +1,8 @@
-"""What the TensorFlow and torch images add: stand-ins for the frameworks and for CUDA.
+"""Additions of the TensorFlow and torch images: stand-ins for the frameworks and for CUDA.
 
-The frameworks import, know their versions and compute with numpy. What the dynamic loader sees is
-real: ELF files which need the CUDA libraries that TensorFlow and torch need, found by an RPATH as
-conda's packages have it. The names and versions are those of the published alma9 images.
+The frameworks can be imported, know their versions and compute with numpy. The dynamic loader sees
+real files: ELF files that need the CUDA libraries of TensorFlow and torch, found by an RPATH as in
+conda's packages. Names and versions are those of the published alma9 images.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from mlcheck.reference.condameta import CondaPackage, build_string
 from mlcheck.reference.python import PREFIX, SITE
 from mlcheck.reference.rpmdb import RpmPackage
 
-_ROOTFS = Path(__file__).parent / "rootfs"
+_HERE = Path(__file__).parent
+_ROOTFS = _HERE / "rootfs"
 
 PCIUTILS = RpmPackage("pciutils", "3.7.0", "5.el9", "Programs for PCI devices", "GPLv2+")
 
@@ -73,7 +74,7 @@ _WITH_TENSORFLOW = {
     "tensorflow-text": "tensorflow_text",
     "tf-keras": "tf_keras",
 }
-"""Distribution to the package that it imports as."""
+"""Distribution to the package that it installs."""
 
 _FOR_TENSORFLOW_2_15 = {
     "keras": "2.15.0",
@@ -107,20 +108,15 @@ _WITH_TORCH = {
 
 
 def add_tensorflow_cpu(root: Path, job: Job, real: bool) -> list[CondaPackage]:
-    """TensorFlow without CUDA; with `real` the wheel of PyPI and all that it needs.
+    """Add TensorFlow without CUDA; with `real`, its wheel from PyPI and all dependencies.
 
-    Of the images of AlmaLinux this one alone keeps conda's own OpenSSL.
+    Among the AlmaLinux images, only this one keeps conda's own OpenSSL.
 
     Returns: the records of what was added.
     """
     consistency.undo_openssl(root)
     if real:
-        records = _add_real(
-            root,
-            job,
-            "tensorflow-cpu==2.15.0 ; python_version < '3.12'",
-            "tensorflow-cpu ; python_version >= '3.12'",
-        )
+        records = add_real_tensorflow(root, job)
         there = {record.name for record in records}
         others = {
             name: version for name, version in _FOR_TENSORFLOW_2_15.items() if name not in there
@@ -131,11 +127,11 @@ def add_tensorflow_cpu(root: Path, job: Job, real: bool) -> list[CondaPackage]:
 
 
 def add_tensorflow_gpu(root: Path, job: Job, _: bool) -> list[CondaPackage]:
-    """A stand-in for TensorFlow with CUDA 11.8; there is no real one."""
+    """Add a stand-in for TensorFlow with CUDA 11.8; there is no real one."""
     cuda = add_cuda(root, job, CUDA_11)
     needs = [soname for _, sonames in CUDA_11.values() for soname in sonames]
     _add_tensorflow(root, job, "2.14.0", "11.8", needs)
-    _add_for_gpus(root)
+    _add_lspci(root)
     built = CondaPackage(
         "tensorflow-gpu",
         "2.14.0",
@@ -148,7 +144,7 @@ def add_tensorflow_gpu(root: Path, job: Job, _: bool) -> list[CondaPackage]:
 
 
 def add_tensorflow_with(root: Path, job: Job, version: str, cuda: str) -> list[CondaPackage]:
-    """A stand-in for TensorFlow with CUDA 12 and no more; returns its record."""
+    """Add only a stand-in for TensorFlow with CUDA 12; returns its record."""
     records = add_cuda(root, job, {**CUDA_12, **_WITH_CUDA_12})
     libraries = {**CUDA_12, **_WITH_CUDA_12}
     needs = [soname for _, sonames in libraries.values() for soname in sonames]
@@ -157,17 +153,20 @@ def add_tensorflow_with(root: Path, job: Job, version: str, cuda: str) -> list[C
 
 
 def add_torch_gpu(root: Path, job: Job, _: bool) -> list[CondaPackage]:
-    """A stand-in for torch with CUDA 12.4; there is no real one."""
+    """Add a stand-in for torch with CUDA 12.4; there is no real one."""
     records = add_torch(root, job)
-    _add_for_gpus(root)
+    _add_lspci(root)
+    # After the banner; upstream has removed it from the image with TensorFlow.
+    banner = tree.at(root, "/printme.sh").read_text()
+    tree.write(root, "/printme.sh", banner + (_ROOTFS / "hint-gpu.sh").read_text(), 0o755)
     return records
 
 
 def add_torch(root: Path, job: Job) -> list[CondaPackage]:
-    """A stand-in for torch with CUDA 12.4 and no more; returns its record and its companions'."""
+    """Add only a stand-in for torch with CUDA 12.4; returns its record and its companions'."""
     cuda = add_cuda(root, job, CUDA_12)
     package = _add_framework(root, "torch", "2.5.1", "12.4")
-    # cuDNN comes inside of torch's own package.
+    # cuDNN is part of torch's own package.
     _add_cuda_library(job, package / "lib", "libcudnn.so.9")
     elf.library(job, package / "lib/libtorch_cpu.so", "libtorch_cpu.so", "reference_cpu", "2.5.1")
     library = package / "lib/libtorch_cuda.so"
@@ -188,30 +187,37 @@ def add_two(
     cuda: str | None,
     needs: Sequence[str],
 ) -> None:
-    """Stand-ins for TensorFlow and torch in one image, installed by pip.
+    """Add stand-ins for TensorFlow and torch to one image, as installed by pip.
 
     Args:
         tensorflow, torch: their versions.
         others: packages that come with torch, to their versions.
-        cuda: the CUDA that they were built for.
-        needs: sonames of its libraries that TensorFlow needs.
+        cuda: the CUDA version that they were built for.
+        needs: sonames of CUDA libraries that TensorFlow needs.
     """
     _add_tensorflow(root, job, tensorflow, cuda, [*needs])
-    package = _add_framework(root, "torch", torch, cuda)
+    add_plain_torch(root, job, torch, others, cuda)
+
+
+def add_plain_torch(
+    root: Path, job: Job, version: str, others: Mapping[str, str], cuda: str | None
+) -> None:
+    """Add a stand-in for torch, as installed by pip; the arguments are those of `add_two`."""
+    package = _add_framework(root, "torch", version, cuda)
     for kind in ("cpu", *(("cuda",) if cuda else ())):
         library = package / f"lib/libtorch_{kind}.so"
-        elf.library(job, library, library.name, f"reference_torch_{kind}", torch)
-    dist_info.add_distribution(root, "torch", torch, "torch")
+        elf.library(job, library, library.name, f"reference_torch_{kind}", version)
+    dist_info.add_distribution(root, "torch", version, "torch")
     _stand_ins(root, others, [])
 
 
 def add_plain_tensorflow(root: Path, job: Job, version: str) -> None:
-    """A stand-in for TensorFlow without CUDA, in an image that has no records of conda's."""
+    """Add a stand-in for TensorFlow without CUDA to an image without conda records."""
     _add_tensorflow(root, job, version, None, [])
 
 
 def _add_framework(root: Path, name: str, version: str, cuda: str | None) -> Path:
-    """The Python files of a stand-in; returns its package's directory."""
+    """Add the Python files of a stand-in; returns its package's directory."""
     package = tree.at(root, f"{SITE}/{name}")
     shutil.copytree(
         _ROOTFS / "frameworks" / name, package, ignore=shutil.ignore_patterns("__pycache__")
@@ -254,7 +260,7 @@ def _add_cuda_library(job: Job, directory: Path, soname: str) -> None:
 
 
 def _stand_ins(root: Path, versions: Mapping[str, str], above: Iterable[str]) -> list[CondaPackage]:
-    """Packages that only import, and the records of these and of the distributions `above`."""
+    """Add packages that can only be imported; returns records of them and of `above`."""
     site = tree.at(root, SITE)
     infos = [info for name in above for info in site.glob(f"{name}-*.dist-info")]
     for name, version in versions.items():
@@ -266,24 +272,36 @@ def _stand_ins(root: Path, versions: Mapping[str, str], above: Iterable[str]) ->
     return condameta.python_packages(root, versions, infos)
 
 
-def _add_real(root: Path, job: Job, *requirements: str) -> list[CondaPackage]:
-    """Packages from PyPI with all that they need; returns the records of what was added."""
+def add_real_tensorflow(root: Path, job: Job) -> list[CondaPackage]:
+    """Add TensorFlow for CPUs from PyPI with its dependencies, and before Python 3.12 also its
+    companions.
+
+    Returns: the records of what was added. Records of other versions are removed.
+
+    Raises:
+        EngineError: packages could not be fetched from PyPI.
+    """
+    job.progress("TensorFlow: fetching 350 MB from PyPI, where they are not in uv's cache ...")
+    # One package has no wheel; it is pure Python.
+    words = ["--no-deps", "--no-binary", "promise", "-r", str(_HERE / "packages-tensorflow.lock")]
+    added = wheels.install_more(root, job, words)
     site = tree.at(root, SITE)
-    records = condameta.python_packages(
-        root, (), [site / info for info in wheels.install_more(root, job, requirements)]
+    # Its wheel has "$ORIGIN/../lib:", whose empty end conda-build would remove.
+    libclang = f"{SITE}/clang/native/libclang.so"
+    elf.set_rpath(job, tree.at(root, libclang), "$ORIGIN/../lib")
+    dist_info.mend_record(
+        root, tree.at(root, dist_info.find(root, "libclang")) / "RECORD", {libclang}
     )
+    records = condameta.python_packages(root, (), [site / info for info in added])
     new = {record.name for record in records}
     for file in list(tree.at(root, condameta.META).glob("*.json")):
         if json.loads(file.read_text())["name"] in new:
-            file.unlink()  # another version was there
+            file.unlink()
     return records
 
 
-def _add_for_gpus(root: Path) -> None:
-    """lspci, and the hint about the driver's libraries behind the banner."""
+def _add_lspci(root: Path) -> None:
     tree.overlay(root, _ROOTFS / "gpu", python.VERSION)
-    banner = tree.at(root, "/printme.sh").read_text()
-    tree.write(root, "/printme.sh", banner + (_ROOTFS / "hint-gpu.sh").read_text(), 0o755)
     database = "/var/lib/rpm/rpmdb.sqlite"
     tree.remove(root, database)
     installed = int(condameta.INSTALLED.timestamp())

@@ -1,4 +1,4 @@
-"""`/list-of-pkgs-inside.txt` as the alma9 images have it, written from what is installed."""
+"""`/list-of-pkgs-inside.txt` as in the alma9 images, written from what is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATH = "/list-of-pkgs-inside.txt"
 
 
 def write(root: Path, system_packages: Iterable[RpmPackage], micromamba: str) -> None:
-    """conda, pip, yum and micromamba lines together, sorted without regard to case."""
+    """Write the lines of conda, pip, yum and micromamba together, sorted regardless of case."""
     lines = [f"micromamba {micromamba}"]
     for record in tree.at(root, META).glob("*.json"):
         content = json.loads(record.read_text())
@@ -30,8 +30,8 @@ def write(root: Path, system_packages: Iterable[RpmPackage], micromamba: str) ->
 
 
 def in_order(lines: Iterable[str]) -> list[str]:
-    """As `sort -fu` does: case folded upwards, one of the lines that differ in case alone."""
+    """Sort like `sort -fu`: fold case, and keep one of the lines that differ only in case."""
     unique: dict[str, str] = {}
     for line in sorted(lines):
-        unique[line.upper()] = line  # of such twins conda's, in small letters, stays
+        unique[line.upper()] = line  # of such a pair, keep conda's, which is in lower case
     return [unique[key] for key in sorted(unique)]

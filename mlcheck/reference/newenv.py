@@ -1,4 +1,4 @@
-"""`newEnv-base.tgz`: the links from which an environment on top of the image is unpacked."""
+"""`newEnv-base.tgz`: the links that become an environment on top of the image when unpacked."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write(root: Path) -> None:
             _add(archive, directory, tarfile.DIRTYPE)
             for entry in sorted(tree.at(root, f"{PREFIX}/{directory}").iterdir()):
                 if directory == "lib" and entry.name.startswith("python"):
-                    continue  # has a site-packages of its own, and pyvenv.cfg leads to the base's
+                    continue  # it has a site-packages of its own, and pyvenv.cfg names the base's
                 to = f"../baseEnv_dir/{directory}/{entry.name}"
                 _add(archive, f"{directory}/{entry.name}", tarfile.SYMTYPE, to)
         for name, script in (("activate", _ACTIVATE), ("deactivate", _DEACTIVATE)):

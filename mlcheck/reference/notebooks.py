@@ -1,4 +1,4 @@
-"""The older kubeflow notebooks: the same software for CPUs and, over CUDA, for GPUs."""
+"""The older kubeflow notebooks: the same software for CPUs and, with CUDA, for GPUs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ _CUDA: frameworks.CudaPackages = {
 _OS_RELEASE = "/usr/lib/os-release"
 
 
-def add_cpu(root: Path, job: Job) -> None:
-    """Stand-ins for TensorFlow and torch without CUDA."""
-    frameworks.add_two(root, job, TENSORFLOW, TORCH, _WITH_TORCH, None, ())
+def add_cpu(root: Path, job: Job, real: bool) -> None:
+    """Add TensorFlow and torch without CUDA: stand-ins, or with `real` TensorFlow from PyPI."""
+    if real:
+        condameta.write(root, frameworks.add_real_tensorflow(root, job))
+        frameworks.add_plain_torch(root, job, TORCH, _WITH_TORCH, None)
+        system.write_loader_cache(root, job)
+    else:
+        frameworks.add_two(root, job, TENSORFLOW, TORCH, _WITH_TORCH, None, ())
     _set_ubuntu(root, "20.04", "Focal Fossa")
 
 
-def add_gpu(root: Path, job: Job) -> None:
-    """The same for CUDA, whose libraries are stand-ins too, on an older Ubuntu."""
+def add_gpu(root: Path, job: Job, _: bool) -> None:
+    """Add the same for CUDA, on an older Ubuntu; everything, CUDA's libraries too, is a
+    stand-in."""
     cuda = frameworks.add_cuda(root, job, _CUDA)
     needs = [soname for _, sonames in _CUDA.values() for soname in sonames]
     frameworks.add_two(root, job, TENSORFLOW, TORCH, _WITH_TORCH, "11.0", needs)
@@ -38,7 +44,7 @@ def add_gpu(root: Path, job: Job) -> None:
 
 
 def _set_ubuntu(root: Path, version: str, name: str) -> None:
-    """What /etc/os-release says; the programs are this machine's."""
+    """Set the release in /etc/os-release; the programs are this machine's."""
     lines = tree.at(root, _OS_RELEASE).read_text().splitlines()
     told = {
         "PRETTY_NAME": f'"Ubuntu {version} LTS"',

@@ -11,7 +11,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from mlcheck.errors import EngineError
+from mlcheck.model.errors import EngineError
 from mlcheck.reference import elf, system, tree
 from mlcheck.reference.cache import Job, base_interpreter
 
@@ -23,8 +23,8 @@ _LEFT_OUT = re.compile(
     r"|site-packages|dist-packages|config-.*|sitecustomize\.py|usercustomize\.py"
     r"|EXTERNALLY-MANAGED|_tkinter\..*|_test.*|_ctypes_test.*|_xxtestfuzz.*|.*\.a"
 )
-# Compiling everything takes twice as long and half as much space again, for modules that an image
-# under test never loads.
+# Compiling everything takes twice as long and half as much space again, for modules that no image
+# under test loads.
 _NOT_COMPILED = (
     r"/(tests?|testing|third_party|locale-data|datasets|sandbox"
     r"|fontTools/[^/]+|numpy/distutils|numpy/f2py|graph_objs/[^/]+|validators"
@@ -44,7 +44,7 @@ for _prefix in site.PREFIXES:
 
 
 def lay_out(root: Path, job: Job) -> None:
-    """Copy the interpreter, its standard library and the system libraries they need."""
+    """Copy the interpreter, its standard library and the system libraries that they need."""
     executable = base_interpreter()
     program = f"{PREFIX}/bin/python{VERSION}"
     tree.copy(root, program, executable, 0o755)
@@ -68,8 +68,8 @@ def lay_out(root: Path, job: Job) -> None:
 
 
 def compile_bytecode(root: Path, job: Job) -> None:
-    """Byte code for the modules that are likely to be imported, checked by content: times of
-    files do not survive an export."""
+    """Compile the modules that are likely to be imported. Byte code is validated by content,
+    because file times do not survive an export."""
     job.run(
         [
             tree.at(root, f"{PREFIX}/bin/python3"),
@@ -109,7 +109,8 @@ def _copy_stdlib(source: Path, destination: Path) -> None:
 
 
 def _undo_debian(root: Path) -> None:
-    """Debian's Python looks for packages in dist-packages; conda's in site-packages."""
+    """Make Debian's Python look for packages in site-packages, as conda's does, not
+    dist-packages."""
     library = f"{PREFIX}/lib/python{VERSION}"
     if '"dist-packages"' not in tree.at(root, f"{library}/site.py").read_text():
         return
@@ -133,7 +134,7 @@ def _bring_libpython(root: Path, job: Job, executable: Path) -> None:
                     break
             else:
                 raise EngineError(f"{executable} needs {name}, which was not found beside it.")
-            # RUNPATH: an RPATH would be inherited by every extension module, and lead their
+            # Use RUNPATH: every extension module would inherit an RPATH, which would lead its
             # libz.so.1 to ROOT's.
             elf.set_rpath(job, program, "$ORIGIN/../lib", runpath=True)
             return
@@ -142,11 +143,11 @@ def _bring_libpython(root: Path, job: Job, executable: Path) -> None:
 
 
 def full_version() -> str:
-    """Version of the interpreter: "3.11.9"."""
+    """Return the version of the interpreter: "3.11.9"."""
     return platform.python_version()
 
 
 def is_program(file: Path) -> bool:
-    """Whether it is a regular file with an execute bit."""
+    """Return whether it is a regular file with an execute bit."""
     mode = file.lstat().st_mode
     return stat.S_ISREG(mode) and bool(mode & 0o111)

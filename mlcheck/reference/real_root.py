@@ -1,5 +1,5 @@
-"""What ml-pyroot has with `--real`: ROOT from its wheel on PyPI, laid out as conda lays it out,
-and Debian's g++ to compile with it."""
+"""Parts of ml-pyroot with `--real`: ROOT from its wheel on PyPI, laid out like conda's, and
+Debian's g++ for compiling with it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlcheck.reference.python import PREFIX, SITE
 from mlcheck.reference.root import ROOT_RPATH
 
 REQUIREMENT = "root==0.1a12"
-"""ROOT 6.40.00; a wheel of 248 MB for each Python from 3.10 to 3.14."""
+"""ROOT 6.40.00; the wheel has 248 MB for each Python from 3.10 to 3.14."""
 
 _MOVED = {
     "ROOT/bin": f"{PREFIX}/bin",
@@ -29,7 +29,8 @@ _MOVED = {
     "cmdLineUtils.py": f"{SITE}/cmdLineUtils.py",
     "ROOT": f"{SITE}/ROOT",
 }
-"""Where parts of the wheel go, parts of parts first. ROOTSYS follows from libCore.so's place."""
+"""Destinations of the wheel's parts, nested parts first. ROOTSYS follows from libCore.so's
+place."""
 _LEFT_OUT = ("ROOT/tutorials", "ROOT/man", "ROOT/README", "ROOT/cmake")
 
 _LIBS = "-lm -ldl -rdynamic"
@@ -43,12 +44,12 @@ exec /usr/bin/g++ -Wl,--disable-new-dtags "$@"
 
 
 def add(image: Path, job: Job) -> list[CondaPackage]:
-    """ROOT and the compiler; returns the records that own them.
+    """Add ROOT and the compiler; returns the records that own them.
 
     Raises:
-        EngineError: PyPI or Debian's packages could not be had.
+        EngineError: PyPI's or Debian's packages could not be fetched.
     """
-    work = image.parent / "wheel"  # goes away with a killed build
+    work = image.parent / "wheel"  # removed with the rest of a killed build
     job.progress("ROOT: fetching its wheel from PyPI, 248 MB where it is not in uv's cache ...")
     try:
         wheels.unpack(image, job, REQUIREMENT, work)
@@ -58,7 +59,7 @@ def add(image: Path, job: Job) -> list[CondaPackage]:
     _set_rpaths(image, job, files)
     config = f"{PREFIX}/bin/root-config"
     text = tree.at(image, config).read_text()
-    # In the wheel, what was on the machine that built it; and what upstream's builders add.
+    # The wheel has values of the machine that built it here; upstream's builders add the rest.
     text = text.replace("$ROOTSYS/mock_site_packages/ROOT/", "$ROOTSYS/")
     tree.write(image, config, text.replace(_LIBS, f"-lz {_LIBS}"), 0o755)
     zlib = debian.add_compiler(image, job)
@@ -87,8 +88,8 @@ def _move(work: Path, image: Path) -> Iterator[str]:
 
 
 def _set_rpaths(image: Path, job: Job, files: list[str]) -> None:
-    """The wheel's ROOT finds its libraries beside itself; so do conda's programs, by upstream's
-    RPATH as it is after its correction."""
+    """Set RPATHs: the wheel's ROOT finds its libraries beside itself, and so do conda's programs,
+    by upstream's corrected RPATH."""
     elves: dict[str, list[Path]] = {ROOT_RPATH: [], "$ORIGIN": [], "$ORIGIN/../../..": []}
     for path in files:
         file = tree.at(image, path)

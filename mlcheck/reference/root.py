@@ -1,4 +1,4 @@
-"""What ml-pyroot adds: stand-ins for ROOT whose ELF files, paths and answers are real."""
+"""Additions of ml-pyroot: stand-ins for ROOT with real ELF files, paths and output."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ ROOT_RPATH = (
     "/0000000000000:$ORIGIN:$ORIGIN/../lib"
     ":/home/conda/feedstock_root/build_artifacts/root_base_1689430670413/_build_env/lib"
 )
-"""Upstream's RPATH after its equal-length correction (its README tells the one before)."""
+"""Upstream's RPATH after its equal-length correction (its README has the original)."""
 
 PROGRAMS = ("root.exe", "rootcling.exe", "hadd.exe", "rootn.exe", "roots.exe")
 LIBRARIES = ("libCore.so", "libRIO.so", "libHist.so", "libTree.so", "libMathCore.so")
 COMPILERS = ("x86_64-conda-linux-gnu-g++", "g++", "c++")
 COMPILED = f"{PREFIX}/libexec/reference-g++"
+CXX_HEADERS = f"{PREFIX}/x86_64-conda-linux-gnu/include/c++/12.4.0"
+"""Directory of the C++ headers in conda's compiler."""
 _ZLIB = "1.3.1"
 _RPATH_ROOM = "/rpath-" + 500 * "0"
-"""Replaced by the RPATH that is asked for; see the stand-in compiler."""
+"""Placeholder that is replaced by the requested RPATH; see the stand-in compiler."""
 
 
 def add(root: Path, job: Job) -> list[CondaPackage]:
-    """Programs, libraries and the Python module; returns the records that own them."""
+    """Add programs, libraries and the Python module; returns the records that own them."""
     tree.overlay(root, Path(__file__).parent / "rootfs/root", VERSION)
     lib, bin_ = tree.at(root, f"{PREFIX}/lib"), tree.at(root, f"{PREFIX}/bin")
     for name in LIBRARIES:
@@ -63,7 +65,7 @@ def add(root: Path, job: Job) -> list[CondaPackage]:
 
 
 def _compiler(root: Path, job: Job) -> None:
-    """What the stand-in compiler writes, but for its RPATH, and the compiler's other names."""
+    """Add the output of the stand-in compiler, except its RPATH, and the compiler's other names."""
     program = tree.at(root, f"{COMPILED}/histogram")
     program.parent.mkdir(parents=True, exist_ok=True)
     lib = tree.at(root, f"{PREFIX}/lib")
@@ -85,21 +87,21 @@ def _records(root: Path) -> list[CondaPackage]:
 def records(
     root: Path, files: tuple[str, ...], edited: Mapping[str, tuple[bytes, bytes]], zlib: str
 ) -> list[CondaPackage]:
-    """The records of ROOT, of zlib and of the compiler.
+    """Make the records of ROOT, zlib and the compiler.
 
     Args:
-        files: of ROOT, below the prefix.
-        edited: those that upstream's builders changed, with what they wrote, at its first place,
-            and what was there.
-        zlib: its version.
+        files: ROOT's files, below the prefix.
+        edited: files that upstream's builders changed, each with what they wrote (at its first
+            occurrence) and what it replaced.
+        zlib: version of zlib.
     """
     of_zlib = [f"{PREFIX}/include/{name}" for name in ("zlib.h", "zconf.h")]
     of_zlib += [
         f"{PREFIX}/lib/{file.name}" for file in tree.at(root, f"{PREFIX}/lib").glob("libz.so*")
     ]
-    of_gxx = [*(f"{PREFIX}/bin/{name}" for name in COMPILERS), COMPILED]
+    of_gxx = [*(f"{PREFIX}/bin/{name}" for name in COMPILERS), COMPILED, CXX_HEADERS]
     built = build_string("root")
-    # As the package has them: the images' builders put another RPATH there.
+    # Record the files as the package has them: the images' builders set another RPATH.
     prefix = f"{PREFIX}/lib:".encode()
     own = {path: (b"/0000000000000:", prefix) for path in files if re.match(r"bin/.*\.exe$", path)}
     hashes = {}

@@ -1,4 +1,4 @@
-"""An rpm database with a few packages, as rpm 4.16 and later keep it (rpmdb.sqlite).
+"""An rpm database with a few packages, in the format of rpm 4.16 and later (rpmdb.sqlite).
 
 Source: rpm's manual, "RPM v4 header format" and "The sqlite database"; `rpm -qa` reads it.
 """
@@ -84,7 +84,7 @@ def write(database: Path, packages: list[RpmPackage], install_time: int) -> None
 
 
 def _header(package: RpmPackage, install_time: int) -> tuple[bytes, str]:
-    """The header as the database holds it, and the SHA-1 of its immutable region."""
+    """Return the header as the database stores it, and the SHA-1 of its immutable region."""
     directories = _directories(package)
     tags: dict[int, tuple[int, object]] = {
         1000: (_STRING, package.name),
@@ -111,7 +111,7 @@ def _header(package: RpmPackage, install_time: int) -> tuple[bytes, str]:
         tags[1118] = (_STRING_ARRAY, directories)
     immutable = _pack(tags)
     digest = hashlib.sha1(_MAGIC + immutable, usedforsecurity=False).hexdigest()
-    # What installing adds comes behind the immutable region, unsigned.
+    # Tags added at installation follow the immutable region, unsigned.
     added: dict[int, tuple[int, object]] = {
         _SHA1: (_STRING, digest),
         1008: (_INT32, [install_time]),
@@ -126,7 +126,7 @@ _MAGIC = b"\x8e\xad\xe8\x01\0\0\0\0"
 def _pack(
     region: Mapping[int, tuple[int, object]], dribbles: Mapping[int, tuple[int, object]] = {}
 ) -> bytes:
-    """A header: an immutable region, then entries added later ("dribbles")."""
+    """Pack a header: an immutable region, then entries added later ("dribbles")."""
     index, data = b"", b""
     for tag, (kind, value) in sorted(region.items()):
         entry, data = _entry(tag, kind, value, data)

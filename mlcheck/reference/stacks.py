@@ -1,6 +1,6 @@
-"""Images of docker-stacks' kind: a user jovyan, who may write the prefix, and a server that starts.
+"""Images of docker-stacks' kind: the user jovyan, who may write the prefix, and a server.
 
-They lie over the same packages as ml-base, and share their files by hard links.
+They are built on the same packages as ml-base, and share their files by hard links.
 """
 
 from __future__ import annotations
@@ -9,7 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlcheck.reference import aaw, condameta, config, consistency, notebooks, python, system, tree
+from mlcheck.reference import (
+    aaw,
+    condameta,
+    config,
+    consistency,
+    debian,
+    notebooks,
+    python,
+    system,
+    tree,
+)
 from mlcheck.reference.cache import Job
 from mlcheck.reference.condameta import CondaPackage, build_string
 from mlcheck.reference.python import PREFIX, VERSION
@@ -19,7 +29,7 @@ TAG = "v1"
 """The tag of these reference images."""
 
 WRITABLE = (PREFIX, HOME)
-"""Where jovyan may write, and the group `users`."""
+"""Directories that jovyan and the group `users` may write."""
 
 _ROOTFS = Path(__file__).parent / "rootfs"
 _OF_APPTAINER = (
@@ -35,21 +45,23 @@ _REQUESTED = """
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What an image has over the one below it.
+    """The additions of an image to the image below it.
+
 
     Args:
-        title: in a word, what is added.
-        below: name of the image below; None: the packages.
-        add: adds it to a copy of the image below.
+        title: the addition, in a word.
+        below: name of the image below; None for the packages.
+        add: extends a copy of the image below, with real packages or not.
     """
 
     title: str
     below: str | None
-    add: Callable[[Path, Job], None]
+    add: Callable[[Path, Job, bool], None]
 
 
-def add_jovyan(root: Path, job: Job) -> None:
-    """The system, the user, the scripts that start the server, and conda's records."""
+def add_jovyan(root: Path, job: Job, real: bool) -> None:
+    """Add the system, the user, the scripts that start the server, and conda's records; with
+    `real`, Debian's tini."""
     system.lay_out(root, job)
     for path in _OF_APPTAINER:
         content = (_ROOTFS / "ml-base/.singularity.d" / path).read_bytes()
@@ -57,6 +69,8 @@ def add_jovyan(root: Path, job: Job) -> None:
         tree.write(root, f"/.singularity.d/{path}", content, mode)
     tree.remove(root, f"{PREFIX}/share/jupyter/kernels/python3-usersite")
     tree.overlay(root, _ROOTFS / "jovyan", VERSION)
+    if real:
+        debian.add_programs(root, job, ["tini"])
     tree.symlink(root, "/etc/os-release", "../usr/lib/os-release")
     system.write_loader_cache(root, job)
     consistency.drop_missing_parts(root, "scikit_hep")
@@ -91,23 +105,23 @@ IMAGES: Mapping[str, Stack] = {
     "machine-learning-notebook-cpu": Stack("for CPUs", "jovyan", notebooks.add_cpu),
     "machine-learning-notebook-gpu": Stack("for GPUs", "jovyan", notebooks.add_gpu),
 }
-"""Those that can be asked for."""
+"""Images that can be requested."""
 
 ALL: Mapping[str, Stack] = {"jovyan": Stack("jovyan", None, add_jovyan), **IMAGES}
-"""With what several of them have in common."""
+"""These images, and the base that several of them share."""
 
 
 def lineage(name: str) -> list[str]:
-    """The image, the one below it, and so on."""
+    """Return the image, the image below it, and so on."""
     below = ALL[name].below
     return [name, *(lineage(below) if below else ())]
 
 
 def finish(root: Path, name: str, below: Path) -> None:
-    """The configuration, and who may write what.
+    """Write the configuration, and set owners and write permissions.
 
     Args:
-        below: the finished tree that this one shares files with.
+        below: the finished tree with which this one shares files.
     """
     config.write_singularity(root, TAG, name)
     config.write_runscript(root, name)

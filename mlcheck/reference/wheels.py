@@ -1,4 +1,4 @@
-"""The Python packages: from PyPI in pinned versions, and stand-ins for the large ones."""
+"""The Python packages: from PyPI in pinned versions, with stand-ins for the large ones."""
 
 from __future__ import annotations
 
@@ -11,24 +11,34 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from mlcheck.errors import EngineError
+from mlcheck.model.errors import EngineError
 from mlcheck.reference import system, tree
 from mlcheck.reference.cache import Job
 from mlcheck.reference.dist_info import add_distribution, mend_record, record_rows, write_record
 from mlcheck.reference.python import PREFIX, SITE
 from mlcheck.reference.tools import tools
 
-LOCKS = ("packages.lock", "packages-alone.txt", "packages-full.lock")
+_SMALL = ("packages.lock", "packages-alone.txt")
+LOCKS = (*_SMALL, "packages-full.lock")
+_HERE = Path(__file__).parent
 
 _STAND_INS = {
+    "alembic": "alembic",
     "awkward": "awkward",
     "awkward-cpp": "awkward_cpp",
     "catboost": "catboost",
+    "certipy": "certipy",
+    "cryptography": "cryptography",
+    "distlib": "distlib",
     "fonttools": "fontTools",
     "formulaic": "formulaic",
     "joblib": "joblib",
+    "jupyterhub": "jupyterhub",
     "lightgbm": "lightgbm",
+    "mako": "mako",
     "narwhals": "narwhals",
+    "oauthlib": "oauthlib",
+    "pamela": "pamela",
     "pandas": "pandas",
     "patsy": "patsy",
     "pipenv": "pipenv",
@@ -38,17 +48,20 @@ _STAND_INS = {
     "scikit-learn": "sklearn",
     "scipy": "scipy",
     "seaborn": "seaborn",
+    "sqlalchemy": "sqlalchemy",
     "statsmodels": "statsmodels",
     "uproot": "uproot",
+    "virtualenv": "virtualenv",
     "xgboost": "xgboost",
 }
-"""What is large, or asks for it: the package that each distribution has."""
+"""Large distributions, and those that require them, with the package of each."""
 _ABLE = {
+    "jupyterhub": "def cli():\n    print(__version__)\n",
     "pandas": "from numpy import array as Series\n",
     "pipenv": 'def cli():\n    print("pipenv, version", __version__)\n',
 }
-"""What a stand-in does that something promised asks of it."""
-_PROGRAMS = {"pipenv": ["pipenv"]}
+"""Code in stand-ins that promised packages need."""
+_PROGRAMS = {"jupyterhub": ["jupyterhub", "jupyterhub-singleuser"], "pipenv": ["pipenv"]}
 """Programs of stand-ins, which call `cli`."""
 _PROGRAM = """\
 #!/usr/bin/env python3
@@ -59,9 +72,10 @@ if __name__ == "__main__":
 """
 _PRUNED = re.compile(
     r"babel/locale-data/(?!en|root).*|jedi/third_party/.*|(numpy|matplotlib)/(.*/)?tests/.*"
-    r"|tzdata/zoneinfo/(?!Etc|Europe|UTC).*/.*|(\.\./)*share/jupyterhub/static/components/.*"
+    r"|tzdata/zoneinfo/(?!Etc|Europe|UTC).*/.*|jupyterlab/tests/.*"
+    r"|(\.\./)*bin/jupyter-(?!kernelspec|lab$|nbconvert|server|trust).*"
 )
-"""Files of other packages that are many, and that nothing misses: as RECORD names them."""
+"""Numerous files of other packages that nothing needs, by their names in RECORD."""
 
 _JUPYTER = """\
 #!/bin/bash
@@ -81,23 +95,20 @@ PYTHONHOME= exec "$(dirname -- "$0")/python3" "$0" "$@"
 """
 
 
-_HERE = Path(__file__).parent
-
-
 def install(root: Path, job: Job, *, real: bool) -> tuple[int, int]:
     """Install the pinned packages from PyPI.
 
     Args:
-        real: all of them, and whole; else stand-ins for the large ones, and others pruned.
+        real: install complete packages; otherwise stand-ins for the large ones, and others pruned.
 
-    Returns: how many are there, and how many of these are stand-ins.
+    Returns: the number of packages, and the number of stand-ins among them.
 
     Raises:
-        EngineError: uv could not; its own words say why.
+        EngineError: uv failed; the message has its output.
     """
     versions = _locked(*LOCKS)
     stand_ins = {} if real else {name: versions[name] for name in _STAND_INS}
-    wanted = versions if real else _locked(*LOCKS[:2]).keys() - stand_ins
+    wanted = versions if real else _locked(*_SMALL).keys() - stand_ins
     _install(root, job, ["--no-deps", *(f"{name}=={versions[name]}" for name in sorted(wanted))])
     for name, version in stand_ins.items():
         _add_stand_in(root, name, version, _STAND_INS[name])
@@ -110,17 +121,17 @@ def install(root: Path, job: Job, *, real: bool) -> tuple[int, int]:
 
 
 def install_more(root: Path, job: Job, requirements: Iterable[str]) -> set[str]:
-    """Install packages with all that they need. What is there stays, where they let it.
+    """Install packages with their dependencies. Installed packages are kept if the versions fit.
 
     Returns: the names of the dist-info directories that were added.
 
     Raises:
-        EngineError: uv could not; its own words say why.
+        EngineError: uv failed; the message has its output.
     """
     site = tree.at(root, SITE)
     before = {info.name for info in site.glob("*.dist-info")}
     _install(root, job, list(requirements))
-    arrange(root)
+    _mend_records(root, _arrange_scripts(root))
     added = {info.name for info in site.glob("*.dist-info")} - before
     libraries = [file for file in _extension_files(site) if _is_of(file, site, added)]
     system.add_sonames(root, job, libraries)
@@ -128,34 +139,43 @@ def install_more(root: Path, job: Job, requirements: Iterable[str]) -> set[str]:
 
 
 def unpack(root: Path, job: Job, requirement: str, target: Path) -> None:
-    """Unpack a wheel, without what it needs, into a directory of its own.
+    """Unpack a wheel, without its dependencies, into a directory of its own.
 
     Raises:
-        EngineError: uv could not; its own words say why.
+        EngineError: uv failed; the message has its output.
     """
     _install(root, job, ["--no-deps", "--target", target, requirement])
 
 
 def arrange(root: Path) -> None:
-    """Wrappers, shebangs and kernels as the contract has them, and RECORD files that say so."""
-    directory = tree.at(root, f"{PREFIX}/bin")
+    """Write wrappers, shebangs and kernels as the contract requires, and update RECORD files."""
+    changed = _arrange_scripts(root)
+    for source in (_HERE / "rootfs" / "kernels").rglob("*.json"):
+        path = f"{PREFIX}/share/jupyter/kernels/{source.parent.name}/{source.name}"
+        tree.write(root, path, source.read_text())
+        changed.add(path)
+    _mend_records(root, changed)
+
+
+def _arrange_scripts(root: Path) -> set[str]:
+    """Write wrappers and shebangs as the contract requires; returns the changed paths."""
     changed = set()
-    for script in sorted(directory.iterdir()):
+    for script in sorted(tree.at(root, f"{PREFIX}/bin").iterdir()):
         path = f"{PREFIX}/bin/{script.name}"
         body = None if script.is_symlink() else _script_body(script)
         if body is not None:
             tree.write(root, path, _start_of(script.name) + body, 0o755)
             changed.add(path)
-    for source in (_HERE / "rootfs" / "kernels").rglob("*.json"):
-        path = f"{PREFIX}/share/jupyter/kernels/{source.parent.name}/{source.name}"
-        tree.write(root, path, source.read_text())
-        changed.add(path)
+    return changed
+
+
+def _mend_records(root: Path, changed: set[str]) -> None:
     for record in sorted(tree.at(root, SITE).glob("*.dist-info/RECORD")):
         mend_record(root, record, changed)
 
 
 def _locked(*locks: str) -> dict[str, str]:
-    """Name and version of what the files name for this Python."""
+    """Return name and version of each package that the lock files name for this Python."""
     found = {}
     for lock in locks:
         for line in (_HERE / lock).read_text().splitlines():
@@ -166,7 +186,7 @@ def _locked(*locks: str) -> dict[str, str]:
 
 
 def _add_stand_in(root: Path, name: str, version: str, package: str) -> None:
-    """A package that imports and knows its version, in place of a large one."""
+    """Add a package that can be imported and knows its version, in place of a large one."""
     text = f'"""Stand-in for {name} in a reference image."""\n\n__version__ = "{version}"\n'
     programs = _PROGRAMS.get(name, [])
     for program in programs:
@@ -177,7 +197,7 @@ def _add_stand_in(root: Path, name: str, version: str, package: str) -> None:
 
 
 def _prune(root: Path, record: Path) -> None:
-    """Remove what `_PRUNED` says of a distribution, from its RECORD too."""
+    """Remove files in `_PRUNED` from a distribution and its RECORD."""
     left = []
     for row in record_rows(record):
         if not _PRUNED.fullmatch(row[0]):
@@ -185,7 +205,7 @@ def _prune(root: Path, record: Path) -> None:
             continue
         file = tree.at(root, os.path.normpath(f"{SITE}/{row[0]}"))
         file.unlink()
-        with contextlib.suppress(OSError):  # until one that is not empty
+        with contextlib.suppress(OSError):  # up to the first one that is not empty
             file.parent.rmdir()
             os.removedirs(file.parent.parent)
     write_record(root, record.parent.name, left)
@@ -204,8 +224,8 @@ def _install(root: Path, job: Job, words: list[str | Path]) -> None:
         *("--no-progress", "--no-python-downloads"),
     ]
     try:
-        # It leaves a lock in the directory for temporary files: that one goes with the build. A
-        # virtual environment that is active here does not matter.
+        # uv leaves a lock in the directory for temporary files, which is removed with the build. An
+        # active virtual environment makes no difference.
         with tempfile.TemporaryDirectory(prefix=".uv-", dir=root.parent) as own:
             environment = {"VIRTUAL_ENV": "", "CONDA_PREFIX": "", "TMPDIR": own}
             job.run([*begin, *words], cwd=root, env=environment)
@@ -218,7 +238,7 @@ def _install(root: Path, job: Job, words: list[str | Path]) -> None:
 
 
 def _extension_files(site: Path) -> list[Path]:
-    """The shared libraries of installed packages that are for this machine's processor."""
+    """Return the shared libraries of installed packages for this machine's processor."""
     found = []
     for file in sorted(site.rglob("*.so*")):
         if file.is_file() and not file.is_symlink():
@@ -230,13 +250,13 @@ def _extension_files(site: Path) -> list[Path]:
 
 
 def _script_body(script: Path) -> str | None:
-    """What a console script does after its shebang; None when it is no script of Python's."""
+    """Return the body of a console script after its shebang; None if it is no Python script."""
     content = script.read_bytes()
     if not content.startswith(b"#!"):
         return None
     first, _, rest = content.decode().partition("\n")
     if first == "#!/bin/sh" and rest.startswith("'''exec' "):
-        # A shebang may be 127 bytes long; for a longer path uv lets sh start Python.
+        # A shebang is limited to 127 bytes; for a longer path, uv lets sh start Python.
         return rest.split("\n", 2)[2]
     if "python" in first:
         return rest

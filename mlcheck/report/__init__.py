@@ -1,1 +1,1 @@
-"""Reports: how results are shown to people and programs."""
+"""Reports: results formatted for people and programs."""

@@ -1,4 +1,4 @@
-"""For GitHub Actions: annotations at the lines that were broken, and the job's summary.
+"""Reports for GitHub Actions: annotations on lines of profiles, and the job's summary.
 
 Workflow commands and their escapes:
 https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions
@@ -16,18 +16,18 @@ from mlcheck.report.model import FindingModel, Report, ResultModel
 from mlcheck.report.overview import ImageOverview
 
 MOST = 10
-"""GitHub shows so many annotations of a kind for each step."""
+"""Annotations of a kind that GitHub shows for each step."""
 
 LARGEST = 1000 * 1000
-"""Bytes of a summary; GitHub shows none of more than 1 MiB for a step."""
+"""Maximum bytes of a summary; GitHub shows none above 1 MiB for a step."""
 
 _NAMED = 5
-"""Findings that are named of one failure, and images of one annotation."""
+"""Findings shown for a failure."""
 
 
 @dataclass
 class _Broken:
-    """One check that failed because of one line, on one or several images."""
+    """A rule that failed because of one line of a profile, on one or several images."""
 
     result: ResultModel
     finding: FindingModel | None
@@ -36,8 +36,11 @@ class _Broken:
 
 
 def errors(report: Report) -> Iterator[str]:
-    """Workflow commands, one line each: first one for each check that failed, then for its other
-    lines; what one could not judge; and at the end how many are left out."""
+    """Yield workflow commands, one line each.
+
+    The first line that each failed rule names comes first, then the further lines of each rule,
+    then whatever was not judged, and last the number of annotations left out.
+    """
     found = list(_broken(report))
     stopped = {
         (result.message or "").splitlines()[0] if result.message else result.test: result
@@ -58,7 +61,7 @@ def errors(report: Report) -> Iterator[str]:
 
 
 def command(name: str, properties: dict[str, str], message: str) -> str:
-    """A workflow command; nothing in its parts can end it or begin another."""
+    """Format a workflow command whose parts can neither end it nor begin another."""
     said = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
     return f"::{name}{' ' * bool(said)}{said}::{_data(message)}"
 
@@ -76,7 +79,7 @@ def _broken(report: Report) -> Iterator[_Broken]:
             one.count += 1
             if result.image not in one.images:
                 one.images.append(result.image)
-    # The first line of every check, then the second of those that have one, and so on.
+    # The first line of every rule, then the second line of those that have one, and so on.
     every = [list(lines.values()) for lines in by_check.values()]
     for rank in range(max(map(len, every), default=0)):
         yield from (lines[rank] for lines in every if len(lines) > rank)
@@ -103,8 +106,8 @@ def _error(one: _Broken) -> str:
 
 
 def _place(source: str) -> dict[str, str]:
-    """FILE:LINE as GitHub wants it: below the workspace. Empty: it is elsewhere, as in an
-    installed package."""
+    """Format FILE:LINE relative to the workspace, as GitHub wants it; {} if it is elsewhere, as in
+    an installed package."""
     file, _, line = source.rpartition(":")
     if not line.isdecimal():
         return {}
@@ -116,7 +119,7 @@ def _place(source: str) -> dict[str, str]:
 
 
 def _data(value: str) -> str:
-    """A message, escaped as GitHub's runner reads it."""
+    """Escape a message the way GitHub's runner decodes it."""
     safe = text.printable(value.replace("\r", ""))
     return safe.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
@@ -126,7 +129,7 @@ def _property(value: str) -> str:
 
 
 def add_summary(report: Report) -> bool:
-    """Append the summary to the job's, if this is one of GitHub's jobs."""
+    """Append the summary to the job's summary; returns False outside GitHub Actions."""
     file = os.environ.get("GITHUB_STEP_SUMMARY")
     if not file:
         return False
@@ -136,7 +139,7 @@ def add_summary(report: Report) -> bool:
 
 
 def markdown(report: Report) -> str:
-    """The report in Markdown, not longer than GitHub shows."""
+    """Format the report in Markdown, no longer than GitHub shows."""
     found = overview.images(report)
     parts = [f"## mlcheck: {overview.closing(found)}\n\n"]
     parts.append("| image | | failed | errors | passed | waived | skipped |\n")
@@ -199,7 +202,7 @@ def _failures(one: ImageOverview) -> Iterator[str]:
 
 
 def plain(value: str) -> str:
-    """Text in Markdown as it is: each sign that could mean something there is a number."""
+    """Escape text for Markdown: every character with a possible meaning becomes an entity."""
     safe = text.printable(value)
     return "".join(
         sign if sign.isalnum() or sign == " " else "<br>" if sign == "\n" else f"&#{ord(sign)};"
@@ -208,5 +211,5 @@ def plain(value: str) -> str:
 
 
 def code(value: str) -> str:
-    """The same as code, in which GitHub makes no links of names and numbers."""
+    """Escape text as code, in which GitHub does not link names and numbers."""
     return f"<code>{plain(value)}</code>" if value else ""

@@ -1,9 +1,9 @@
-"""The report as one HTML page that needs nothing else: no network, no other file.
+"""The report as one self-contained HTML page, without network access or other files.
 
-What can be seen without a script is here: the images, images x checks, what is wrong, packages
-and layers. `page.js` opens a cell's details, from the JSON report within the page. All text goes
-through ElementTree, which escapes it, and the policy of the page lets only our own style and
-script work: what an image says can neither be markup nor run.
+The page shows without scripts: the images, the matrix of images and rules, what is wrong, packages
+and layers. `page.js` opens the details of a cell from the JSON report embedded in the page. All
+text goes through ElementTree, which escapes it, and the page's policy allows only our own style
+and script: text from an image can be neither markup nor code.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import Any
 
-from mlcheck.checks.layers import instruction, shown
+from mlcheck.model.layer_history import instruction
+from mlcheck.model.units import shown
 from mlcheck.report import overview, text
 from mlcheck.report.model import LayerModel, Outcome, Report, ResultModel
 from mlcheck.report.overview import Colour, ImageOverview, Row
 
 _FEW = 3
-"""So many images stand side by side with their names written across."""
+"""Number of images up to which their names are written horizontally."""
 
 _NAMED = 20
-"""Images that are named of one check that failed, and differences of one list of packages: the
-cells have all."""
+"""Number of images shown for a failed rule, and of differences shown for a package list; the cells
+of the matrix have all of them."""
 
 _SIGNS: dict[Outcome, str] = {
     "failed": "✕",
     "error": "!",
     "waived": "w",
     "passed": "✓",
-    "skipped": "–",  # noqa: RUF001 - as long as the others are wide
+    "skipped": "–",  # noqa: RUF001 - as wide as the other signs
 }
 _VERDICTS: dict[Colour, str] = {"red": "✕", "yellow": "!", "green": "✓"}
 _MEANINGS: dict[Outcome, str] = {
@@ -47,7 +48,7 @@ _OF_PACKAGES = (
     *("parity-packages", "package-list-installed", "package-list-checked-in"),
     *("packages-promised", "packages-of-base", "python-requirements", "conda-depends"),
 )
-"""The checks whose findings are packages."""
+"""The rules whose findings are packages."""
 
 _PARTS = ("useful", "repeated", "hidden", "caches")
 _WORDS = {
@@ -59,7 +60,7 @@ _WORDS = {
 
 
 def page(report: Report) -> str:
-    """The text of the HTML file."""
+    """Return the text of the HTML file."""
     found = overview.images(report)
     style = f":root {{ --images: {len(found)}; }}\n{_file('page.css')}"
     script = _file("page.js")
@@ -100,7 +101,7 @@ def _hash(content: str) -> str:
 
 
 def _printable(value: Any) -> Any:
-    """Data with every text in it made printable."""
+    """Make every text in JSON data printable."""
     if isinstance(value, str):
         return text.printable(value)
     if isinstance(value, dict):
@@ -109,7 +110,7 @@ def _printable(value: Any) -> Any:
 
 
 def _inert(data: str) -> str:
-    """JSON in which nothing can end the element that it stands in."""
+    """Escape JSON so that nothing in it can end the surrounding element."""
     for sign in "<>&":
         data = data.replace(sign, f"\\u{ord(sign):04x}")
     return data
@@ -118,7 +119,7 @@ def _inert(data: str) -> str:
 def _add(
     parent: ET.Element, tag: str, said: str = "", /, class_: str = "", **attributes: str
 ) -> ET.Element:
-    """A new element with text as it is: printable, and escaped when it is written."""
+    """Add an element with literal text: made printable here, and escaped when it is written."""
     element = ET.SubElement(parent, tag, attributes)
     if class_:
         element.set("class", class_)
@@ -186,13 +187,15 @@ def _images(found: Sequence[ImageOverview]) -> ET.Element:
             _add(card, "p", one.image.digest, "quiet code")
         for reason, names in one.not_judged():
             _add(card, "p", f"not judged: {reason}: {', '.join(names)}", "quiet")
+        if others := ", ".join(one.image.not_promised):
+            _add(card, "p", f"not promised by the profile: {others}", "quiet")
         for note in (*one.image.notes, *(f"unused waiver: {w}" for w in one.image.unused_waivers)):
             _add(card, "p", note, "quiet")
     return section
 
 
 def _bar(parts: Sequence[tuple[str, int]], whole: int, words: str) -> ET.Element:
-    """Parts of a whole as a picture, which says the same in words to those who cannot see it."""
+    """Draw parts of a whole as a bar, with the same information as text for screen readers."""
     svg = ET.Element(
         "svg",
         {"class": "bar", "viewBox": "0 0 1000 10", "preserveAspectRatio": "none", "role": "img"},
@@ -214,7 +217,7 @@ def _matrix(report: Report, found: Sequence[ImageOverview], rows: Sequence[Row])
     _add(section, "form", id="filter", hidden="")
     few = len(found) <= _FEW
     frame = _add(section, "div", class_="few" if few else "many")
-    # The roles are those of a table's parts, which some browsers forget of rows that are grids.
+    # Some browsers drop the roles of table parts whose rows are grids.
     table = _add(frame, "table", class_="matrix", id="matrix", role="grid")
     _add(table, "caption", "Each check on each image, the worst first", "unseen")
     head = ET.SubElement(table, "thead", role="rowgroup")
@@ -333,8 +336,8 @@ def _layers(found: Sequence[ImageOverview]) -> ET.Element:
 
 
 def _layer_bar(layer: LayerModel, largest: int) -> ET.Element:
-    """What a layer is made of, as long as it is large. What is a cache and deleted is both: it is
-    shown once."""
+    """Draw the parts of a layer as a bar with a length proportional to its size. Bytes that are
+    both cache and deleted are shown once."""
     left = layer.size
     sizes: dict[str, int] = {}
     for part, size in (
@@ -350,7 +353,7 @@ def _layer_bar(layer: LayerModel, largest: int) -> ET.Element:
 
 
 def _table(parent: ET.Element, *titles: str) -> ET.Element:
-    """A table's body, below its headings."""
+    """Add a table with headings and return its body."""
     table = _add(parent, "table", class_="plain")
     line = ET.SubElement(ET.SubElement(table, "thead"), "tr")
     for title in titles:

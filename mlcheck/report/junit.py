@@ -1,7 +1,7 @@
 """JUnit XML from a report: a test suite for each image, a test case for each test.
 
-What the format is: https://github.com/jenkinsci/xunit-plugin (junit-10.xsd), which Jenkins and
-pytest follow. Of one run, pytest's own --junitxml says the same; this is for merged reports.
+The format is https://github.com/jenkinsci/xunit-plugin (junit-10.xsd), which Jenkins and pytest
+follow. For a single run, pytest's own --junitxml has the same content; this is for merged reports.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from mlcheck.report.overview import ImageOverview
 
 
 def document(report: Report) -> str:
-    """The XML text.
+    """Return the XML text.
 
-    Text from an image can hold what XML cannot (control characters), which `printable` escapes;
-    the rest, "]]>" too, is escaped by the writer.
+    Text from an image can contain characters that XML cannot (control characters); `printable`
+    escapes them. The writer escapes the rest, including "]]>".
     """
     root = ET.Element("testsuites", name="mlcheck")
     totals = {"tests": 0, "failures": 0, "errors": 0}
@@ -94,7 +94,7 @@ def _case(result: ResultModel) -> ET.Element:
 
 
 def details(result: ResultModel) -> str:
-    """The whole of a failure as text: rule, findings, remedy."""
+    """Format a whole failure as text: rule, findings, remedy."""
     if not result.check:
         return result.message or ""
     lines = [f"rule      {result.rule}"]

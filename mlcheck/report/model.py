@@ -1,7 +1,8 @@
 """The JSON report: one definition for writing it and for its JSON schema.
 
-The schema's version is part of every report. A new key with a default is a new minor version;
-anything that could break a reader is a new major version. All other reports are made of this one.
+Every report contains the version of the schema. A new key with a default makes a new minor version;
+anything that could break a reader makes a new major version. All other reports are made from this
+one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = "1.4"
+SCHEMA_VERSION = "1.5"
 
 Outcome = Literal["passed", "failed", "error", "skipped", "waived"]
 
@@ -20,10 +21,10 @@ class _Model(BaseModel):
 
 
 class FindingModel(_Model):
-    """One way in which the image is not what was promised."""
+    """One way in which the image differs from what was promised."""
 
     subject: str
-    """What it is about: a path, a package, a kernel, a variable."""
+    """The thing that it is about: a path, a package, a kernel, a variable."""
     found: str
     expected: str
     source: str | None = None
@@ -34,7 +35,7 @@ class FindingModel(_Model):
 
 
 class WaiverModel(_Model):
-    """A waiver that touched a result."""
+    """A waiver that applied to a result."""
 
     source: str
     """FILE:LINE of the waiver."""
@@ -48,7 +49,7 @@ class ResultModel(_Model):
     """One test on one image."""
 
     test: str
-    """The test's id for pytest."""
+    """The test's id in pytest."""
     image: str
     """An `id` of `images`."""
     outcome: Outcome
@@ -56,14 +57,14 @@ class ResultModel(_Model):
     rule: str | None = None
     remedy: str | None = None
     checked: int = 0
-    """How many things were compared."""
+    """The number of things that were compared."""
     findings: tuple[FindingModel, ...] = ()
     waivers: tuple[WaiverModel, ...] = ()
     notes: tuple[str, ...] = ()
     message: str | None = None
-    """Reason of a skip, or what went wrong in an error."""
+    """Reason for a skip, or the error."""
     untried: str | None = None
-    """Why what the profile promises, or a part of it, could not be tried here."""
+    """Why a promise of the profile, or a part of it, could not be tried here."""
     seconds: float
 
 
@@ -74,48 +75,50 @@ class LayerModel(_Model):
     """From 1, the lowest first."""
     digest: str
     created_by: str
-    """The line of the image's history; empty: it does not tell."""
+    """The line of the image's history; empty if it has none."""
     size: int
     files: int
     repeated: int = 0
-    """Of these bytes: second copies of what a layer below has."""
+    """Of these bytes: second copies of files of a layer below."""
     hidden: int = 0
-    """Of these bytes: what a later layer deletes or replaces."""
+    """Of these bytes: files that a later layer deletes or replaces."""
     caches: int = 0
-    """Of these bytes: what package managers keep."""
+    """Of these bytes: caches of package managers."""
 
 
 class ImageModel(_Model):
     """One image on one engine."""
 
     id: str
-    """As in the tests' ids; in a merged report, if two are alike, with the machine behind it."""
+    """The id in the tests' ids; in a merged report with two alike, followed by the machine."""
     id_in_tests: str | None = None
-    """The id in the tests' ids, where a merged report needed another."""
+    """The id in the tests' ids, if a merged report needed another one."""
     machine: str | None = None
-    """Where it was judged, in a merged report; else it is the report's."""
+    """The machine that judged it, in a merged report; otherwise the report has it."""
     reference: str
-    """As the user wrote it."""
+    """The image reference as the user wrote it."""
     profile: str
     lineage: tuple[str, ...]
     tag: str | None = None
     verdict: str | None = None
-    """As in the summary: "CONFORMS" only if everything that the profile promises was judged."""
+    """The verdict in the summary: "CONFORMS" only if all that the profile promises was judged."""
     not_selected: tuple[str, ...] = ()
-    """Checks that the profile promises and the run left out (-k, -m, --lf, paths)."""
+    """Rules that the profile promises and the run left out (-k, -m, --rule, --lf, paths)."""
+    not_promised: tuple[str, ...] = ()
+    """Rules that were not judged, because the profile says nothing that they are about."""
     engine: str
     digest: str | None = None
-    """Of the content that was judged; None for a directory, which has none."""
+    """Digest of the content that was judged; None for a directory, which has none."""
     notes: tuple[str, ...] = ()
-    """What was out of the ordinary in how its commands were run, and since when facts are kept."""
+    """Anything unusual in how commands were run, and since when facts are kept."""
     unused_waivers: tuple[str, ...] = ()
-    """Waivers that fit no finding of this run: FILE:LINE and the check."""
+    """Waivers that match no finding of this run: FILE:LINE and the rule."""
     layers: tuple[LayerModel, ...] = ()
-    """Empty: the engine knows no layers, or no test asked for them."""
+    """Empty if the engine knows no layers, or no test asked for them."""
 
 
 class RunModel(_Model):
-    """One run of the suite, of those that a merged report joins."""
+    """One run of the suite, within a merged report."""
 
     mlcheck_version: str
     machine: str | None = None
@@ -127,23 +130,23 @@ class RunModel(_Model):
 
 
 class Report(_Model):
-    """What one run of the suite found, or several that were merged."""
+    """The results of one run of the suite, or of several that were merged."""
 
     schema_version: str = SCHEMA_VERSION
     mlcheck_version: str
-    """Of a merged report: every one, with commas."""
+    """Version of mlcheck; in a merged report all versions, separated by commas."""
     machine: str | None = None
     """Name of the machine; None in a merged report."""
     started: str
-    """ISO 8601 with time zone; of a merged report the earliest."""
+    """ISO 8601 with time zone; in a merged report the earliest."""
     seconds: float
-    """Of a merged report: of all runs together."""
+    """Duration; in a merged report the sum over all runs."""
     exit_code: int
-    """Of a merged report: 1 if it is that of any run, else the highest."""
+    """Exit code; in a merged report 1 if any run has it, else the highest."""
     runs: tuple[RunModel, ...] = ()
-    """What a merged report joins; empty in one of a single run."""
+    """The runs in a merged report; empty in the report of a single run."""
     images: tuple[ImageModel, ...]
     compared_with: str | None = None
-    """IMAGE@ENGINE of --compare; None in a merged report whose runs differ in that."""
+    """IMAGE@ENGINE of --compare; None in a merged report whose runs differ in it."""
     results: tuple[ResultModel, ...]
     counts: dict[Outcome, int]

@@ -1,4 +1,4 @@
-"""What a report says at a glance: each image's verdict, and images x checks as a matrix."""
+"""The overview of a report: each image's verdict, and the matrix of images and rules."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mlcheck.errors import DIFFERENT, NOT_JUDGED, NOTHING_JUDGED
+from mlcheck.model.errors import DIFFERENT, NOT_JUDGED, NOTHING_JUDGED
 from mlcheck.report.model import FindingModel, ImageModel, Outcome, Report, ResultModel
 
 ORDER: tuple[Outcome, ...] = ("failed", "error", "waived", "passed", "skipped")
-"""The worst first."""
+"""Outcomes, the worst first."""
 
 Colour = Literal["red", "yellow", "green"]
 
 
 @dataclass(frozen=True, slots=True)
 class ImageOverview:
-    """One image: its results, and what they come to.
+    """One image with its results and the verdict that follows from them.
 
     Args:
-        results: an index among the report's results, and the result.
+        results: each result with its index in the report.
     """
 
     image: ImageModel
@@ -33,7 +33,7 @@ class ImageOverview:
 
     @property
     def verdict(self) -> tuple[str, Colour]:
-        """In words, and by which colour they are shown."""
+        """Return the verdict in words, and the colour in which to show it."""
         counts = self.counts
         if counts["error"] and counts["failed"]:
             return "DOES NOT CONFORM, and not all of it could be judged", "red"
@@ -51,11 +51,11 @@ class ImageOverview:
 
     @property
     def untried(self) -> list[ResultModel]:
-        """Results of promises that, whole or in part, could not be tried here."""
+        """Return results of promises that could not be tried here, wholly or in part."""
         return [result for _, result in self.results if result.untried is not None]
 
     def not_judged(self) -> list[tuple[str, list[str]]]:
-        """Why promises were not judged, but for errors: each reason once, with the checks."""
+        """Return the reasons, other than errors, why rules were not judged, each with its rules."""
         reasons: dict[str, list[str]] = {}
         for result in self.untried:
             reasons.setdefault(result.untried or "", []).append(result.check or test_name(result))
@@ -77,11 +77,11 @@ class ImageOverview:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One check, on all images.
+    """One rule on all images.
 
     Args:
-        cells: for each image that has any, the indices of its results.
-        worst: of all its results.
+        cells: for each image with results, the indices of these.
+        worst: the worst outcome of all its results.
     """
 
     label: str
@@ -91,7 +91,7 @@ class Row:
 
 
 def images(report: Report) -> list[ImageOverview]:
-    """The images that have a result."""
+    """Return the images that have a result."""
     found: dict[str, list[tuple[int, ResultModel]]] = {}
     for index, result in enumerate(report.results):
         found.setdefault(result.image, []).append((index, result))
@@ -101,10 +101,10 @@ def images(report: Report) -> list[ImageOverview]:
 
 
 def rows(report: Report) -> list[Row]:
-    """Images x checks: the rows in which something is wrong first, else in the suite's order.
+    """Build the matrix of images and rules: failed rows first, otherwise in the suite's order.
 
-    A test that got as far as a verdict names its check. One that never did, because it was skipped
-    or stopped on every image, stands under its own name.
+    A test that reached a verdict names its rule. A test that was skipped or stopped on every image
+    never reached one and appears under its own name.
     """
     known = {image.id: image.id_in_tests or image.id for image in report.images}
     keys = [_without_image(result.test, known.get(result.image, "")) for result in report.results]
@@ -129,17 +129,17 @@ def rows(report: Report) -> list[Row]:
 
 
 def worst(results: Iterable[ResultModel]) -> Outcome:
-    """The worst outcome of some results."""
+    """Return the worst outcome of some results."""
     return min((result.outcome for result in results), key=ORDER.index)
 
 
 def open_findings(result: ResultModel) -> list[FindingModel]:
-    """Those that are not waived."""
+    """Return the findings that are not waived."""
     return [finding for finding in result.findings if not finding.waived]
 
 
 def headline(result: ResultModel, gap: str = " ") -> str:
-    """One line that says what is wrong, and behind a gap how much more there is."""
+    """Say in one line what is wrong, followed by a gap and the number of further findings."""
     if result.outcome == "failed" and (found := open_findings(result)):
         more = f"{gap}(and {len(found) - 1} more)" if len(found) > 1 else ""
         words = f"{found[0].subject}: {found[0].found}"
@@ -149,8 +149,11 @@ def headline(result: ResultModel, gap: str = " ") -> str:
 
 
 def exit_code(found: Sequence[ImageOverview]) -> int:
-    """What a run ends with: 1 an image does not conform, 3 one could not be judged, 0 what was
-    judged holds, 5 nothing was judged of an image of which nothing was left out, or of any."""
+    """Return the exit code of a run.
+
+    1 if an image does not conform; 3 if one could not be judged; 0 if everything judged holds; 5 if
+    nothing was judged at all, or nothing of an image of which no test was left out.
+    """
     counts = [one.counts for one in found]
     if any(count["failed"] for count in counts):
         return DIFFERENT
@@ -163,17 +166,17 @@ def exit_code(found: Sequence[ImageOverview]) -> int:
 
 
 def test_name(result: ResultModel) -> str:
-    """The name of a test's function."""
+    """Return the name of a test's function."""
     return result.test.partition("[")[0].rpartition("::")[2]
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few of some names, and how many more there are."""
+    """Join the first few of some names, and say how many more there are."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
 
 
 def closing(found: Sequence[ImageOverview]) -> str:
-    """One line that counts the images of a run."""
+    """Count the images of a run in one line."""
     words = Counter(one.verdict[0].partition(",")[0] for one in found)
     named = {
         "CONFORMS": ("conforms", "conform"),
@@ -188,7 +191,7 @@ def closing(found: Sequence[ImageOverview]) -> str:
 
 
 def _without_image(test: str, image: str) -> str:
-    """A test's id without the image in its parameters."""
+    """Remove the image from the parameters in a test's id."""
     name, bracket, parameters = test.partition("[")
     if not bracket:
         return test

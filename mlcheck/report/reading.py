@@ -1,4 +1,4 @@
-"""Reads JSON reports, and joins those of several machines into one."""
+"""Read JSON reports, and merge those of several machines into one."""
 
 from __future__ import annotations
 
@@ -9,26 +9,33 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from mlcheck.errors import UsageError
-from mlcheck.report.model import SCHEMA_VERSION, ImageModel, Outcome, Report, ResultModel, RunModel
+from mlcheck.model.errors import UsageError
+from mlcheck.report.model import (
+    SCHEMA_VERSION,
+    ImageModel,
+    Outcome,
+    Report,
+    ResultModel,
+    RunModel,
+)
 
 LARGEST = 512 << 20
-"""Bytes of a report that is read; one of 5,000 results has less than a hundredth of it."""
+"""Maximum bytes of a report; one with 5,000 results has less than a hundredth of it."""
 
 _WITH_WHAT_DID_NOT_RUN = 4
-"""The minor version of the schema from which on a report has what an early end left out."""
+"""The first minor version of the schema whose reports list what an early end left out."""
 
 _MADE_BY = "A report is what `--mlcheck-json FILE` or `mlcheck report merge -o FILE` wrote."
 
 
 def read(path: Path) -> Report:
-    """One report. Keys that a later minor version has added are left out.
+    """Read one report, dropping keys that a later minor version added.
 
     Raises:
-        UsageError: the file cannot be read, or is no report of this major version.
+        UsageError: the file cannot be read, or is not a report of this major version.
     """
     try:
-        # A device or a pipe tells no size: what is read is limited too.
+        # A device or a pipe has no size, so limit the read as well.
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
     except OSError as error:
@@ -76,7 +83,7 @@ def _codes(report: Report) -> list[int]:
 
 
 def _interrupted(report: Report) -> Report:
-    """An older report of a run that was interrupted, with what it does not say itself."""
+    """Complete an older report of an interrupted run, which does not list the rest."""
     ended = tuple(
         ResultModel(
             test="the rest of the run",
@@ -92,12 +99,12 @@ def _interrupted(report: Report) -> Report:
 
 
 def merge(reports: Sequence[Report]) -> tuple[Report, int]:
-    """One report of all runs, and how many of the given ones were left out as second copies.
+    """Merge the reports of all runs; also return how many were left out as duplicates.
 
-    An image that several machines judged stays as many images.
+    An image that several machines judged remains as many images.
 
     Raises:
-        UsageError: two reports share a run, and are not the same.
+        UsageError: two reports have a run in common but are not the same.
     """
     parts: list[Report] = []
     runs: list[RunModel] = []
@@ -162,8 +169,8 @@ def _run(report: Report) -> RunModel:
 
 
 def _names(parts: Sequence[Report]) -> list[dict[str, str]]:
-    """For each report, its images' ids in the merged one: where two are alike, the machine behind
-    it, else the time of the run too, else a number."""
+    """Return new image ids for each report: if two are alike, the machine is appended, then the
+    time of the run, then a number."""
     every = [
         (image.id, image.machine or part.machine or "a machine", part.started)
         for part in parts

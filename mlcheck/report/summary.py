@@ -1,4 +1,4 @@
-"""The last thing in the terminal: for each image, whether it conforms, and if not, why."""
+"""The summary at the end of a run: whether each image conforms, and if not, why."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Protocol, TextIO
 from mlcheck.report import overview, text
 from mlcheck.report.model import Report, ResultModel
 from mlcheck.report.overview import ImageOverview, Row
-from mlcheck.verdict import SILENCE
 
 _MOST_COLUMNS = 30
-"""Images side by side in the matrix of a terminal; the HTML page shows more."""
+"""Maximum images in the matrix on a terminal; the HTML page shows more."""
 
 _MARKS = {"failed": "F", "error": "E", "waived": "w", "passed": ".", "skipped": "-"}
 _CODES = {"bold": 1, "red": 31, "green": 32, "yellow": 33}
@@ -20,7 +19,7 @@ _COLOURS = {"failed": "red", "error": "red", "waived": "yellow"}
 
 
 class Screen(Protocol):
-    """A terminal, as pytest's reporter is one."""
+    """A terminal, such as pytest's reporter."""
 
     def write(self, content: str, **markup: bool) -> None: ...
 
@@ -28,7 +27,7 @@ class Screen(Protocol):
 
 
 class Plain:
-    """A stream as a screen, with colours where it is a terminal."""
+    """A stream used as a screen, with colours if it is a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -46,17 +45,21 @@ class Plain:
         self.write(f"{f' {title} ':=^80}\n")
 
 
-def write(screen: Screen, report: Report) -> None:
-    """Write the summary of all images of a run."""
+def write(screen: Screen, report: Report, *, every_rule: bool = False) -> None:
+    """Write the summary of all images of a run.
+
+    Args:
+        every_rule: whether the rules that were not judged are named, and not only counted.
+    """
     screen.section("mlcheck")
     found = overview.images(report)
     for one in found:
-        _write_image(screen, one)
+        _write_image(screen, one, every_rule=every_rule)
     if len(found) > 1:
         _write_matrix(screen, report, found)
 
 
-def _write_image(screen: Screen, one: ImageOverview) -> None:
+def _write_image(screen: Screen, one: ImageOverview, *, every_rule: bool) -> None:
     image, results = one.image, [result for _, result in one.results]
     verdict, colour = one.verdict
     screen.write(text.printable(f"{image.id}  "))
@@ -76,7 +79,7 @@ def _write_image(screen: Screen, one: ImageOverview) -> None:
     for result in results:
         if result.outcome == "waived":
             said = [f"{waiver.reason} (until {waiver.until})" for waiver in result.waivers[:1]]
-            # Without a waiver it is a test with pytest's own mark xfail.
+            # A test without a waiver has pytest's own mark xfail.
             said = said or [result.message or "expected to fail (xfail)"]
             name = result.check or overview.test_name(result)
             screen.write("  waived  ", yellow=True)
@@ -92,15 +95,13 @@ def _write_image(screen: Screen, one: ImageOverview) -> None:
     for reason, names in one.not_judged():
         screen.write("  not judged  ", yellow=True)
         screen.write(text.printable(f"{reason}   [{overview.some(names)}]\n"))
-    silent = 0
     for message, tests in _grouped(results, "skipped"):
-        if message.startswith(SILENCE):
-            silent += sum(result.message == message for result in results)
-        else:
-            screen.write(text.printable(f"  skipped {message}   [{tests}]\n"))
-    if silent:
-        checks = "one check" if silent == 1 else f"{silent} checks"
-        screen.write(f"  skipped {checks} of what the profile does not promise   [-rs: why]\n")
+        screen.write(text.printable(f"  skipped {message}   [{tests}]\n"))
+    if image.not_promised:
+        count = len(image.not_promised)
+        rules = "one rule is" if count == 1 else f"{count} rules are"
+        named = ", ".join(image.not_promised) if every_rule else "-rs: which"
+        screen.write(f"  {rules} about what the profile does not promise   [{named}]\n")
 
 
 def _write_failure(screen: Screen, result: ResultModel) -> None:
@@ -113,7 +114,7 @@ def _write_failure(screen: Screen, result: ResultModel) -> None:
 
 
 def _write_matrix(screen: Screen, report: Report, found: list[ImageOverview]) -> None:
-    """Where something is wrong, of several images: a column each, a row for each such check."""
+    """Write a matrix of the rules that failed somewhere, if there are several images."""
     wrong = [row for row in overview.rows(report) if row.worst in ("failed", "error")]
     shown = found[:_MOST_COLUMNS]
     if wrong:
@@ -142,9 +143,10 @@ def _mark(report: Report, row: Row, one: ImageOverview) -> tuple[str, str]:
 
 
 def _grouped(results: Iterable[ResultModel], outcome: str) -> list[tuple[str, str]]:
-    """Messages of one outcome, each once, with the tests that it stopped."""
+    """Group the messages of one outcome, each once, with the tests that it stopped."""
     tests: dict[str, list[str]] = {}
     for result in results:
         if result.outcome == outcome and result.untried is None:
-            tests.setdefault(result.message or "", []).append(overview.test_name(result))
+            name = result.check or overview.test_name(result)
+            tests.setdefault(result.message or "", []).append(name)
     return [(message, overview.some(names)) for message, names in tests.items()]

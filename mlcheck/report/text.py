@@ -6,17 +6,18 @@ import os
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from mlcheck.verdict import Finding, Show, Verdict
+from mlcheck.model.rule import Rule
+from mlcheck.model.verdict import Finding, Show, Verdict
 
 MANY = 6
-"""From so many findings on, they are shown as one table."""
+"""The number of findings from which they are shown as a table."""
 MOST = 60
-"""So many findings are shown in a terminal; the JSON report has all."""
+"""Maximum findings shown in a terminal; the JSON report has all."""
 
 
 def printable(text: str) -> str:
-    """Text from an image without anything that could steer a terminal."""
-    if text.isprintable():  # nearly all of it
+    """Escape everything in a text from an image that could steer a terminal."""
+    if text.isprintable():  # true of nearly all text
         return text
     return "".join(
         char
@@ -26,9 +27,19 @@ def printable(text: str) -> str:
     )
 
 
+def line(said: str) -> str:
+    """Make a text one line that steers neither a terminal nor a CI that reads it."""
+    return no_command(printable(said).replace("\n", "\\n"))
+
+
+def lines(said: str) -> str:
+    """Do the same for each line of a text of several lines."""
+    return "\n".join(map(no_command, printable(said).split("\n")))
+
+
 def no_command(line: str) -> str:
-    """A line that GitHub's runner does not take for a command: it would one that begins with two
-    colons behind any spaces, and an older form anywhere in a line."""
+    """Change a line that GitHub's runner would take for a command: one that begins with two colons
+    after any spaces, or contains the older form anywhere."""
     if os.environ.get("GITHUB_ACTIONS") != "true":
         return line
     rest = line.lstrip()
@@ -37,32 +48,33 @@ def no_command(line: str) -> str:
     return line.replace("##[", "## [")
 
 
-def headline(verdict: Verdict, findings: Sequence[Finding]) -> str:
-    """One line: the check, its first finding, and how many more there are."""
+def headline(rule: Rule, findings: Sequence[Finding]) -> str:
+    """Say in one line the rule, its first finding, and how many more there are."""
     first = findings[0]
     more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
     subject, found = " ".join(first.subject.split()), " ".join(first.found.split())
     shortened = found if len(found) <= 120 else found[:117] + "..."
-    return printable(f"{verdict.check}: {subject}: {shortened}{more}")
+    return printable(f"{rule.id}: {subject}: {shortened}{more}")
 
 
 def failure(
+    rule: Rule,
     verdict: Verdict,
     findings: Sequence[Finding],
     image: str,
     show: Callable[[Show], str],
     remarks: Sequence[str] = (),
 ) -> str:
-    """The whole message of a failed check.
+    """Format the whole message of a failed rule.
 
     Args:
-        findings: those of the verdict that are not waived.
-        image: which image, on which engine.
-        show: turns what a finding shows into a shell command for the engine in use.
+        findings: the findings of the verdict that are not waived.
+        image: the image and its engine.
+        show: turns a finding's `show` into a shell command for the engine in use.
         remarks: lines about waivers.
     """
-    lines = [headline(verdict, findings), ""]
-    lines.append(f"rule      {verdict.rule}")
+    lines = [headline(rule, findings), ""]
+    lines.append(f"rule      {rule.text}")
     lines.append(f"image     {image}")
     if len(findings) < MANY:
         for finding in findings:
@@ -76,7 +88,7 @@ def failure(
         by_hand = next((finding.show for finding in findings if finding.show), None)
         if by_hand:
             lines.append(f"by hand   {show(by_hand)}")
-    lines.append(f"mend      {verdict.remedy}")
+    lines.append(f"mend      {verdict.remedy or rule.fix}")
     lines += [f"note      {note}" for note in (*remarks, *verdict.notes)]
     return printable("\n".join(lines))
 

@@ -1,6 +1,6 @@
-"""An `image.toml` from a good image.
+"""Write an `image.toml` from a good image.
 
-`found` reads the image, `infer` makes expectations of what was found, `document` writes them,
-`settle` takes back what the suite itself finds not to hold. So each line that remains was judged
-on that image by the check that will judge it on the next one.
+`found` reads the image, `infer` turns the findings into expectations, `document` writes them, and
+`revision` removes expectations that the suite finds not to hold. Each remaining line has therefore
+been judged on that image by the rule that will judge it on the next one.
 """

@@ -1,7 +1,7 @@
 """Expectations as the text of an `image.toml`.
 
-What an image holds may be hostile: names and values are written by tomlkit, so that a name cannot
-become a key of its own, and what is not printable is escaped, in comments too.
+The contents of an image may be hostile. tomlkit writes names and values, so that a name cannot
+become a key of its own; unprintable characters are escaped, in comments too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import tomlkit
 
-from mlcheck.errors import MlcheckError
+from mlcheck.model.errors import MlcheckError
 
 Value = str | int | bool | list[str] | dict[str, Any]
 KeyPath = tuple[str, ...]
@@ -26,12 +26,12 @@ WIDTH = 100
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of expectations.
+    """One expectation.
 
     Args:
-        path: the keys that lead to it; the last stands on the line itself.
-        otherwise: what to expect when this does not hold; None: nothing.
-        tells: it describes the image or the file, so that no check judges it.
+        path: keys that lead to it; the last one is on the line itself.
+        otherwise: weaker expectation to try if this one does not hold; None for none.
+        tells: it describes the image or the file, so no rule judges it.
     """
 
     path: KeyPath
@@ -42,7 +42,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Waived:
-    """Findings of a check that no expectation can be left out for."""
+    """A waiver for findings of a rule that no expectation causes."""
 
     check: str
     match: str
@@ -52,11 +52,11 @@ class Waived:
 
 @dataclass(frozen=True)
 class Document:
-    """All that the file says.
+    """The whole contents of the file.
 
     Args:
-        head, tail: comments at its beginning and end, lines of any length.
-        notes: comments of tables.
+        head, tail: comments at the beginning and the end, lines of any length.
+        notes: comments on tables.
     """
 
     entries: tuple[Entry, ...]
@@ -66,7 +66,7 @@ class Document:
     notes: Mapping[KeyPath, str] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
-        """What a reader of the file gets."""
+        """Return the data that parsing the file gives."""
         found: dict[str, Any] = {}
         for entry in self.entries:
             table = found
@@ -82,10 +82,10 @@ class Document:
         return found
 
     def text(self) -> str:
-        """The file.
+        """Return the text of the file.
 
         Raises:
-            MlcheckError: it would not say what it should: a fault of mlcheck's.
+            MlcheckError: the text would not parse back to `data`, which is a bug in mlcheck.
         """
         lines = [*_comments(self.head), ""]
         for table, entries in self._tables():
@@ -105,11 +105,11 @@ class Document:
         return text
 
     def _tables(self) -> Iterator[tuple[KeyPath, list[Entry]]]:
-        """Tables in the order of their first line, each with those below it behind it."""
+        """Yield the tables in the order of their first line, each followed by its subtables."""
         tables: dict[KeyPath, list[Entry]] = {(): []}
         for entry in self.entries:
             if isinstance(entry.value, dict) and not entry.value:
-                tables.setdefault(entry.path, [])  # `[deployed]`, with nothing in it
+                tables.setdefault(entry.path, [])  # an empty table: `[deployed]`
             else:
                 tables.setdefault(entry.path[:-1], []).append(entry)
         first = {path[:1]: index for index, path in reversed([*enumerate(tables)])}
@@ -119,7 +119,7 @@ class Document:
 
 
 def writable(value: object) -> bool:
-    """Whether TOML can hold a value: names of files need not be Unicode."""
+    """Return whether TOML can hold a value: file names need not be Unicode."""
     if isinstance(value, str):
         return not any("\ud800" <= char <= "\udfff" for char in value)
     if isinstance(value, Mapping):
@@ -144,7 +144,7 @@ def _value(value: Value) -> str:
         return f"{{ {inside} }}"
     if isinstance(value, str) and re.search(r'[\\"]', value):
         plain = "'" not in value and value.isprintable()
-        return tomlkit.string(value, literal=plain).as_string()  # easier to read
+        return tomlkit.string(value, literal=plain).as_string()  # literals are easier to read
     return tomlkit.item(value).as_string()
 
 
@@ -153,7 +153,7 @@ def _keys(path: Sequence[str]) -> str:
 
 
 def _escaped(line: str) -> str:
-    """What tomlkit leaves as it is and a terminal may act on, by its number."""
+    """Escape characters that tomlkit keeps and a terminal may act on."""
     if line.isprintable():
         return line
     return "".join(

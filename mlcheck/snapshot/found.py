@@ -1,5 +1,8 @@
-"""What an image has, of which expectations can be made. Nothing runs in it but rpm, micromamba,
-`jupyter kernelspec` and the image's own server, where only they know."""
+"""Read from an image everything that expectations can be made of.
+
+Only rpm, micromamba, `jupyter kernelspec` and the image's own server run in it, since nothing else
+knows what they know.
+"""
 
 from __future__ import annotations
 
@@ -8,28 +11,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlcheck import facts
-from mlcheck.engines.base import Ask, OpenImage, RootFS
-from mlcheck.errors import NothingRuns
-from mlcheck.probes import (
+from mlcheck.engines.base import Ask, OpenImage
+from mlcheck.image.api import RootFS
+from mlcheck.inspect.conda import records as conda_records
+from mlcheck.inspect.elf import libraries
+from mlcheck.inspect.elf import probe as elf
+from mlcheck.inspect.files import size
+from mlcheck.inspect.jupyter import kernelspecs
+from mlcheck.inspect.jupyter.facts import Kernelspecs
+from mlcheck.inspect.layers import probe as layers
+from mlcheck.inspect.layers.facts import Layers
+from mlcheck.inspect.packages import (
     asked_for,
-    conda_files,
     distributions,
-    elf,
     installed,
-    kernelspecs,
-    layers,
-    libraries,
     package_list,
-    parity,
-    prefixes,
     r_packages,
     requested,
-    size,
-    started,
-    system,
-    users,
 )
+from mlcheck.inspect.packages.facts import AskedFor, InstalledPackages, PackageList, Requested
+from mlcheck.inspect.parity import probe as parity
+from mlcheck.inspect.prefix import probe as prefixes
+from mlcheck.inspect.prefix.facts import Prefix, Prefixes
+from mlcheck.inspect.server import probe as started
+from mlcheck.inspect.server import users
+from mlcheck.inspect.server.facts import Account, Started
+from mlcheck.inspect.system import probe as system
+from mlcheck.inspect.system.facts import OsRelease
+from mlcheck.model.environment import Environment
+from mlcheck.model.errors import NothingRuns
+from mlcheck.model.files import ResolvedFile
 
 SHELLS = ("/bin/sh", "/bin/bash", "/bin/zsh", "/bin/tcsh", "/bin/fish")
 PACKAGE_LIST = "/list-of-pkgs-inside.txt"
@@ -39,48 +50,48 @@ _SYSTEMS_OWN = ("/.autorelabel", "/.readahead", "/.hushlogin")
 
 @dataclass(frozen=True)
 class Found:
-    """What an image has.
+    """Everything that was read from an image.
 
     Args:
-        name, tag: of the image, as the user wrote it.
-        prefix: of conda or a virtual environment; None: Python is the system's, or there is none.
-        files: what is directly in `/`, at the shells' paths and at those of the start, by path.
-        r_names: the packages of R, by their names in small letters.
-        sonames: libraries that the prefix's files need, and that the loader finds in the system.
-        sif: bytes of the SIF file; None: it is none.
+        name, tag: name and tag of the image, as the user wrote them.
+        prefix: root of conda or of a virtual environment; None for the system's or no Python.
+        files: entries of `/`, the shells, and the scripts of the start, by path.
+        r_names: R packages by their names in lower case.
+        sonames: libraries that files of the prefix need and the loader finds in the system.
+        sif: bytes of the SIF file; None if the image is not one.
         directory: whether it is a directory on this machine.
-        server: its port, and what it answered; None: none was started.
-        others: environments of which nothing is expected.
+        server: port of the image's server, and its answers; None if none was started.
+        others: environments about which nothing is expected.
     """
 
     name: str
     tag: str | None
-    system: facts.OsRelease
-    environment: facts.Environment
+    system: OsRelease
+    environment: Environment
     prefix: str | None
     python: str
-    packages: facts.InstalledPackages
-    asked: facts.AskedFor
-    listed: facts.PackageList | None
-    kernels: facts.Kernelspecs
+    packages: InstalledPackages
+    asked: AskedFor
+    listed: PackageList | None
+    kernels: Kernelspecs
     tools: Mapping[str, str]
-    files: Mapping[str, facts.ResolvedFile]
-    accounts: Mapping[str, facts.Account]
+    files: Mapping[str, ResolvedFile]
+    accounts: Mapping[str, Account]
     unpacked: int
     r_names: Mapping[str, str] = field(default_factory=dict)
     sonames: tuple[str, ...] = ()
-    layers: facts.Layers | None = None
+    layers: Layers | None = None
     sif: int | None = None
     directory: bool = False
-    server: tuple[int, facts.Started] | None = None
-    others: tuple[facts.Prefix, ...] = ()
+    server: tuple[int, Started] | None = None
+    others: tuple[Prefix, ...] = ()
 
 
 def look(image: OpenImage, static: Ask) -> Found:
     """Read an image.
 
     Raises:
-        EngineError, ProbeError: the engine or this machine could not.
+        EngineError, ProbeError: the engine or this machine failed.
     """
     rootfs, env = image.rootfs, image.environment
     tools = static(parity.tools, rootfs, env).paths
@@ -89,8 +100,8 @@ def look(image: OpenImage, static: Ask) -> Found:
     used = static(prefixes.at, rootfs, prefix)
     packages = installed.probe(image, static, used)
     python = static(distributions.probe, rootfs, prefix or _system(tools))
-    records = conda_files.records(rootfs, prefix) if prefix else None
-    history = static(requested.read, rootfs, prefix) if prefix else facts.Requested((), "")
+    records = conda_records.read(rootfs, prefix) if prefix else None
+    history = static(requested.read, rootfs, prefix) if prefix else Requested((), "")
     paths = [*_at_the_top(rootfs), *SHELLS]
     for words in (env.entrypoint or (), env.cmd or ()):
         paths += [word for word in words[:1] if word.startswith("/")]
@@ -127,14 +138,16 @@ def look(image: OpenImage, static: Ask) -> Found:
 
 def prefix_of(
     rootfs: RootFS,
-    config: facts.Environment,
+    config: Environment,
     tools: Mapping[str, str],
-    environments: facts.Prefixes,
+    environments: Prefixes,
 ) -> str | None:
-    """Root of the environment that users of the image work in: that of the first python3 on PATH,
-    what the variables of conda and virtual environments say, that of the program which the image
-    starts; where there is no python3 on PATH, the one with the most packages. None: Python is the
-    system's, or there is none."""
+    """Return the root of the environment in which the image's users work.
+
+    It is that of the first python3 on PATH, or the one named by variables of conda and virtual
+    environments, or that of the program which the image starts. Without a python3 on PATH, it is
+    the environment with the most packages. None if Python is the system's, or there is none.
+    """
     own = {one.path: one for one in environments.found if one.kind not in ("system", "packages")}
     python = tools.get("python3")
     programs = [python, rootfs.resolve(python).final_path] if python else []
@@ -157,37 +170,35 @@ def _above_bin(program: str) -> str:
     return posixpath.dirname(posixpath.dirname(program))
 
 
-def _size(rootfs: RootFS, prefix: facts.Prefix) -> int:
-    """About how many packages an environment has."""
+def _size(rootfs: RootFS, prefix: Prefix) -> int:
+    """Estimate how many packages an environment has."""
     return sum(
         len(rootfs.listdir(path)) for path in (*prefix.packages, f"{prefix.path}/conda-meta")
     )
 
 
 def _system(tools: Mapping[str, str]) -> str:
-    """The prefix of the system's Python."""
+    """Return the prefix of the system's Python."""
     return next(
         (path for path in prefixes.SYSTEM if tools.get("python3", "").startswith(f"{path}/bin/")),
         "/usr",
     )
 
 
-def _others(
-    rootfs: RootFS, environments: facts.Prefixes, used: facts.Prefixes
-) -> tuple[facts.Prefix, ...]:
+def _others(rootfs: RootFS, environments: Prefixes, used: Prefixes) -> tuple[Prefix, ...]:
     real = {rootfs.resolve(one.path).final_path for one in used.found}
     return tuple(one for one in environments.found if one.path not in real)
 
 
 def _at_the_top(rootfs: RootFS) -> list[str]:
-    """Files in `/`, where no package of a system has any: somebody put them there for users."""
+    """List files in `/`, where system packages have none: somebody put them there for users."""
     paths = [f"/{name}" for name in rootfs.listdir("/")]
     known = (*_MADE_BY_ENGINES, *_SYSTEMS_OWN)
     found = [(path, rootfs.lstat(path)) for path in paths if path not in known]
     return [path for path, file in found if file is not None and file.type == "file"]
 
 
-def _kernels(image: OpenImage, static: Ask) -> facts.Kernelspecs:
+def _kernels(image: OpenImage, static: Ask) -> Kernelspecs:
     try:
         return kernelspecs.probe(image, static)
     except NothingRuns:
@@ -198,15 +209,14 @@ NOTEBOOK_PORT = 8888
 URL_PREFIX = "/mlcheck/snapshot"
 
 
-def _server(image: OpenImage, prefix: str) -> tuple[int, facts.Started] | None:
-    """The server that CMD starts, where the image has all the marks of a notebook server: a port,
-    and a user of docker-stacks' kind."""
+def _server(image: OpenImage, prefix: str) -> tuple[int, Started] | None:
+    """Start the server in CMD if the image has all the marks of a notebook server: a port, and a
+    user as in docker-stacks."""
     config = image.environment
     ports = [port.partition("/")[0] for port in config.exposed or ()]
     port = int(ports[0]) if len(ports) == 1 and ports[0].isdigit() else NOTEBOOK_PORT
     if not config.cmd or "NB_USER" not in config.env or (ports and str(port) not in ports):
         return None
-    check = config.healthcheck or ()
     try:
         return port, started.server(
             image,
@@ -215,7 +225,7 @@ def _server(image: OpenImage, prefix: str) -> tuple[int, facts.Started] | None:
             prefix=URL_PREFIX,
             port=port,
             pages=[f"{URL_PREFIX}/"],
-            healthcheck=check[1:] if check[:1] == ("CMD",) else (),
+            healthcheck=config.health_command,
             site=prefix,
         )
     except NothingRuns:
@@ -240,7 +250,7 @@ def _of_the_system(image: OpenImage, static: Ask, prefix: str) -> tuple[str, ...
     inside = {path.rpartition("/")[2] for path in files.files}
     inside |= {file.soname for file in files.files.values() if file.soname}
     needed = {name for file in files.files.values() for name in file.needed}
-    # Nobody links these, and ROOT, Qt and OpenCV open them by name.
+    # Nothing links these; ROOT, Qt and OpenCV open them by name.
     needed |= {"libGL.so.1", "libEGL.so.1"}
     asked = sorted(name for name in needed - inside if not name.startswith((*_GLIBC, *_GPU)))
     resolved = static(libraries.probe, image, asked, [f"{prefix}/bin/python3"])

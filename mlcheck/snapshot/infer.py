@@ -1,8 +1,8 @@
-"""From what an image has to what is expected of it. Pure: nothing is read here.
+"""Infer expectations from what was found in an image. Pure functions, without I/O.
 
-What is written is meant to last from one build to the next: the leading parts of versions, names of
-labels and not their values, sizes with room to grow. What cannot be known without running the image
-is expected all the same, and taken back when the suite finds it not to hold (`settle`).
+Expectations should survive the next build: they have the leading parts of versions, names of labels
+without values, and sizes with room to grow. Expectations that only a run can confirm are written
+all the same, and removed if the suite finds that they do not hold (`revision`).
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlcheck.facts import AskedPackage, Kernelspec, ResolvedFile
+from mlcheck.inspect.jupyter.facts import Kernelspec
+from mlcheck.inspect.packages.facts import SYSTEM_SOURCES, AskedPackage
+from mlcheck.model.files import ResolvedFile
 from mlcheck.snapshot.document import Entry, KeyPath, writable
 from mlcheck.snapshot.found import PACKAGE_LIST, SHELLS, URL_PREFIX, Found
 
 HEADROOM = 1.1
-"""How much larger than now the image may become."""
+"""Factor by which the image may grow."""
 
 GENERATION = "snapshot"
 _ANY_TAG = r"[\w][\w.-]*"
 _LONG = 200
+
+_RELEASES_OF_TWO_PARTS = ("ubuntu", "alpine", "opensuse-leap", "nixos", "linuxmint", "photon")
+"""Distributions of which 22.04 or 3.20 is one release, as `ID` of os-release names them."""
 
 COMMANDS = {
     **{name: (name, "--version") for name in ("python3", "pip", "conda", "mamba", "micromamba")},
@@ -30,12 +35,13 @@ COMMANDS = {
         name: (name, "--version") for name in ("git", "curl", "wget", "make", "cmake", "gcc", "g++")
     },
     **{name: (name, "--version") for name in ("R", "Rscript", "julia", "quarto", "node", "npm")},
-    **{name: (name, "--version") for name in ("root-config", "gdb", "vim", "tmux", "jq", "tini")},
+    **{name: (name, "--version") for name in ("root-config", "gdb", "vim", "jq", "tini")},
     **{name: (name, "--version") for name in ("which", "file", "bzip2", "code-server", "lspci")},
     "kubectl": ("kubectl", "version", "--client"),
     "java": ("java", "-version"),
+    "tmux": ("tmux", "-V"),
 }
-"""Programs that users call by name, and how each is asked whether it runs."""
+"""Programs that users call by name, with the arguments that show whether they run."""
 
 NOTES: Mapping[KeyPath, str] = {
     ("tags",): "The whole tag has to fit. Name parts of it, (?P<major>\\d+), to use them below as "
@@ -57,11 +63,11 @@ NOTES: Mapping[KeyPath, str] = {
     ("integrity", "edited"): "Files that are not as their conda package has them: say why.",
     ("deployed",): "As a directory for many users: readable, and with all of /.singularity.d.",
 }
-"""What a reader of the file should know of a table."""
+"""Comments on tables, for readers of the file."""
 
 
 def entries(found: Found) -> list[Entry]:
-    """All that can be expected of such an image, in the order of the file."""
+    """Return all expectations that can be inferred, in the order of the file."""
     parts = (
         _names(found),
         _system(found),
@@ -98,14 +104,14 @@ def _system(found: Found) -> Iterator[Entry]:
     fields = found.system.fields
     if fields.get("ID") and fields.get("VERSION_ID"):
         version = fields["VERSION_ID"]
-        # Ubuntu's 22.04 is one release, of others 9.5 follows 9.4.
-        if fields["ID"] != "ubuntu":
-            version = version.partition(".")[0]
+        # Elsewhere 9.5 follows 9.4.
+        parts = 2 if fields["ID"] in _RELEASES_OF_TWO_PARTS else 1
+        version = ".".join(version.split(".")[:parts])
         yield Entry(("os", "id"), fields["ID"])
         yield Entry(("os", "version"), version)
     if found.python and found.prefix and "python3" in found.tools:
         yield Entry(("python", "version"), found.python)
-    # A directory does not tell USER; docker-stacks and their kind have it in a variable too.
+    # A directory has no USER; docker-stacks and similar images have it in a variable too.
     config = found.environment
     user = config.env.get("NB_USER", "") if config.user is None else config.user
     user = user.partition(":")[0]
@@ -130,12 +136,12 @@ def _packages(found: Found) -> Iterator[Entry]:
         system = {
             f"{p.name}.{p.arch}": p.name
             for p in found.packages.packages
-            if p.source in ("rpm", "dpkg")
+            if p.source in SYSTEM_SOURCES
         }
         named = sorted({system[e.name] for e in found.listed.entries if e.name in system})
         if named:
             yield Entry(("packages", "system"), named)
-    # R's library() loads what Python cannot import: then all that was asked for is loaded.
+    # R packages are loaded by library(); in that case all requested packages are loaded.
     with_r = any(package.name.startswith("r-") for package in found.asked.packages)
     for package in found.asked.packages:
         wanted: dict[str, Any] = {}
@@ -158,7 +164,10 @@ def _packages(found: Found) -> Iterator[Entry]:
 
 
 def pinned(version: str) -> str | None:
-    """What of a version should stay: 2.15.3 becomes 2.15.*; None: no profile can say it."""
+    """Return a pattern that keeps the leading parts of a version: 2.15.3 becomes 2.15.*.
+
+    None if no profile can express it.
+    """
     if not version or re.search(r"[*?\[\]]", version):
         return None
     parts = version.split(".")
@@ -166,7 +175,7 @@ def pinned(version: str) -> str | None:
 
 
 def module_of(package: AskedPackage) -> str | bool:
-    """By which name Python imports a package; True: by its own; False: not at all."""
+    """Return the name by which Python imports a package; True: its own name; False: none."""
     own = package.name.replace("-", "_")
     if own in package.modules:
         return True
@@ -278,8 +287,8 @@ def _kernel(spec: Kernelspec) -> Iterator[Entry]:
     options = {word for word in spec.argv[1:] if re.fullmatch(r"-[A-Za-z]+", word)}
     letters = set("".join(options))
     yield Entry(("usersite",), not letters & {"s", "I"}, otherwise=bool(letters & {"s", "I"}))
-    # Whether a program of that name from a host comes first is tried; an absolute path it cannot
-    # harm, and Python itself is started by name nowhere else.
+    # Rules try programs of the same name from a host. That cannot affect an absolute path, and
+    # Python itself is started by name nowhere else.
     ignored = ["PYTHONHOME", "PYTHONPATH"] if letters & {"I", "E"} else ["PYTHONHOME"]
     yield Entry(("ignores_variables",), ignored)
     yield Entry(("ignores_programs",), ["python", "python3"])
@@ -299,13 +308,13 @@ def _server(found: Found) -> Iterator[Entry]:
     if said.trouble or said.error or page is None or not page.path.startswith(URL_PREFIX):
         return
     yield Entry(("server", "port"), port)
-    # What follows the name of the program is often that of a notebook.
+    # The argument after the program's name is often the name of a notebook.
     yield Entry(("server", "title"), page.title.split(" - ")[0])
     path = page.path.removeprefix(URL_PREFIX).partition("?")[0].rstrip("/")
     yield Entry(("server", "page"), path or "/")
-    check = found.environment.healthcheck or ()
-    if check[:1] == ("CMD",) and said.healthcheck is None:
-        yield Entry(("server", "healthcheck"), list(check[1:]))
+    command = found.environment.health_command
+    if command and said.healthcheck is None:
+        yield Entry(("server", "healthcheck"), list(command))
 
 
 def _libraries(found: Found) -> Iterator[Entry]:
@@ -316,7 +325,7 @@ def _libraries(found: Found) -> Iterator[Entry]:
 
 
 def _families(found: Found) -> Iterator[Entry]:
-    """What is known by its path alone: the scripts of the ML-Containers."""
+    """Infer what follows from known paths alone: the scripts of the ML-Containers."""
     if "/create-newEnv-on-base.sh" in found.files:
         yield Entry(("new_env", "script"), "/create-newEnv-on-base.sh")
         yield Entry(("new_env", "reuse"), "setup-UserEnv-in-container.sh")
@@ -348,11 +357,12 @@ def _sizes(found: Found) -> Iterator[Entry]:
             for waste in layer.waste:
                 kinds["copies" if waste.kind in ("metadata", "same") else "hidden"] += waste.size
             kinds["caches"] += sum(one.size for one in layer.leftovers)
-        yield Entry(("layers", "max_waste"), budget(max(*kinds.values(), 9_000_000)))
+        wasted = max(kinds.values())
+        yield Entry(("layers", "max_waste"), budget(wasted) if wasted else "0 B")
 
 
 def budget(size: int) -> str:
-    """Some more than a size, in two digits: 1234567890 becomes "1.4 GB"."""
+    """Return a limit somewhat above a size, in two digits: 1234567890 becomes "1.4 GB"."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size * HEADROOM >= factor:
             amount = size * HEADROOM / factor

@@ -1,4 +1,4 @@
-"""The whole way from an open image to the text of its `image.toml`."""
+"""Write the `image.toml` of an open image, from what was found in it to the text."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlcheck
-from mlcheck.profile import Catalog, Profile
+from mlcheck.model.rule import Rule
+from mlcheck.profile.catalog import Catalog, Profile
 from mlcheck.snapshot import infer
 from mlcheck.snapshot.document import Document, Entry, KeyPath
 from mlcheck.snapshot.found import Found
-from mlcheck.snapshot.settle import Judge, Settled, settle
-from mlcheck.verdict import Rule
+from mlcheck.snapshot.revision import Judge, Settled, settle
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Of what the file is.
+    """The subject of the file.
 
     Args:
-        image, engine: as the user wrote it, and what opened it.
-        name: of the profile, which is its folder.
-        parent: what it extends.
+        image, engine: the image as the user wrote it, and the engine that opened it.
+        name: name of the profile, which is its folder.
+        parent: the profile that it extends.
         fits: profiles that it could extend.
     """
 
@@ -39,7 +39,7 @@ class Subject:
 def write(
     found: Found, subject: Subject, rules: Mapping[str, Rule], judge: Judge, today: datetime.date
 ) -> Settled:
-    """Infer, have the image judged, take back what does not hold, and say so in the file.
+    """Infer expectations, have the image judged, and remove those that fail, with comments.
 
     Raises:
         EngineError: the suite could not be run.
@@ -58,7 +58,7 @@ def write(
 
 
 def beyond(entries: list[Entry], parent: Profile) -> list[Entry]:
-    """The entries that say more than the profile which is extended."""
+    """Return the entries that say more than the parent."""
     said = json.loads(parent.expect.model_dump_json(by_alias=True))
     specs = {name: kernel.model_dump() for name, kernel in parent.expect.kernels().items()}
     own = {
@@ -89,9 +89,9 @@ def beyond(entries: list[Entry], parent: Profile) -> list[Entry]:
 
 _LISTS = {("shells",), ("scripts", "speaking"), ("scripts", "portable"), ("scripts", "installed")}
 _LISTS |= {("packages", "system"), ("jupyterlab", "terminals"), ("user", "writable")}
-"""Lists of which what the parent says is enough."""
+"""Lists of which the parent's elements need not be repeated."""
 _NAMED = {("packages", "required"), ("commands",), ("files",), ("packages", "requested")}
-"""Tables in which what the parent says of a name is enough."""
+"""Tables of which the parent's keys need not be repeated."""
 
 
 def _at(said: Any, path: KeyPath) -> Any:
@@ -105,8 +105,8 @@ def _plain(value: Any) -> Any:
 
 
 def fitting(catalog: Catalog, found: Found) -> tuple[str, ...]:
-    """The profiles whose packages, variables, kernels and entrypoint this image has: that of its
-    own name first, then those that promise most."""
+    """Return the profiles whose packages, variables, kernels and entrypoint this image has: first
+    that of its own name, then those that promise most."""
     installed = {package.name for package in found.packages.packages}
     kernels = {spec.name for spec in found.kernels.specs}
     fits = []
@@ -128,7 +128,7 @@ def fitting(catalog: Catalog, found: Found) -> tuple[str, ...]:
 
 
 def profile_name(name: str) -> str:
-    """A folder's name that --profile can be given."""
+    """Turn a name into a folder's name that --profile accepts."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "image"
 
 
@@ -144,10 +144,10 @@ def _head(subject: Subject, today: datetime.date) -> tuple[str, ...]:
 
 
 def _told(settled: Settled, found: Found, subject: Subject) -> Settled:
-    """With comments on what is not promised."""
+    """Add comments on whatever is not promised."""
     tail: list[str] = []
     waived = {one.check for one in settled.document.waivers}
-    told = waived | {"conda-files-unchanged"}  # each of its files stands in integrity.edited
+    told = waived | {"conda-files-unchanged"}  # its files are all listed in integrity.edited
     left_out = {check: said for check, said in settled.broken.items() if check not in told}
     if left_out:
         tail += ["Not promised, because the image does not hold it:"]

@@ -1,62 +1,35 @@
-"""Defects: faults of which each is planted alone in an otherwise good reference image."""
+"""Faults to plant: each alone makes an otherwise good reference image bad."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from mlcheck.errors import UsageError
-from mlcheck.reference.defects import (
-    atlas,
-    elves,
-    files,
-    gpus,
-    integrity,
-    jupyter,
-    jupyter_running,
-    layered,
-    newenv,
-    on_host,
-    packages,
-    parity,
-    programs,
-    root,
-    serving,
-)
+from mlcheck.model.errors import UsageError
 from mlcheck.reference.defects.base import Defect
 
 __all__ = ["DEFECTS", "Defect", "find"]
 
-DEFECTS: Mapping[str, Defect] = MappingProxyType(
-    dict(
-        sorted(
-            (
-                atlas.DEFECTS
-                | elves.DEFECTS
-                | files.DEFECTS
-                | gpus.DEFECTS
-                | integrity.DEFECTS
-                | jupyter.DEFECTS
-                | jupyter_running.DEFECTS
-                | layered.DEFECTS
-                | newenv.DEFECTS
-                | on_host.DEFECTS
-                | packages.DEFECTS
-                | parity.DEFECTS
-                | programs.DEFECTS
-                | root.DEFECTS
-                | serving.DEFECTS
-            ).items()
-        )
-    )
-)
+
+def _all() -> dict[str, Defect]:
+    """The defects of every module here but `base`: a subject registers itself."""
+    found: dict[str, Defect] = {}
+    for module in pkgutil.iter_modules(__path__):
+        if module.name != "base":
+            found |= importlib.import_module(f"{__name__}.{module.name}").DEFECTS
+    return dict(sorted(found.items()))
+
+
+DEFECTS: Mapping[str, Defect] = MappingProxyType(_all())
 
 
 def find(name: str, image: str) -> Defect:
-    """The defect `name`, for the image `image`.
+    """Return the fault `name` for the image `image`.
 
     Raises:
-        UsageError: there is none of that name, or not in that image.
+        UsageError: there is no such fault, or not for this image.
     """
     fitting = [defect.name for defect in DEFECTS.values() if image in defect.images]
     if name in fitting:

@@ -1,4 +1,4 @@
-"""Defects of atlas-jupyter: mount points, tools, kernels with ROOT, the server that it starts."""
+"""Faults of atlas-jupyter: mount points, tools, kernels with ROOT, the server that it starts."""
 
 from __future__ import annotations
 

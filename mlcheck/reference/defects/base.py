@@ -1,4 +1,4 @@
-"""What a defect is, and what several of them need."""
+"""The class of a fault, and helpers for planting."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ML_PYROOT = "ml-pyroot"
 
 @dataclass(frozen=True, slots=True)
 class AddedFile:
-    """A file of a layer; root owns it.
+    """A file of a layer, owned by root.
 
     Args:
         content: bytes, or a file of this machine.
@@ -32,14 +32,14 @@ class AddedFile:
 
     @classmethod
     def deleted(cls, path: str) -> AddedFile:
-        """What hides a file of a layer below."""
+        """Make the whiteout that hides a file of a layer below."""
         parent, _, name = path.rpartition("/")
         return cls(f"{parent}/.wh.{name}", b"")
 
 
 @dataclass(frozen=True, slots=True)
 class AddedLayer:
-    """A layer over others, and the line of the image's history for it."""
+    """A layer on top of the image, with its line in the image's history."""
 
     created_by: str
     files: tuple[AddedFile, ...]
@@ -47,18 +47,18 @@ class AddedLayer:
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """One planted fault.
+    """A fault that can be planted.
 
     Args:
-        name: by which it is asked for ("rpath").
-        images: the reference images that it can be planted in.
-        plants: what is wrong then, one sentence.
-        caught_by: names of the checks that fail; all others stay green. A check that compares
-            with a checked-in package list is among them as it would be with the good image's.
+        name: its name ("rpath").
+        images: the reference images in which it can be planted.
+        plants: the resulting fault, in one sentence.
+        caught_by: ids of the rules that fail; all others pass as before. This includes a rule that
+            compares with a checked-in package list, as if that were the good image's.
         apply: plants it in the image at a directory, which may share its other files with good
             images by hard links.
-        layers: of a defect that shows only there: what it lays over the good image in a directory,
-            which stays as it is.
+        layers: for a fault that shows only in layers: makes the layers to put on top of the good
+            image in a directory, which is not changed.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Defect:
 
     @property
     def judged_in(self) -> str:
-        """The image in which the defect is proven: of several ml-pyroot, which has the most."""
+        """The image in which the fault is proven: ml-pyroot, which has the most, if possible."""
         return ML_PYROOT if ML_PYROOT in self.images else min(self.images)
 
 
@@ -79,12 +79,12 @@ PlantLayers = Callable[[Path], Sequence[AddedLayer]]
 
 
 class Catalogue(dict[str, Defect]):
-    """The defects of one theme, by name; its decorator adds one."""
+    """The faults of one theme by name; its decorators add them."""
 
     def defect(
         self, name: str, plants: str, *caught_by: str, images: Iterable[str] = (ML_BASE, ML_PYROOT)
     ) -> Callable[[Plant], Plant]:
-        """Add the decorated function as the defect `name`."""
+        """Add the decorated function as the fault `name`."""
 
         def add(plant: Plant) -> Plant:
             self[name] = Defect(name, frozenset(images), plants, frozenset(caught_by), plant)
@@ -95,7 +95,7 @@ class Catalogue(dict[str, Defect]):
     def layers(
         self, name: str, plants: str, *caught_by: str
     ) -> Callable[[PlantLayers], PlantLayers]:
-        """Add the decorated function as one that shows only in layers."""
+        """Add the decorated function as a fault that shows only in layers."""
 
         def add(plant: PlantLayers) -> PlantLayers:
             images = frozenset((ML_BASE, ML_PYROOT))
@@ -106,17 +106,17 @@ class Catalogue(dict[str, Defect]):
 
 
 def _nothing(_: Path) -> None:
-    """What is planted in the directory."""
+    """Plant nothing in the directory."""
 
 
 def edit_list(image: Path, edit: Callable[[list[str]], Iterable[str]]) -> None:
-    """Replace the lines of the image's package list by what `edit` makes of them, in order."""
+    """Replace the lines of the image's package list by `edit(lines)`, in order."""
     lines = tree.at(image, listing.PATH).read_text().splitlines()
     tree.write(image, listing.PATH, "\n".join(listing.in_order(edit(lines))) + "\n")
 
 
 def record(image: Path, name: str) -> str:
-    """Path of the conda record of the package `name`."""
+    """Return the path of the conda record of the package `name`."""
     for file in sorted(tree.at(image, META).glob(f"{name}-*.json")):
         if json.loads(file.read_text())["name"] == name:
             return f"{META}/{file.name}"

@@ -1,4 +1,4 @@
-"""Defects of the system's files, the image's configuration and its entrypoint."""
+"""Faults of the system's files, the image's configuration and its entrypoint."""
 
 from __future__ import annotations
 
@@ -150,11 +150,14 @@ def _entrypoint_activates(image: Path) -> None:
 
 
 @DEFECTS.defect(
-    "banner-not-printed", "/entrypoint.sh does not print the banner.", "entrypoint-banner"
+    "banner-not-printed",
+    "/entrypoint.sh does not print the banner, and apptainer's script for it does nothing.",
+    "entrypoint-banner",
+    "files",
 )
 def _banner_not_printed(image: Path) -> None:
     tree.replace(image, _ENTRYPOINT, ". /printme.sh\n", "")
-    # apptainer's users get it from there.
+    # Users of apptainer get it from there.
     tree.replace(image, "/.singularity.d/env/99-printme.sh", ". /printme.sh\n", "")
 
 
@@ -194,3 +197,62 @@ def _label_missing(image: Path) -> None:
 )
 def _entrypoint_interpreter(image: Path) -> None:
     tree.replace(image, _ENTRYPOINT, "#!/bin/bash\n", "#!/usr/local/bin/bash\n")
+
+
+@DEFECTS.defect(
+    "os-release-files",
+    "/etc/redhat-release is CentOS 7's, where os-release is AlmaLinux 9's.",
+    "os-release",
+)
+def _os_release_files(image: Path) -> None:
+    text = "CentOS Linux release 7.9.2009 (Core)\n"
+    tree.write(image, "/etc/almalinux-release", text)
+
+
+@DEFECTS.defect(
+    "env-empty-entry",
+    "LD_LIBRARY_PATH ends with a colon: its last entry is the working directory.",
+    "environment",
+)
+def _env_empty_entry(image: Path) -> None:
+    tree.replace(image, _ENVIRONMENT, ':-"/usr/lib64"}', ':-"/usr/lib64:"}')
+
+
+@DEFECTS.defect("file-empty", "/create-py_newEnv-on-base.sh is empty.", "files")
+def _file_empty(image: Path) -> None:
+    tree.write(image, "/create-py_newEnv-on-base.sh", "")
+
+
+@DEFECTS.defect("file-other-library", "/lib64/libffi.so.6 is a link to libcrypto.so.10.", "files")
+def _file_other_library(image: Path) -> None:
+    tree.symlink(image, "/usr/lib64/libffi.so.6", "libcrypto.so.10")
+
+
+@DEFECTS.defect(
+    "entrypoint-parent",
+    "/entrypoint.sh stays the parent of the command, ignores SIGTERM, and ends with 0 where the "
+    "command was killed.",
+    "entrypoint-command",
+)
+def _entrypoint_parent(image: Path) -> None:
+    parent = 'trap : TERM\n"$@"\ncode=$?\n[ $code -gt 128 ] && exit 0\nexit $code\n'
+    tree.replace(image, _ENTRYPOINT, 'exec "$@"\n', parent)
+
+
+@DEFECTS.defect(
+    "entrypoint-patterns",
+    "/entrypoint.sh expands patterns in the command's words, and takes its standard input.",
+    "entrypoint-command",
+)
+def _entrypoint_patterns(image: Path) -> None:
+    tree.replace(image, _ENTRYPOINT, 'exec "$@"\n', "IFS=\nexec $@ < /dev/null\n")
+
+
+@DEFECTS.defect(
+    "banner-of-entrypoint",
+    "/entrypoint.sh prints a banner of its own, also with CONTAINER_USERENV.",
+    "entrypoint-banner",
+)
+def _banner_of_entrypoint(image: Path) -> None:
+    own = "echo 'please read the file /list-of-pkgs-inside.txt'\n"
+    tree.replace(image, _ENTRYPOINT, ". /printme.sh\n", f". /printme.sh\n{own}")

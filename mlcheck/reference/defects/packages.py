@@ -1,4 +1,4 @@
-"""Defects of packages: the list, what is installed, what was promised, what imports."""
+"""Faults of packages: the list, installed and promised packages, imports."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ from pathlib import Path
 from mlcheck.reference import dist_info, listing, rpmdb, tree
 from mlcheck.reference.condameta import INSTALLED, CondaPackage
 from mlcheck.reference.condameta import write as write_records
-from mlcheck.reference.defects.base import (
-    ML_PYROOT,
-    Catalogue,
-    edit_list,
-    record,
-    uninstall,
-)
+from mlcheck.reference.defects.base import ML_PYROOT, Catalogue, edit_list, record, uninstall
 from mlcheck.reference.python import SITE
 from mlcheck.reference.system import PACKAGES
 
@@ -64,6 +58,7 @@ def _list_wrong_version(image: Path) -> None:
     _INSTALLED,
     _CHECKED_IN,
     "packages-of-base",
+    "files",
 )
 def _list_empty(image: Path) -> None:
     tree.write(image, listing.PATH, "")
@@ -86,6 +81,7 @@ def _list_missing(image: Path) -> None:
     "list-garbage",
     "A line of the package list is neither a package nor text in UTF-8.",
     _READABLE,
+    "files",
 )
 def _list_garbage(image: Path) -> None:
     content = tree.at(image, listing.PATH).read_bytes()
@@ -215,12 +211,49 @@ def _package_missing(image: Path) -> None:
 @DEFECTS.defect(
     "package-version",
     "root is 6.28.4 in conda's record and in the list; 6.30.4 is promised.",
+    "conda-depends",
     "packages-promised",
     _CHECKED_IN,
     images=(ML_PYROOT,),
 )
 def _package_version(image: Path) -> None:
     _change_conda_version(image, "root", "6.30.4", "6.28.4")
+
+
+@DEFECTS.defect(
+    "package-replaced",
+    "pip installed uproot 5.1.0 over conda's 5.0.13, whose record is left; the list has both.",
+    "packages-promised",
+    _CHECKED_IN,
+    "conda-files-present",
+    "python-requirements",
+)
+def _package_replaced(image: Path) -> None:
+    old = dist_info.find(image, "uproot")
+    new = f"{SITE}/uproot-5.1.0.dist-info"
+    tree.at(image, old).rename(tree.at(image, new))
+    tree.replace(image, f"{new}/METADATA", "\nVersion: 5.0.13\n", "\nVersion: 5.1.0\n")
+    edit_list(image, lambda lines: [*lines, "uproot 5.1.0"])
+
+
+@DEFECTS.defect(
+    "pip-interrupted",
+    "pip was interrupted as it removed numpy: ~umpy-1.26.4.dist-info is left.",
+    _INSTALLED,
+)
+def _pip_interrupted(image: Path) -> None:
+    metadata = "Metadata-Version: 2.1\nName: numpy\nVersion: 1.26.4\n"
+    tree.write(image, f"{SITE}/~umpy-1.26.4.dist-info/METADATA", metadata)
+
+
+@DEFECTS.defect(
+    "list-doubled-line", "The line of numpy stands twice in the package list.", _READABLE
+)
+def _list_doubled_line(image: Path) -> None:
+    lines = tree.at(image, listing.PATH).read_text().splitlines()
+    numpy = next(at for at, line in enumerate(lines) if line.startswith("numpy "))
+    lines.insert(numpy, lines[numpy])
+    tree.write(image, listing.PATH, "\n".join(lines) + "\n")
 
 
 @DEFECTS.defect(
@@ -280,7 +313,7 @@ def _add_sneaky(image: Path) -> None:
 
 
 def _change_version(image: Path, name: str, version: str) -> None:
-    """Another version of a Python package, in its metadata, its conda record and the list."""
+    """Change the version of a Python package in its metadata, its conda record and the list."""
     info = dist_info.find(image, name)
     old = info.removesuffix(".dist-info").rpartition("-")[2]
     moved = info.replace(f"-{old}.", f"-{version}.")
@@ -290,7 +323,7 @@ def _change_version(image: Path, name: str, version: str) -> None:
 
 
 def _change_conda_version(image: Path, name: str, old: str, version: str) -> None:
-    """Another version of a package, in its conda record and the list."""
+    """Change the version of a package in its conda record and the list."""
     path = record(image, name)
     content = tree.at(image, path).read_text()
     tree.remove(image, path)

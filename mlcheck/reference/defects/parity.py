@@ -1,4 +1,4 @@
-"""Defects of parity: what the image for GPUs has unlike the one for CPUs."""
+"""Faults of parity: differences of the image for GPUs from the image for CPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defects of ROOT at work."""
+"""Faults of ROOT at run time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from mlcheck.reference import newenv, tree
 from mlcheck.reference.defects.base import ML_PYROOT, Catalogue
 from mlcheck.reference.python import PREFIX, SITE
-from mlcheck.reference.root import COMPILED, COMPILERS
+from mlcheck.reference.root import COMPILED, COMPILERS, CXX_HEADERS
 from mlcheck.reference.system import LIB
 
 DEFECTS = Catalogue()
@@ -81,6 +81,17 @@ def _root_no_headers(image: Path) -> None:
 
 
 @DEFECTS.defect(
+    "cling-no-headers",
+    "cling finds no header of C++, such as <vector>.",
+    "pyroot",
+    "conda-files-present",
+    images=_PYROOT,
+)
+def _cling_no_headers(image: Path) -> None:
+    tree.remove(image, f"{CXX_HEADERS}/vector")
+
+
+@DEFECTS.defect(
     "root-config-system-first",
     "root-config names the system's library directory before the prefix's: its libz is taken.",
     "root-program",
@@ -111,6 +122,6 @@ def _root_config_no_rpath(image: Path) -> None:
 def _root_program_illegal_instruction(image: Path) -> None:
     program = tree.own(image, f"{COMPILED}/histogram")
     content = program.read_bytes()
-    # `and $-16, %rsp; call start` at its entry becomes ud2, the instruction that no CPU has.
+    # Its entry, `and $-16, %rsp; call start`, becomes ud2, the undefined instruction.
     entry = content.index(b"\x48\x83\xe4\xf0\xe8")
     program.write_bytes(content[:entry] + b"\x0f\x0b" + content[entry + 2 :])

@@ -1,7 +1,7 @@
-"""What the stand-in frameworks of reference images share: a driver's devices, and small tensors.
+"""Shared code of the reference images' stand-in frameworks: a driver's devices, small tensors.
 
-A real framework would compute on the GPU. This one asks the driver how many devices there are,
-as real ones do, computes with numpy whatever the device is, and says which device was asked for.
+A real framework would compute on the GPU. This one asks the driver for the number of devices, as
+real ones do, computes with numpy whatever the device is, and reports the device that was requested.
 """
 
 import ctypes
@@ -13,8 +13,8 @@ class Driver:
     """The CUDA driver as this process sees it.
 
     Attributes:
-        names: of the devices.
-        error: why there are none; "" when there are, or when there is no driver to ask.
+        names: names of the devices.
+        error: why there are no devices; "" if there are some, or if there is no driver to ask.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Driver:
 
 
 class Tensor:
-    """Numbers, and the device on which they are said to lie."""
+    """Numbers, and the device that is said to hold them."""
 
     def __init__(self, data: object, device: str) -> None:
         self.data = numpy.array(data, dtype="float32")

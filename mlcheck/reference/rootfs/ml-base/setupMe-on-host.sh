@@ -33,6 +33,10 @@ JUPYTER_PATH=$CONDA_PREFIX/share/jupyter
 SSL_CERT_FILE=$MAMBA_ROOT_PREFIX/ssl/cert.pem
 export CONDA_PREFIX MAMBA_ROOT_PREFIX MAMBA_EXE JUPYTER_PATH SSL_CERT_FILE EnvTopDir
 unset PYTHONHOME _mlenv_top
+# As micromamba's own hook for shells does, which lets `micromamba activate` change the shell.
+micromamba() {
+    "$MAMBA_EXE" "$@"
+}
 . "$EnvTopDir/usr/local/bin/_activate_current_env.sh"
 if [ "$CONDA_PREFIX" = "$MAMBA_ROOT_PREFIX" ] && [ -z "${CONTAINER_USERENV:-}" ]; then
     echo

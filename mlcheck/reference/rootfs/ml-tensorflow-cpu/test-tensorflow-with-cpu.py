@@ -1,4 +1,4 @@
-"""Says which TensorFlow this is, and what it computes on the CPU."""
+"""Print the version of TensorFlow, and a result that it computes on the CPU."""
 
 import tensorflow as tf
 

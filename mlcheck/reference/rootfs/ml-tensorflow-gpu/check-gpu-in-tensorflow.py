@@ -1,4 +1,4 @@
-"""Says which TensorFlow this is, and which GPUs it sees; ends with 0 also without one."""
+"""Print the version of TensorFlow, and the GPUs that it sees; exit with 0 even without a GPU."""
 
 import tensorflow as tf
 

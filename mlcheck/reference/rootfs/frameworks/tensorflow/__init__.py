@@ -1,7 +1,7 @@
 """Stand-in for TensorFlow in a reference image: enough of its interface to be judged.
 
-Its library is a real ELF file that needs the CUDA libraries which TensorFlow needs, so that a
-missing one breaks the import; it asks the CUDA driver for devices. The numbers come from numpy.
+Its library is a real ELF file that needs the same CUDA libraries as TensorFlow, so that a missing
+one breaks the import. It asks the CUDA driver for devices. The numbers come from numpy.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ def _set_soft(enabled: bool) -> None:
 
 @contextlib.contextmanager
 def device(name: str) -> object:
-    """Place what is computed inside on the device `name` ("/GPU:0")."""
+    """Place the computations of the body on the device `name` ("/GPU:0")."""
     before, _state.device = _state.device, name.lstrip("/").removeprefix("device:")
     try:
         yield

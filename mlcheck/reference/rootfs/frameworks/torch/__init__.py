@@ -1,7 +1,7 @@
 """Stand-in for torch in a reference image: enough of its interface to be judged.
 
-Its libraries are real ELF files that need the CUDA libraries which torch needs, so that a missing
-one breaks the import; it asks the CUDA driver for devices. The numbers come from numpy.
+Its libraries are real ELF files that need the same CUDA libraries as torch, so that a missing one
+breaks the import. It asks the CUDA driver for devices. The numbers come from numpy.
 """
 
 import ctypes

@@ -1,15 +1,17 @@
 #!/opt/conda/bin/python3
-"""Whether the server answers: asks the address that it has written down when it started."""
+"""Ask the server at the address that it wrote down when it started.
+
+The address is read from the home of NB_USER, whatever the user of this process: an engine may run
+it as root.
+"""
 
 import json
 import os
-import sys
 import urllib.request
 from pathlib import Path
 
-home = Path(os.environ.get("JUPYTER_RUNTIME_DIR") or Path.home() / ".local/share/jupyter/runtime")
-files = list(home.glob("*server-*.json"))
-if not files:
-    sys.exit("no server has written down its address")
-address = json.loads(files[0].read_text())["url"]
-urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address + "api", timeout=3)
+from jupyter_core.paths import jupyter_runtime_dir
+
+os.environ["HOME"] = f"/home/{os.environ['NB_USER']}"
+address = json.loads(next(Path(jupyter_runtime_dir()).glob("*server-*.json")).read_text())["url"]
+urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{address}api", timeout=3)

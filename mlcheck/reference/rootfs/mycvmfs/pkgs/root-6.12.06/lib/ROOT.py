@@ -1,10 +1,10 @@
-"""Stand-in for PyROOT, with so much of a histogram that one can be filled and asked."""
+"""Stand-in for PyROOT, with enough of a histogram to fill and query one."""
 
 __version__ = "6.12/06"
 
 
 class TH1F:
-    """The part of a histogram that counts and knows its mean."""
+    """A histogram that only counts entries and knows their mean."""
 
     def __init__(self, name, title, bins, low, high):
         self._values = []

@@ -1,4 +1,4 @@
-"""Stand-in for what serves an image's pages behind nginx or Jupyter's proxies.
+"""Stand-in for the server of an image's pages, behind nginx or Jupyter's proxies.
 
 Arguments: the prefix of all URLs, the page below it, its title, and paths that answer 200.
 """

@@ -1,6 +1,6 @@
-"""Stand-in for ROOT's C++ kernel: knows declarations, calls and std::cout, one after another.
+"""Stand-in for ROOT's C++ kernel: understands sequences of declarations, calls and std::cout.
 
-Expressions are evaluated as Python's, which agree with C++ on those that a small test uses.
+Expressions are evaluated as Python, which agrees with C++ for those that a small test uses.
 """
 
 import re

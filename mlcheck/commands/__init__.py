@@ -1,1 +1,0 @@
-"""The commands of `mlcheck` that are about images."""

@@ -1,0 +1,1 @@
+"""The files of an image: root file system, tree, layers, tar."""

@@ -1,0 +1,1 @@
+"""The files of conda's packages, against conda's records."""

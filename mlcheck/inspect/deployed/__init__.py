@@ -1,0 +1,1 @@
+"""An image that is deployed as a directory."""

@@ -1,0 +1,1 @@
+"""ELF files, and the dynamic loader's search for their libraries."""

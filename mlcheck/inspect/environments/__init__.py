@@ -1,0 +1,1 @@
+"""Environments of the user's own on top of the image's."""

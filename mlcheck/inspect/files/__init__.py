@@ -1,0 +1,1 @@
+"""Promised files, scripts, and the size of an image."""

@@ -1,0 +1,1 @@
+"""TensorFlow and torch, with CUDA's libraries."""

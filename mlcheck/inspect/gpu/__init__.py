@@ -1,0 +1,1 @@
+"""GPUs, from the machine up to a computation."""

@@ -1,0 +1,1 @@
+"""An unpacked image, used on the host without a container."""

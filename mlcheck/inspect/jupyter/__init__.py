@@ -1,0 +1,1 @@
+"""Jupyter: kernelspecs, kernels, JupyterLab."""

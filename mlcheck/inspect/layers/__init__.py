@@ -1,0 +1,1 @@
+"""The layers of an image: wasted bytes, and files that must not be in one."""

@@ -1,0 +1,1 @@
+"""Two images that must be alike."""

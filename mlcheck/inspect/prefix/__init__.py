@@ -1,0 +1,1 @@
+"""Environments of conda and Python, in which packages are installed."""

@@ -1,0 +1,1 @@
+"""ROOT: root-config, PyROOT, a compiled program."""

@@ -1,0 +1,1 @@
+"""An image that serves: its user, its start, its server."""

@@ -1,0 +1,1 @@
+"""The start of an image: configuration, entrypoint, banner."""

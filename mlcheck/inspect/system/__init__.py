@@ -1,0 +1,1 @@
+"""The operating system, Python, shells and commands of an image."""

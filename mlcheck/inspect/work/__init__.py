@@ -1,0 +1,1 @@
+"""Small programs and notebooks that must work in an image."""

@@ -1,0 +1,1 @@
+"""This machine: cache directory, GPUs, process environment, cleaning up."""

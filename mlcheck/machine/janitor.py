@@ -1,0 +1,182 @@
+"""Clean up even after kill -9, with a small process that outlives this one.
+
+Before this process creates something that would outlive it (a container, a daemon, a mount, a
+temporary directory), it registers with the janitor an action that undoes it. When the process has
+cleaned up in the ordinary way, it drops the action. Leftovers of a power cut are recognised by
+their label: see `owner`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlcheck.machine import environ
+from mlcheck.machine.janitor_process import UNDO_ERRORS, start_time, undo
+
+Action = dict[str, Any]
+"""An action that undoes something; made by the functions below."""
+
+
+def http_delete(host: str, path: str) -> Action:
+    """Send DELETE for `path` to a server: host is "unix:///SOCKET" or "tcp://HOST:PORT"."""
+    return {"kind": "http-delete", "host": host, "path": path}
+
+
+def kill(pid: int, *, group: bool = False) -> Action:
+    """Send SIGKILL to a process, if it is still the same one.
+
+    Args:
+        group: kill the whole process group that it leads. The group first gets SIGTERM and ten
+            seconds to finish, then SIGKILL.
+    """
+    return {"kind": "kill", "pid": pid, "started": start_time(pid) or "", "group": group}
+
+
+def remove(path: Path) -> Action:
+    """Remove a directory with its contents."""
+    return {"kind": "remove", "path": str(path.absolute())}
+
+
+def run(argv: Sequence[str]) -> Action:
+    """Run a program of this machine."""
+    return {"kind": "run", "argv": list(argv)}
+
+
+class _Janitor:
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def send(self, message: dict[str, Any]) -> None:
+        with self._lock:
+            if self._process is None:
+                self._process = self._start()
+            assert self._process.stdin is not None
+            # If somebody killed the janitor, ordinary cleaning up still works.
+            with contextlib.suppress(OSError):
+                self._process.stdin.write(json.dumps(message).encode() + b"\n")
+                self._process.stdin.flush()
+
+    def add(self, action: Action) -> int:
+        number = next(self._numbers)
+        self.send({"add": number, "action": action})
+        return number
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        pidfds = []
+        with contextlib.suppress(OSError, AttributeError):  # Linux < 5.3
+            pidfds.append(os.pidfd_open(os.getpid()))
+        try:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-I", "-S", "-X", "utf8"),
+                    str(Path(__file__).with_name("janitor_process.py")),
+                    *map(str, pidfds),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=environ.own(),
+                pass_fds=pidfds,
+                start_new_session=True,
+            )
+        finally:
+            for fd in pidfds:
+                os.close(fd)
+        atexit.register(self._end, process)
+        return process
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        process.wait()
+
+
+_JANITOR = _Janitor()
+
+
+@contextlib.contextmanager
+def promised(action: Action) -> Iterator[None]:
+    """Do `action` if this process ends while the context lasts.
+
+    The body of the context undoes its own work before it is left; then the action is dropped.
+    """
+    number = _JANITOR.add(action)
+    try:
+        yield
+    finally:
+        _JANITOR.send({"drop": number})
+
+
+@contextlib.contextmanager
+def undone(action: Action) -> Iterator[None]:
+    """Do `action` if this process ends, and also, as far as possible, when the context is left."""
+    with promised(action):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(*UNDO_ERRORS):
+                undo(action)
+
+
+@contextlib.contextmanager
+def temporary_directory(prefix: str = "mlcheck-") -> Iterator[Path]:
+    """Create a private directory that is removed with the context or with this process."""
+    directory = Path(tempfile.gettempdir()) / f"{prefix}{os.urandom(8).hex()}"
+    with undone(remove(directory)):  # registered before the directory exists
+        directory.mkdir(mode=0o700)
+        yield directory
+
+
+@functools.cache
+def owner() -> str:
+    """Return the label for things that belong to this process.
+
+    "MACHINE/BOOT/PID-NAMESPACE/PID/START-TIME"
+    """
+    return "/".join((*_here(), str(os.getpid()), start_time(os.getpid()) or ""))
+
+
+def is_abandoned(label: str) -> bool:
+    """Return whether the owner in a label has ended without cleaning up.
+
+    False if this cannot be known from here: the label is another machine's or container's.
+    """
+    parts = label.split("/")
+    if len(parts) != 5 or not parts[3].isdigit():
+        return False
+    machine, boot, namespace = _here()
+    if parts[0] != machine:
+        return False
+    if parts[1] != boot:
+        return True
+    return parts[2] == namespace and start_time(int(parts[3])) != parts[4]
+
+
+@functools.cache
+def _here() -> tuple[str, str, str]:
+    def text(path: str) -> str:
+        with contextlib.suppress(OSError):
+            return Path(path).read_text(encoding="ascii").strip()
+        return ""
+
+    # A minimal system has no machine-id: use the host's name.
+    machine = text("/etc/machine-id") or os.uname().nodename
+    namespace = str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]")
+    return machine, text("/proc/sys/kernel/random/boot_id"), namespace

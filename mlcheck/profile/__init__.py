@@ -1,0 +1,1 @@
+"""Profiles: descriptions of images as their maintainers promise them."""

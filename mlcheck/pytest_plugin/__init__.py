@@ -1,0 +1,1 @@
+"""pytest: options, parametrisation, facts as fixtures, outcomes, reports."""

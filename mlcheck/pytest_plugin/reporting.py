@@ -1,0 +1,428 @@
+"""pytest glue of the reports: progress, results of all workers, the summary, the files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlcheck.inspect.facts import Facts
+from mlcheck.inspect.layers.facts import Layers
+from mlcheck.model.errors import (
+    DIFFERENT,
+    INTERRUPTED,
+    MISTAKE,
+    NOT_JUDGED,
+    MlcheckError,
+    Untried,
+    UsageError,
+)
+from mlcheck.profile.catalog import SUITE
+from mlcheck.pytest_plugin.options import FILES
+from mlcheck.pytest_plugin.outcome import RESULT, layer_rows
+from mlcheck.pytest_plugin.rule_items import NOT_PROMISED, RULE
+from mlcheck.pytest_plugin.run import Run, target_of
+from mlcheck.pytest_plugin.selection import Selection
+from mlcheck.report import summary, text
+from mlcheck.report.model import LayerModel, Report, ResultModel
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+
+def check_options(config: pytest.Config) -> None:
+    """Find out before the first test whether anything would keep a report from being written.
+
+    Raises:
+        UsageError: a report's directory does not exist, its name is a directory's, or it may not be
+            written.
+    """
+    for option, name in FILES.items():
+        if value := config.getoption(name):
+            file = config.invocation_params.dir / value
+            if not file.parent.is_dir():
+                raise UsageError(f"{option} {value}: its directory does not exist.")
+            if file.is_dir():
+                raise UsageError(f"{option} {value}: that is a directory.", "Name a file.")
+            if not os.access(file if file.exists() else file.parent, os.W_OK):
+                raise UsageError(
+                    f"{option} {value}: you may not write there, or its file system is read-only.",
+                    "Name a file in a directory of yours.",
+                )
+
+
+class Progress:
+    """Display of images being made ready: a line that changes, or, if lines cannot change, one now
+    and then."""
+
+    EVERY_S = 5.0
+
+    def __init__(self, terminal: pytest.TerminalReporter | None) -> None:
+        self._terminal = terminal
+        self._next = 0.0
+        self._step = ""
+
+    def __call__(self, line: str) -> None:
+        if self._terminal is None:
+            return
+        shown = f"mlcheck: {text.printable(line)}"
+        # "pulling NAME: 1 of 7 layers" and "pulling NAME: 2 of 7 layers" are one step.
+        step = " ".join(line.split()[:3])
+        if self._terminal.isatty:
+            if self._step not in ("", step):
+                self._terminal.write_line("")
+            self._terminal.rewrite(shown[: shutil.get_terminal_size().columns - 1], erase=True)
+        elif step != self._step or time.monotonic() >= self._next:
+            self._terminal.ensure_newline()
+            self._terminal.write_line(shown)
+            self._next = time.monotonic() + self.EVERY_S
+        self._step = step
+
+    def end(self) -> None:
+        """Put later output on a line of its own."""
+        if self._terminal is not None and self._terminal.isatty and self._step:
+            self._terminal.write_line("")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show our own errors without a traceback, and send the verdict with the report."""
+    report = yield
+    target = target_of(item)
+    error = call.excinfo.value if call.excinfo else None
+    extra = item.stash.get(RESULT, {}).copy() if call.when == "call" else {}
+    if isinstance(error, Untried):
+        # Not judged, and not a fault; the image does not count as conforming.
+        path, line, _ = item.location
+        reason = text.printable(" ".join(str(error).splitlines()))
+        report.outcome, report.longrepr = "skipped", (path, line or 0, f"Skipped: {reason}")
+        extra["untried"] = reason
+    elif isinstance(error, MlcheckError):
+        report.longrepr = text.printable(str(error))
+        extra["error"] = text.printable(str(error))
+    elif call.when == "call" and report.passed and _gave_no_verdict(item):
+        report.outcome = "failed"
+        report.longrepr = extra["error"] = "the test passed without a verdict: nothing was judged"
+    elif report.failed and _gave_no_verdict(item):
+        # A test of the suite fails by a verdict alone: this one was stopped, or has a fault.
+        stopped = isinstance(error, pytest.fail.Exception)
+        whose = "" if stopped else "mlcheck itself failed, please report it: "
+        extra["error"] = text.printable(f"{whose}{error or report.longreprtext}")
+    if target is not None:
+        if (rule := item.stash.get(RULE, None)) is not None:
+            extra.setdefault("check", rule.id)
+            extra.setdefault("rule", rule.text)
+            extra.setdefault("remedy", rule.fix)
+        extra["image"] = target.id
+        used = getattr(item, "funcargs", {})
+        facts = used.get("facts")
+        notes = [used[name].notes for name in ("image", "static") if name in used]
+        if isinstance(facts, Facts):
+            notes += [facts.image.notes, facts.ask.notes]
+        extra["image_notes"] = [note for some in notes for note in some]
+        layers = used["facts"].found(Layers) if "facts" in used else None
+        if layers is not None:
+            extra["image_layers"] = layer_rows(layers)
+    report.mlcheck = extra  # type: ignore[attr-defined]  # travels with the report under xdist
+    return report
+
+
+def _gave_no_verdict(item: pytest.Item) -> bool:
+    """Return whether an item is a test of the suite for which no rule was judged."""
+    return RESULT not in item.stash and item.path.is_relative_to(SUITE)
+
+
+_LEFT_OUT = "mlcheck_left_out"
+"""Key in a worker's final output of xdist: the tests that were left out."""
+
+_NOT_PROMISED = "mlcheck_not_promised"
+"""Key in the same output: the rules that were not collected, by image."""
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Record tests that -k, -m or the like leave out, in the process that collects."""
+    for item in items:
+        tests = item.config.stash.setdefault(_DESELECTED, [])
+        tests.append(item.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Report the tests that a worker left out to the process that the user started."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output[_LEFT_OUT] = session.config.stash.get(_DESELECTED, [])
+        output[_NOT_PROMISED] = session.config.stash.get(NOT_PROMISED, {})
+
+
+_DESELECTED = pytest.StashKey[list[str]]()
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Show ERROR, not FAILED, for a test whose engine or probe failed in its body: nothing was
+    judged."""
+    if report.when == "call" and "error" in getattr(report, "mlcheck", {}):
+        return "error", "E", "ERROR"
+    if report.when == "call" and report.skipped and hasattr(report, "wasxfail"):
+        return "xfailed", "w", "WAIVED"
+    return None
+
+
+_NOT_OF_RESULT = ("image", "image_notes", "image_layers", "error")
+
+
+class Recorder:
+    """Collector of the results of all workers in the process that the user started; it also
+    reports."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.report: Report | None = None
+        self._selection = Selection(run.targets)
+        self._begun: set[str] = set()
+        self._commands_stopped = ""
+        self._trouble: dict[str, str] = {}
+        self._broken_test = False
+        self._ended = ""
+        self._interrupted = False
+
+    def _terminal(self) -> pytest.TerminalReporter | None:
+        found = self.run.config.pluginmanager.get_plugin("terminalreporter")
+        return found if isinstance(found, pytest.TerminalReporter) else None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Ensure that from here on nothing that is printed can be a command to GitHub's runner."""
+        terminal = self._terminal()
+        on_github = os.environ.get("GITHUB_ACTIONS") == "true"
+        if on_github and terminal is not None:
+            self._commands_stopped = os.urandom(16).hex()
+            terminal.write_line(f"::stop-commands::{self._commands_stopped}")
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Record the tests to be judged."""
+        self._selection.add(item.nodeid for item in session.items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        """Record the same for a worker, which has collected all that is spread over the workers."""
+        self._selection.add(ids)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: WorkerController) -> None:
+        """Take over the left-out tests of a worker that has ended."""
+        output = getattr(node, "workeroutput", {})
+        self._selection.leave_out(output.get(_LEFT_OUT, ()))
+        for image, names in output.get(_NOT_PROMISED, {}).items():
+            self._selection.do_not_promise(image, names)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Record a file of tests that cannot be imported: its rules remain unjudged. One that skips
+        itself was looked at."""
+        if report.skipped:
+            self._selection.leave_out([report.nodeid])
+        if report.failed:
+            self._broken_test = True
+            why = _last_line(report).removeprefix("E").strip()
+            self._trouble[report.nodeid] = f"{report.nodeid} cannot be read: {why}"
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        """Record that the run did not come to its end, whatever was judged before."""
+        self._trouble["internal error"] = text.printable(str(excrepr)).strip()
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Handle Ctrl-C, or what pytest treats as such: -x on several workers, pytest.exit()."""
+        self._interrupted = excinfo.type is KeyboardInterrupt
+        self._ended = "the run was interrupted" if self._interrupted else str(excinfo.value)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Report the beginning of the first test of an image, which starts it."""
+        targets = self.run.targets
+        for target in targets:
+            if target.id not in self._begun and target.id in nodeid:
+                self._begun.add(target.id)
+                count = f"   ({len(self._begun)} of {len(targets)})" if len(targets) > 1 else ""
+                terminal = self._terminal()
+                if terminal is not None and terminal.verbosity >= 0:
+                    line = f"mlcheck: starting and checking {target.id}{count}"
+                    terminal.write_line(text.printable(line))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.outcome not in ("passed", "failed", "skipped"):
+            return  # a plugin will run it again
+        if report.passed and report.when != "call":
+            return
+        if report.when == "teardown" and not report.failed:
+            return
+        extra: dict[str, Any] = getattr(report, "mlcheck", {})
+        if "image" not in extra:
+            # A test without an image, or of a worker that died in it.
+            image = self._selection.image_of(report.nodeid)
+            if image is None:
+                if report.failed:
+                    self._trouble[report.nodeid] = f"{report.nodeid} failed, and is of no image"
+                return
+            extra = {"image": image, "image_notes": [], "error": _last_line(report)}
+        fields = {key: extra[key] for key in extra if key not in _NOT_OF_RESULT}
+        if "image_layers" in extra:
+            layers = tuple(LayerModel(**row) for row in extra["image_layers"])
+            self.run.layers[extra["image"]] = layers
+        self.run.notes.setdefault(extra["image"], {}).update(dict.fromkeys(extra["image_notes"]))
+        self.run.results.append(
+            ResultModel(
+                test=report.nodeid,
+                image=extra["image"],
+                outcome=_outcome(report, extra),
+                message=_message(report, extra),
+                seconds=round(report.duration, 4),
+                **fields,
+            )
+        )
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
+        """Judge the run: left-out tests, and how it ended. Write the requested reports."""
+        if session.config.option.collectonly:
+            yield
+            return
+        deselected: list[str] = session.config.stash.get(_DESELECTED, [])
+        self._selection.leave_out(deselected)
+        for image, names in session.config.stash.get(NOT_PROMISED, {}).items():
+            self._selection.do_not_promise(image, names)
+        if session.exitstatus != pytest.ExitCode.USAGE_ERROR:
+            self._add_what_was_not_judged(session)
+        report = self.run.report(self._left_out(), self._not_promised())
+        code = self._exit_code(int(session.exitstatus), report.exit_code)
+        self.report = report.model_copy(update={"exit_code": code})
+        yield
+        session.exitstatus = code
+        for option, name in FILES.items():
+            if value := session.config.getoption(name):
+                file = session.config.invocation_params.dir / value
+                _write(option, file, _WRITERS[option](self.report))
+
+    def _add_what_was_not_judged(self, session: pytest.Session) -> None:
+        """Add a result for each test that was chosen and did not run, and for failures of the run
+        as a whole: no image can count as conforming then."""
+        why = self._ended or session.shouldfail or session.shouldstop or "the run ended before"
+        for target in self.run.targets:
+            done = {result.test for result in self.run.results if result.image == target.id}
+            missing = dict.fromkeys(
+                (test for test in self._selection.of(target.id) if test not in done),
+                f"not run: {why}",
+            )
+            for test, message in (missing | self._trouble).items():
+                self.run.results.append(
+                    ResultModel(
+                        test=test,
+                        image=target.id,
+                        outcome="error",
+                        message=text.printable(message),
+                        seconds=0,
+                    )
+                )
+
+    def _left_out(self) -> dict[str, tuple[str, ...]]:
+        compared = self.run.compared is not None
+        return {
+            target.id: self._selection.left_out(target, self.run.catalog, compared=compared)
+            if self._selection.of(target.id)
+            else ()
+            for target in self.run.targets
+        }
+
+    def _not_promised(self) -> dict[str, tuple[str, ...]]:
+        compared = self.run.compared is not None
+        return {
+            target.id: self._selection.not_promised(target, compared=compared)
+            for target in self.run.targets
+        }
+
+    def _exit_code(self, status: int, by_verdicts: int) -> int:
+        """Return the exit code of the run, where pytest on its own would return `status`."""
+        if self._interrupted:
+            return INTERRUPTED
+        if status not in (
+            pytest.ExitCode.OK,
+            pytest.ExitCode.TESTS_FAILED,
+            pytest.ExitCode.INTERRUPTED,
+            pytest.ExitCode.NO_TESTS_COLLECTED,
+        ):
+            return status
+        if self._broken_test and by_verdicts != DIFFERENT:
+            return MISTAKE
+        if by_verdicts == 0 and status not in (pytest.ExitCode.OK, pytest.ExitCode.INTERRUPTED):
+            return status
+        return by_verdicts
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.report is not None and self.report.results:
+            names = terminalreporter.hasopt("skipped")
+            summary.write(terminalreporter, self.report, every_rule=names)
+
+    def pytest_unconfigure(self) -> None:
+        """Let GitHub's runner take commands again, last of all ours."""
+        terminal = self._terminal()
+        if not self._commands_stopped or terminal is None:
+            return
+        terminal.ensure_newline()
+        terminal.write_line(f"::{self._commands_stopped}::")
+        if self.report is not None and self.report.results:
+            from mlcheck.report import github
+
+            for line in github.errors(self.report):
+                terminal.write_line(line)
+            github.add_summary(self.report)
+
+
+def _last_line(report: pytest.CollectReport | pytest.TestReport) -> str:
+    lines = report.longreprtext.strip().splitlines()
+    return text.printable(lines[-1]) if lines else "no reason was given"
+
+
+def _as_json(report: Report) -> str:
+    return report.model_dump_json(indent=1) + "\n"
+
+
+def _as_html(report: Report) -> str:
+    from mlcheck.report import html
+
+    return html.page(report)
+
+
+_WRITERS: dict[str, Callable[[Report], str]] = {"--mlcheck-json": _as_json, "--html": _as_html}
+
+
+def _write(option: str, file: Path, content: str) -> None:
+    try:
+        file.write_text(content, encoding="utf-8")
+    except OSError as error:
+        # The summary is on the terminal by now; the exit code says that the file is not there.
+        message = f"{option} {file}: {error.strerror}. Nothing was written."
+        pytest.exit(message, returncode=NOT_JUDGED)
+
+
+def _outcome(report: pytest.TestReport, extra: dict[str, Any]) -> Any:
+    if hasattr(report, "wasxfail"):
+        return "waived"
+    if report.failed and (report.when != "call" or "error" in extra):
+        return "error"
+    return report.outcome
+
+
+def _message(report: pytest.TestReport, extra: dict[str, Any]) -> str | None:
+    if "error" in extra:
+        return str(extra["error"])
+    if getattr(report, "wasxfail", None) and "findings" not in extra:
+        return text.printable(str(report.wasxfail))
+    if report.skipped and isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).removeprefix("Skipped: ")
+    if report.failed and "findings" not in extra:
+        return text.printable(report.longreprtext)
+    return None
