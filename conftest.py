@@ -1,3 +1,3 @@
 """Loads the plugins; everything else is in mlcheck/."""
 
-pytest_plugins = ["mlcheck.ahead", "mlcheck.plugin"]
+pytest_plugins = ["mlcheck.pytest_plugin.early_scan", "mlcheck.pytest_plugin.plugin"]
