@@ -1,4 +1,4 @@
-"""What people use who write tests and checks: the API reference and the list of fixtures.
+"""The API of people who write rules and tests: the reference, and the lists of fixtures and facts.
 
 Usage: python -m selftests.api [DIRECTORY]    writes docs/api.md; and the reference by pdoc
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,31 +15,37 @@ from typing import Any
 
 from _pytest.fixtures import FixtureFunctionDefinition
 
+from mlcheck import inspect as inspected
+from mlcheck.inspect import registry
+
 PAGE = Path(__file__).parents[1] / "docs/api.md"
 
 MODULES = {
-    "mlcheck.verdict": "`Rule`, `Verdict`, `Finding`: what a check answers",
-    "mlcheck.judge": "`Judge`: from a verdict to a test's outcome, with waivers",
-    "mlcheck.profile": "`Profile`: what an image is expected to be, with the line that says so",
-    "mlcheck.expectations": "the keys of an `image.toml`",
-    "mlcheck.facts": "what probes find",
-    "mlcheck.engines.base": "`OpenImage` and its files: commands, reading, what an engine is",
-    "mlcheck.errors": "errors that are shown to people",
+    "mlcheck.model.rule": "`rule`: a test that is a rule",
+    "mlcheck.model.verdict": "`judged`, `Verdict`, `Finding`: the answer of a rule",
+    "mlcheck.inspect.registry": "`fact`: a function that finds a fact",
+    "mlcheck.inspect.facts": "`Facts`: the facts of an image by their types; `Session`",
+    "mlcheck.profile.catalog": "`Profile`: what is expected of an image, and which line says so",
+    "mlcheck.profile.schema": "the keys of an `image.toml`",
+    "mlcheck.image.api": "`RootFS`: the files of an image",
+    "mlcheck.model.files": "a file, and a `Problem` with it",
+    "mlcheck.model.command": "`CommandResult`: what a command answered",
+    "mlcheck.model.environment": "`Environment`: the configuration of an image",
+    "mlcheck.engines.base": "`OpenImage`: an image to read and run commands in; what an engine is",
+    "mlcheck.model.errors": "errors that are shown to people",
 }
-"""The modules that tests and checks import, and what is in them."""
+"""The modules that rules and tests import, and what is in them."""
 
-FIXTURES = {
-    "fixtures": "The image, and what running something in it found",
-    "fixtures_static": "What its files say",
-    "fixtures_at_work": "ROOT, new environments, and the image on a host",
-    "fixtures_serving": "Notebook servers",
-    "fixtures_parity": "The image of `--compare`",
-}
+FACTS = tuple(
+    f"mlcheck.inspect.{file.parent.name}.facts"
+    for file in sorted(Path(inspected.__file__).parent.glob("*/facts.py"))
+)
+"""What probes find, by subject."""
 
 _HEAD = """\
 # API
 
-For tests of your own ([a check of your own](adding-a-check.md)). `make docs` writes the reference
+For tests of your own ([a rule of your own](adding-a-check.md)). `make docs` writes the reference
 of these modules, from their docstrings, to `build/api`:
 
 ```console
@@ -54,27 +59,52 @@ $ make docs
 _FIXTURES = """
 ## Fixtures
 
-Each is found once for an image. This list is written by `python -m selftests.api`.
+Each is made once for an image. The lists on this page are written by `python -m selftests.api`.
+
+| fixture | |
+|---|---|
+"""
+
+_FACTS = """
+## Facts
+
+A rule gets these by the types of its parameters; a test asks `facts[TYPE]`. Each is found once for
+an image.
+
+| type | in `mlcheck.inspect` | |
+|---|---|---|
 """
 
 
-def fixtures(name: str) -> Iterator[tuple[str, str]]:
-    """The fixtures of one of mlcheck's modules: their names, and what they give."""
-    for fixture, value in vars(importlib.import_module(f"mlcheck.{name}")).items():
-        if isinstance(value, FixtureFunctionDefinition) and not fixture.startswith("_"):
+def fixtures() -> Iterator[tuple[str, str]]:
+    """The fixtures of mlcheck: their names, and what they give."""
+    for name, value in vars(importlib.import_module("mlcheck.pytest_plugin.fixtures")).items():
+        if isinstance(value, FixtureFunctionDefinition) and not name.startswith("_"):
             told = inspect.getdoc(value._get_wrapped_function()) or ""
-            yield fixture, " ".join(told.partition("\n\n")[0].split())
+            yield name, " ".join(told.partition("\n\n")[0].split())
+
+
+def facts() -> Iterator[tuple[str, str, str]]:
+    """The facts: type, module, and what it is."""
+    for module in FACTS:
+        for name, kind in vars(importlib.import_module(module)).items():
+            if getattr(kind, "__module__", "") == module and registry.function_of(kind) is not None:
+                place = module.removeprefix("mlcheck.inspect.")
+                yield name, place, registry.about(kind)
+
+
+def _about(name: str) -> str:
+    return (importlib.import_module(name).__doc__ or "").partition("\n")[0]
 
 
 def page() -> str:
     """The text of docs/api.md."""
     lines = [_HEAD + "\n".join(f"| `{name}` | {told} |" for name, told in MODULES.items())]
-    lines.append(_FIXTURES)
-    for name, title in FIXTURES.items():
-        lines += [f"### {title}", "", "| fixture | |", "|---|---|"]
-        lines += [f"| `{fixture}` | {told} |" for fixture, told in fixtures(name)]
-        lines.append("")
-    return "\n".join(lines)
+    lines += [f"| `{name}` | {_about(name)} |" for name in FACTS]
+    text = "\n".join(lines) + "\n"
+    text += _FIXTURES + "".join(f"| `{name}` | {told} |\n" for name, told in fixtures())
+    text += _FACTS
+    return text + "".join(f"| `{name}` | `{place}` | {told} |\n" for name, place, told in facts())
 
 
 def without_docstring(module: ModuleType) -> list[str]:
@@ -117,11 +147,7 @@ def build(directory: Path) -> None:
     import pdoc.render
 
     pdoc.render.configure(docformat="google", show_source=False)
-    # The package of facts only gathers names, for which pdoc cannot read the types of fields.
-    facts = importlib.import_module("mlcheck.facts")
-    below = [f"mlcheck.facts.{module.name}" for module in pkgutil.iter_modules(facts.__path__)]
-    others = [name for name in MODULES if name != "mlcheck.facts"]
-    pdoc.pdoc(*others, *below, output_directory=directory)
+    pdoc.pdoc(*MODULES, output_directory=directory)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
-from mlcheck import kept, opening
+from mlcheck import cache
+from mlcheck.engines import select
 from selftests import images
 
 # The same examples in each run, whatever the load of the machine.
@@ -53,7 +55,7 @@ def _nothing_kept() -> Iterator[None]:
     """Self-tests judge fresh images, and leave nothing in the user's cache; also the processes
     that they start. Those of the cache itself give it a directory (`store`)."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(kept.OFF, "1")
+        patch.setenv(cache.OFF, "1")
         yield
 
 
@@ -75,19 +77,20 @@ def _not_on_github() -> Iterator[None]:
         yield
 
 
-LONGEST = ("verdicts_on_engines", "serving_on_engines", "atlas_jupyter", "compare")
-"""The files whose tests take minutes each."""
+LONGEST = ("verdicts_on_engines", "serving_on_engines", "atlas_jupyter", "nothing_left", "defects")
+"""The files that take minutes, by how long one of their tests takes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first: begun last, one of them would keep one worker busy alone."""
-    files = {f"test_{name}.py" for name in LONGEST}
-    items.sort(key=lambda item: item.path.name not in files)
+    place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @functools.cache
 def _unusable(engine: str) -> str | None:
-    return opening.engine(engine).unusable()
+    trouble = select.engine(engine).unusable()
+    return None if trouble is None else str(trouble)
 
 
 ROOT_ONLY = "only root can do this; this run is an ordinary user's"
@@ -100,11 +103,17 @@ def pytest_configure(config: pytest.Config) -> None:
         "user_only: a self-test of what an ordinary user may not do, and root may",
     ):
         config.addinivalue_line("markers", line)
+    # A script that begins the self-tests in the background has them ignored, and so has all that
+    # they start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     config.pluginmanager.register(_FailuresAtOnce(config.pluginmanager))
 
 
 class _FailuresAtOnce:
-    """Names what failed when it fails: pytest does so at the end, perhaps half an hour later."""
+    """Names what failed when it fails: pytest does so at the end, minutes later."""
 
     def __init__(self, plugins: pytest.PytestPluginManager) -> None:
         self._plugins = plugins

@@ -14,8 +14,8 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 
 from mlcheck.engines.base import OpenImage
-from mlcheck.engines.sandbox import Sandbox
-from mlcheck.image import ImageRef
+from mlcheck.engines.sandbox.engine import Sandbox
+from mlcheck.model.image_ref import ImageRef
 
 PROGRAMS = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 """Where this machine's programs are: an ordinary user's PATH leaves out what is for root."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import fcntl
 import functools
 import json
-import subprocess
-import sys
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from mlcheck import explaining, reference
+from mlcheck import reference
+from mlcheck.inspect.rules import all_rules
+from mlcheck.model.rule import Rule
+from mlcheck.profile.catalog import SUITE
 from mlcheck.reference.atlas import ROOT_STAND_IN
+from selftests import warm
 
-ROOT = Path(__file__).parents[1]
 ML = [name for name in reference.NAMES if name.startswith("ml-")]
 """The reference images of the ML-Containers, which have a package list."""
 COMPARED = {"machine-learning-notebook-gpu": "machine-learning-notebook-cpu"}
@@ -31,17 +32,7 @@ def judge(report: Path, *arguments: str) -> Report:
         report: file for it.
         arguments: images, and options of pytest.
     """
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *(f"--mlcheck-json={report}", *arguments),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1800,
-    )
+    done = warm.pytest("-q", "-p", "no:cacheprovider", f"--mlcheck-json={report}", *arguments)
     assert report.is_file(), done.stdout + done.stderr
     found: Report = json.loads(report.read_text())
     assert "Traceback" not in done.stdout, done.stdout
@@ -50,7 +41,7 @@ def judge(report: Path, *arguments: str) -> Report:
 
 
 def by_outcome(report: Report) -> dict[str, set[str]]:
-    """Names of checks by their outcome; a test that got no verdict stands with its own name."""
+    """Names of rules by their outcome; a test that is no rule stands with its own name."""
     outcomes: dict[str, set[str]] = {}
     for result in report["results"]:
         outcomes.setdefault(result["outcome"], set()).add(result["check"] or result["test"])
@@ -116,26 +107,30 @@ def good_in_a_directory(name: str, of_all_workers: Path) -> Report:
     return known
 
 
-@functools.cache
-def slow_tests() -> Mapping[str, frozenset[str]]:
-    """The slow tests by the beginning of their names, each with the checks that it asks."""
-    found: dict[str, frozenset[str]] = {}
-    for check, asking in explaining.tests().items():
-        for test in asking:
-            if test.slow:
-                name = f"tests/{test.file}::{test.name}"
-                found[name] = found.get(name, frozenset()) | {check}
-    return found
-
-
-def slow_checks() -> set[str]:
-    """The checks that slow tests ask."""
-    return {check for asked in slow_tests().values() for check in asked}
+def slow_rules() -> dict[str, Rule]:
+    """The rules that `-m "not slow"` leaves out."""
+    return {name: rule for name, rule in all_rules().items() if rule.slow}
 
 
 def without_slow_tests(but: Set[str]) -> list[str]:
-    """The options that leave out the slow tests of all files but those that ask these checks."""
-    asking = {test.partition("::")[0] for test, asked in slow_tests().items() if asked & but}
-    if not asking:
+    """The options that leave out the slow rules of all files but those that have these rules. The
+    files about Jupyter count as one."""
+    slow = slow_rules()
+    kept = {_place(rule) for name, rule in slow.items() if name in but}
+    if not kept:
         return ["-m", "not slow"]
-    return [f"--deselect={test}" for test in slow_tests() if test.partition("::")[0] not in asking]
+    return [
+        f"--deselect=tests/{rule.file.relative_to(SUITE)}::{rule.check.__name__}"
+        for rule in slow.values()
+        if _place(rule) not in kept
+    ]
+
+
+def _place(rule: Rule) -> str:
+    jupyter = (
+        "test_kernels.py",
+        "test_kernel_cells.py",
+        "test_jupyterlab.py",
+        "test_run_server.py",
+    )
+    return "jupyter" if rule.file.name in jupyter else str(rule.file)

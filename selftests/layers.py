@@ -11,8 +11,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from mlcheck.engines.singularity_d import read_environment
-from mlcheck.rootfs import DirectoryRootFS
+from mlcheck.image.rootfs import DirectoryRootFS
+from mlcheck.image.singularity_d import read_environment
 
 
 def difference(base: Path, image: Path) -> bytes:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from mlcheck import reference
-from mlcheck.engines.sandbox import Sandbox
-from mlcheck.image import ImageRef
+from mlcheck.engines.sandbox.engine import Sandbox
+from mlcheck.model.image_ref import ImageRef
 
 
 class Answer(NamedTuple):
@@ -36,7 +36,7 @@ def run_inside(reference_image: Path) -> Iterator[RunInside]:
     engine = Sandbox()
     reason = engine.unusable()
     if reason is not None:
-        pytest.skip(reason)
+        pytest.skip(str(reason))
     ref = ImageRef.parse(str(reference_image))
     with engine.prepare(ref) as prepared, engine.open(prepared) as image:
 

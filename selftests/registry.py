@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from mlcheck.engines import janitor
+from mlcheck.machine import janitor
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _CONFIG = "application/vnd.docker.container.image.v1+json"

@@ -11,9 +11,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mlcheck import gpu
-from mlcheck.engines.oci_client import Client
-from mlcheck.facts import GpuDevice, HostGpus
+from mlcheck.engines.oci.client import Client
+from mlcheck.machine import gpu
+from mlcheck.model.host_gpus import GpuDevice, HostGpus
 
 UUIDS = tuple(bytes(range(16 * n, 16 * n + 16)).hex() for n in range(2))
 

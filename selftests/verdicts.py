@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mlcheck import explaining
-from mlcheck.checks import gpu
+from mlcheck.inspect.rules import all_rules
 from selftests.judging import Report, untried
 
 RECORD = Path(__file__).parent / "verdicts"
@@ -25,10 +24,10 @@ WRITING = "MLCHECK_WRITE_VERDICTS"
 _PYTHON = ("3", "11")
 """Whose packages the reference images had when the record was written."""
 
-LAYERS = {check for check in explaining.rules() if check.startswith("layers-")}
+LAYERS = {name for name in all_rules() if name.startswith("layers-")}
 """Checks of images that have layers; a directory has none. Proven by test_layers.py."""
 NOT_OF_CONTENT = {"deployed-digest", "server-any-user", "user-installs"}
-NOT_OF_CONTENT |= {rule.check for rule in gpu.RUNGS}
+NOT_OF_CONTENT |= {name for name in all_rules() if name.startswith("gpu-")} - {"gpu-hint"}
 """Checks that a plain directory gives nothing to, proven by test_deployed.py,
 test_serving_on_engines.py, and by test_gpu_ladder.py with a stand-in for the driver."""
 PROVEN_ELSEWHERE = NOT_OF_CONTENT | {"prefix-there"}
