@@ -1,6 +1,9 @@
 # make demo [DEFECT=NAME] [REAL=1]   judge the reference image ml-pyroot, with a planted fault if you
 #                           like; REAL: with ROOT itself, 248 MB from PyPI, and g++ from Debian
-# make selftest             run mlcheck's own tests: about half an hour on two cores
+# make selftest [FAST=1]    run mlcheck's own tests: a quarter of an hour on two cores; FAST: those
+#                           that need no engine, reference image, browser or network, a minute
+# make compare              the self-tests that put the same input to a model of mlcheck's and to its
+#                           consumer (ld.so, musl, Python, rattler, bash, dpkg, rpm, jupyter_client)
 # make verdicts             write the record of verdicts anew, after a change of what is said
 # make bench [QUICK=1]      how fast, against peers on this machine; QUICK: small sizes, a minute
 # make test/IMAGENAME [REPO=...] [TAG=...]   judge REPO/IMAGENAME:TAG, as in AAW's repository
@@ -9,26 +12,37 @@
 PYTHON ?= python3
 DEFECT ?=
 REAL ?=
+FAST ?=
 QUICK ?=
 REPO ?=
 TAG ?= latest
 
 BUILD = .venv/bin/mlcheck reference build $(if $(REAL),--real)
 
-.PHONY: demo selftest verdicts bench docs lint venv-reference venv-dev clean
+.PHONY: demo selftest compare verdicts bench docs lint venv-reference venv-dev clean
 
 demo: venv-reference
 	$(if $(REAL),,@echo "ROOT is a stand-in in this image; REAL=1 takes ROOT itself.")
 	@base=$$($(BUILD) ml-base) && image=$$($(BUILD) ml-pyroot $(addprefix --defect ,$(DEFECT))) \
 	&& .venv/bin/pytest --image="$$image" --base-list="$$base/list-of-pkgs-inside.txt"
 
+# Many a self-test waits for something: one more at a time than there are cores.
+SELFTESTS = .venv/bin/pytest -rfEs -n $$(($$(nproc) + 1)) --dist worksteal --durations=20 selftests
+
 selftest: venv-dev
-	@echo "This takes about half an hour on two cores. What fails is named at once."
-	.venv/bin/pytest -rfEs -n auto --dist worksteal --durations=20 selftests
+ifdef FAST
+	UV_OFFLINE=1 $(SELFTESTS) -m "not slow and not engine"
+else
+	@echo "This takes about a quarter of an hour on two cores. What fails is named at once."
+	$(SELFTESTS)
+endif
+
+compare: venv-dev
+	.venv/bin/pytest -rs -n $$(nproc) -k compared selftests
 
 verdicts: venv-dev
 	rm -rf selftests/verdicts
-	MLCHECK_WRITE_VERDICTS=1 .venv/bin/pytest -n auto --dist worksteal -k "conforms or caught" selftests/test_defects.py
+	MLCHECK_WRITE_VERDICTS=1 .venv/bin/pytest -n auto --dist worksteal -k "conforms or caught" selftests/suite/test_defects.py
 
 bench: venv-dev
 	.venv/bin/python -m benchmarks $(if $(QUICK),--quick)

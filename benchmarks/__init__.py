@@ -1,1 +1,1 @@
-"""How fast mlcheck is, against its peers in the same run. `make bench` runs them all."""
+"""Measure mlcheck's speed against its peers in the same run. `make bench` runs all benchmarks."""

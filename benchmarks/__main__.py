@@ -25,7 +25,7 @@ ALL = {
 
 
 def main() -> None:
-    """Run what was asked for."""
+    """Run the benchmarks that were asked for."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, allow_abbrev=False
     )
@@ -43,7 +43,7 @@ def main() -> None:
     for name in arguments.names:
         if name not in ALL:
             parser.error(f"there is no benchmark {name!r}; there are {', '.join(ALL)}")
-    # What is in the directory goes with this process, as by Ctrl-C.
+    # The contents of the directory are removed with this process, also after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     # Archives of gigabytes, for which /tmp may be too small.
     with tempfile.TemporaryDirectory(prefix="work-", dir=data.cache()) as temporary:

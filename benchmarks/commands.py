@@ -1,7 +1,7 @@
-"""A command, and 70 testinfra assertions: mlcheck's channel against one exec per command.
+"""Time a command and 70 testinfra assertions: mlcheck's open shell against one exec per command.
 
-The peer is testinfra's own backend for docker and for podman, on the same image: a small Debian
-made from this machine's programs. The container's start is part of the 70 assertions.
+The peer is testinfra's own backend for docker and podman, on the same image: a small Debian made
+from this machine's programs. The 70 assertions include the start of the container.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from testinfra.host import Host
 
 from benchmarks.measure import Setting, Table
 from benchmarks.measure import seconds as shown
-from mlcheck import host, opening
-from mlcheck.image import ImageRef
+from mlcheck.engines import select
+from mlcheck.model.image_ref import ImageRef
+from mlcheck.pytest_plugin import testinfra_host
 from selftests.images import copy_programs, write
 
 NAME = "mlcheck-benchmark/small"
@@ -29,7 +30,7 @@ ENGINES = ("sandbox", "docker", "podman", "apptainer")
 
 
 def make_image(root: Path) -> None:
-    """A small Debian with files and packages to ask for."""
+    """Make a small Debian with files and packages to ask about."""
     for name in ("usr/bin", "usr/lib", "usr/lib64", "etc", "opt", "proc", "dev", "tmp", "sys"):
         (root / name).mkdir(parents=True)
     for name in ("bin", "lib", "lib64"):
@@ -84,15 +85,15 @@ def ref_for(engine: str, root: Path) -> ImageRef:
 
 
 def ours(engine: str, root: Path, files: int, packages: int) -> float:
-    """Seconds for the assertions, start and end of the container included."""
+    """Time the assertions with mlcheck, including start and end of the container."""
     started = time.perf_counter()
-    with opening.open_image(ref_for(engine, root), engine) as image:
-        assertions(host.connect(image), files, packages)
+    with select.open_image(ref_for(engine, root), engine) as image:
+        assertions(testinfra_host.connect(image), files, packages)
     return time.perf_counter() - started
 
 
 def testinfras(engine: str, files: int, packages: int) -> float:
-    """The same with testinfra's own backend."""
+    """Time the assertions with testinfra's own backend."""
     started = time.perf_counter()
     run = [engine, "run", "-d", "--rm", NAME, "sleep", "1000"]
     container = subprocess.run(run, check=True, capture_output=True, text=True).stdout.strip()
@@ -104,14 +105,14 @@ def testinfras(engine: str, files: int, packages: int) -> float:
 
 
 def command(engine: str, root: Path) -> tuple[float, float]:
-    """Seconds until the first command has ended, and the median of a command after that."""
-    with opening.open_image(ref_for(engine, root), engine) as image:
+    """Return seconds until the first command has ended, and the median of the commands after it."""
+    with select.open_image(ref_for(engine, root), engine) as image:
         first = timed(lambda: image.run(["true"]))
         return first, statistics.median(timed(lambda: image.run(["true"])) for _ in range(300))
 
 
 def one_exec(engine: str) -> float:
-    """Median seconds of `ENGINE exec CONTAINER true`."""
+    """Return the median seconds of `ENGINE exec CONTAINER true`."""
     run = [engine, "run", "-d", "--rm", NAME, "sleep", "1000"]
     container = subprocess.run(run, check=True, capture_output=True, text=True).stdout.strip()
     try:
@@ -130,31 +131,31 @@ def timed(action: Callable[[], object]) -> float:
 
 
 def tables(setting: Setting) -> Iterator[Table]:
-    """Each engine that works here."""
+    """Measure each engine that works here."""
     root = setting.work / "small"
     make_image(root)
     asked = files, packages = QUICK if setting.quick else (FILES, PACKAGES)
     table = Table(
         "Commands",
-        f'A small Debian image. "{files + packages} assertions" are {files} files that exist and '
-        f"{packages} packages that are installed, through testinfra's `host`, with start and end "
-        "of the container; its own backends start one exec for each. testinfra has no backend for "
-        "apptainer, and none is needed for a directory.",
+        f'A small Debian image. "{files + packages} assertions" are {files} existing files and '
+        f"{packages} installed packages, tested through testinfra's `host`, including start and "
+        "end of the container; testinfra's own backends start one exec for each. testinfra has no "
+        "backend for apptainer, and a directory needs none.",
         (
             *("engine", "start and first command", "a command", "`ENGINE exec`"),
             *(f"{files + packages} assertions, mlcheck", "testinfra itself", "ratio"),
         ),
     )
     for engine in ENGINES:
-        if (reason := opening.engine(engine).unusable()) is not None:
-            table.rows.append((engine, reason.splitlines()[0], *[""] * 5))
+        if (reason := select.engine(engine).unusable()) is not None:
+            table.rows.append((engine, reason.what, *[""] * 5))
             continue
         has_peer = engine in ("docker", "podman")
         with imported(engine, root) if has_peer else contextlib.nullcontext():
             first, median = command(engine, root)
             row = [engine, shown(first), f"{median * 1000:.2f} ms"]
             row += [shown(one_exec(engine)) if has_peer else ""]
-            # In turns, so that a change of the machine's load meets both.
+            # Take turns, so that a change in the machine's load affects both.
             pairs = [
                 (ours(engine, root, *asked), testinfras(engine, *asked) if has_peer else 0.0)
                 for _ in range(setting.rounds)

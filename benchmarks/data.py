@@ -1,4 +1,4 @@
-"""What is measured: a real prefix made from PyPI, and trees and archives of several sizes."""
+"""Data for benchmarks: a real prefix made from PyPI, and trees and archives of several sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = (
     "uproot", "pandas", "scikit-learn", "seaborn", "plotly_express", "jupyterlab", "lightgbm",
     "xgboost", "catboost", "pipenv", "tensorflow",
 )  # fmt: skip
-"""What the published images install, as far as PyPI has it."""
+"""The packages of the published images, as far as PyPI has them."""
 
 PREFIX = "opt/conda"
 _LIBRARIES = 20
@@ -31,7 +31,7 @@ _ELF = b"\x7fELF"
 
 
 def cache() -> Path:
-    """Where the real prefix is kept, and room for the rest."""
+    """Return the directory that keeps the real prefix and has room for the rest."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     directory = base / "mlcheck" / "benchmarks"
     directory.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def cache() -> Path:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copy a directory; by hard links where both are on one file system."""
+    """Copy a directory, with hard links if both are on one file system."""
     done = subprocess.run(["cp", "-al", source, target], capture_output=True, check=False)
     if done.returncode != 0:
         shutil.rmtree(target, ignore_errors=True)
@@ -47,7 +47,7 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def real_image() -> Path:
-    """Root of an image whose prefix has `PACKAGES`: made once, in about two minutes."""
+    """Make an image with `PACKAGES` in its prefix, once in about two minutes; return its root."""
     key = hashlib.sha256(" ".join((*PACKAGES, sys.version)).encode()).hexdigest()[:16]
     place = cache() / key
     root, complete = place / "root", place / "complete"
@@ -69,7 +69,7 @@ def real_image() -> Path:
 
 
 def small_image(work: Path) -> Path:
-    """Root of an image with some packages of this Python's environment in its prefix."""
+    """Make an image whose prefix has some packages of this Python's environment."""
     root = work / "small"
     _surroundings(root)
     here = Path(sysconfig.get_path("platlib"))
@@ -85,15 +85,15 @@ def small_image(work: Path) -> Path:
 def _surroundings(root: Path) -> None:
     for name in ("usr/bin", "etc", "tmp", f"{PREFIX}/conda-meta"):
         (root / name).mkdir(parents=True)
-    # By this a prefix is found in an image without a profile.
+    # This marks a prefix in an image without a profile.
     (root / PREFIX / "conda-meta/history").touch()
     (root / "etc/os-release").write_text('ID="almalinux"\nVERSION_ID="9.5"\n')
 
 
 def elf_copies(image: Path, root: Path, count: int) -> None:
-    """An image with `count` ELF files: copies of a few small libraries of `image`.
+    """Make an image with `count` ELF files: copies of a few small libraries of `image`.
 
-    No hard links, since those are one file to whoever counts.
+    They are not hard links, which mlcheck would count as one file.
     """
     _surroundings(root)
     chosen = sorted(itertools.islice(_libraries(image / PREFIX), _LIBRARIES))
@@ -113,7 +113,7 @@ def _libraries(prefix: Path) -> Iterator[Path]:
 
 
 def part_of(image: Path, root: Path, part: float) -> None:
-    """An image with about this part of the bytes of another one's prefix."""
+    """Make an image with about this part of the bytes of another image's prefix."""
     _surroundings(root)
     packages = next((image / PREFIX / "lib").glob("python3*/site-packages"))
     target = root / packages.relative_to(image)
@@ -131,7 +131,7 @@ def _size(path: Path) -> int:
 
 
 def docker_archive(roots: Sequence[Path], file: Path) -> None:
-    """`docker save` of an image with a layer for each directory."""
+    """Write the `docker save` archive of an image with a layer for each directory."""
     found = []
     for root in roots:
         with _layer(root) as layer:
@@ -165,7 +165,7 @@ def docker_archive(roots: Sequence[Path], file: Path) -> None:
 
 @contextlib.contextmanager
 def _layer(root: Path) -> Iterator[IO[bytes]]:
-    """A directory as a tar stream, the same each time."""
+    """Yield a directory as a tar stream that is the same each time."""
     argv = ["tar", "--sort=name", "--owner=0", "--group=0", "--numeric-owner", "-c"]
     with subprocess.Popen([*argv, "-C", str(root), "."], stdout=subprocess.PIPE) as tar:
         assert tar.stdout is not None

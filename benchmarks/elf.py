@@ -1,4 +1,4 @@
-"""RPATH and RUNPATH of every ELF file of a prefix, against scanelf of pax-utils."""
+"""Time RPATH and RUNPATH of every ELF file of a prefix, against scanelf of pax-utils."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ NO_CACHE = {"MLCHECK_NO_CACHE": "1"}
 
 
 def ours(image: Path, output: Path | None = None) -> Cost:
-    """All ELF facts of an image's prefix, Python's start included, nothing kept."""
+    """Time all ELF facts of an image's prefix, including Python's start, without a cache."""
     argv = mlcheck("facts", f"{image}/", "--probe", "elf", "--json")
     return run(argv, env=NO_CACHE, output=output)
 
 
 def scanelf(image: Path, output: Path | None = None) -> Cost:
-    """The peer, on the same prefix."""
+    """Time the peer on the same prefix."""
     return run(["scanelf", "-qRF", "%F %r", str(image / data.PREFIX)], output=output)
 
 
 def tables(setting: Setting) -> Iterator[Table]:
-    """One prefix, and how the cost grows with the number of ELF files."""
+    """Measure one prefix, and how the cost grows with the number of ELF files."""
     image, work = setting.image, setting.work
     table = Table(
         "RPATH and RUNPATH of every ELF file of a prefix",
-        "`MLCHECK_NO_CACHE=1 mlcheck facts DIR --probe elf --json`, Python's start included, "
+        "`MLCHECK_NO_CACHE=1 mlcheck facts DIR --probe elf --json`, including Python's start, "
         "against `scanelf -qRF '%F %r' DIR/opt/conda`. The first row is the prefix from PyPI; the "
         "others have copies of small libraries and show how the cost grows.",
         ("prefix", "mlcheck", "peak memory", "scanelf", "ratio", "findings"),
@@ -59,7 +59,7 @@ def _row(setting: Setting, image: Path, label: str) -> tuple[str, ...]:
 
 
 def _size(image: Path) -> str:
-    """How many files there are, how many of them ELF files, and how large these."""
+    """Say how many files there are, how many of them are ELF files, and the size of these."""
     files = elf = size = 0
     for path in (image / data.PREFIX).rglob("*"):
         if path.is_symlink() or not path.is_file():
@@ -73,7 +73,7 @@ def _size(image: Path) -> str:
 
 
 def _compared(image: Path, work: Path) -> str:
-    """Whether both find the same in the same files."""
+    """Say whether both find the same in the same files."""
     output = work / "output"
     ours(image, output)
     found = {

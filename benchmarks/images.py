@@ -1,4 +1,4 @@
-"""Several images, and workers of pytest-xdist."""
+"""Time several images with several workers of pytest-xdist."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from benchmarks.measure import seconds as shown
 COUNTS = (1, 2, 4, 8)
 QUICK_COUNTS = (1, 2)
 TESTS = "test_files.py or test_kernelspecs or test_rpath or test_system"
-"""Some that read files and some that run commands, as in the whole suite."""
+"""Tests of which some read files and some run commands, as in the whole suite."""
 
 
 def tables(setting: Setting) -> Iterator[Table]:
-    """1 to 8 images with 1 and 2 workers."""
+    """Measure 1 to 8 images with 1 and 2 workers."""
     build = mlcheck("reference", "build", "ml-pyroot")
     made = Path(subprocess.run(build, capture_output=True, text=True, check=True).stdout.strip())
     counts = QUICK_COUNTS if setting.quick else COUNTS
@@ -27,13 +27,13 @@ def tables(setting: Setting) -> Iterator[Table]:
     for number in range(max(counts)):
         image = setting.work / "images" / str(number) / made.name
         image.parent.mkdir(parents=True)
-        # Another image to mlcheck: it is told by its path.
+        # A different path makes it a different image to mlcheck.
         data.copy_tree(made, image)
         images.append(str(image))
     table = Table(
         "Several images",
-        f"`MLCHECK_NO_CACHE=1 pytest -n WORKERS -k '{TESTS}'` with as many copies of the reference "
-        "image ml-pyroot as directories; each was measured once. One worker is one process, `-n0`.",
+        f"`MLCHECK_NO_CACHE=1 pytest -n WORKERS -k '{TESTS}'` on copies of the reference image "
+        "ml-pyroot as directories, each measured once. One worker is one process, `-n0`.",
         ("images", "1 worker", "for each image", "2 workers", "for each image", "2 against 1"),
     )
     for count in counts:
@@ -50,6 +50,6 @@ def tables(setting: Setting) -> Iterator[Table]:
 
 
 def judged(images: Sequence[str], workers: int) -> Cost:
-    """All tests in question, on all images."""
+    """Time all the tests on all images."""
     options = [f"--image={image}" for image in images]
     return run(suite(*options, f"-n{workers}", "-k", TESTS), env=NO_CACHE)

@@ -1,4 +1,4 @@
-"""A second image that shares its base with the first: what is known of layers."""
+"""Time a second image that shares its base with the first: facts of layers are kept."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from benchmarks import commands, data
 from benchmarks.elf import NO_CACHE
 from benchmarks.measure import Cost, Setting, Table, amount, in_turns, mlcheck, ratio, run
 from benchmarks.measure import seconds as shown
-from mlcheck import opening
-from mlcheck.engines.oci import Oci
+from mlcheck.engines import select
 
 PART = 0.3
 NAMES = ("mlcheck-benchmark/first:v1", "mlcheck-benchmark/second:v1")
@@ -23,7 +22,7 @@ PROBES = ("--probe", "elf", "--probe", "conda-files")
 
 
 def facts(setting: Setting, engine: str, image: str, *, fresh: bool) -> Cost:
-    """ELF facts and hashes of conda's files; `fresh`: nothing is known before."""
+    """Time ELF facts and hashes of conda's files; `fresh` starts with an empty cache."""
     kept = setting.work / "kept"
     if fresh:
         shutil.rmtree(kept, ignore_errors=True)
@@ -32,34 +31,31 @@ def facts(setting: Setting, engine: str, image: str, *, fresh: bool) -> Cost:
 
 
 def second(setting: Setting, engine: str) -> Cost:
-    """The second image when the first is known."""
+    """Time the second image after the first."""
     facts(setting, engine, NAMES[0], fresh=True)
     return facts(setting, engine, NAMES[1], fresh=False)
 
 
 def tables(setting: Setting) -> Iterator[Table]:
-    """docker and podman, where they work."""
+    """Measure docker and podman, if they work here."""
     table = Table(
         "Layers that images share",
         f"`mlcheck facts IMAGE --engine ENGINE {' '.join(PROBES)} --json` on two images with the "
-        "same base (a small Debian, and a part of the prefix with a record of all of it as conda "
-        "writes one) and a layer of one file each: the second when nothing is kept, and when the "
-        "first was judged before.",
+        "same base (a small Debian, and a part of the prefix with a record of it like conda's) and "
+        "a layer with one file each: the second image when nothing is kept, and after the first.",
         ("engine", "base", "second alone", "second after the first", "ratio"),
     )
     roots = _roots(setting)
     size = sum(path.lstat().st_size for path in roots[1].rglob("*") if path.is_file())
     for engine in ("docker", "podman"):
-        if (reason := opening.engine(engine).unusable()) is not None:
-            table.rows.append((engine, reason.splitlines()[0], "", "", ""))
+        if (reason := select.engine(engine).unusable()) is not None:
+            table.rows.append((engine, reason.what, "", "", ""))
             continue
         try:
             for name, own in zip(NAMES, roots[2:], strict=True):
                 archive = setting.work / "image.tar"
                 data.docker_archive([*roots[:2], own], archive)
-                found = opening.engine(engine)
-                assert isinstance(found, Oci)
-                found.keep(archive, name)
+                select.engine(engine).store.keep(archive, name)
                 archive.unlink()
             alone, after = in_turns(
                 setting.rounds,
@@ -74,7 +70,7 @@ def tables(setting: Setting) -> Iterator[Table]:
 
 
 def _roots(setting: Setting) -> list[Path]:
-    """What is in the layers: two that both images have, and one of each alone."""
+    """Make the contents of the layers: two that both images have, and one for each image alone."""
     system, packages, *own = (setting.work / name for name in ("system", "packages", "1", "2"))
     commands.make_image(system)
     data.part_of(setting.image, packages, PART)

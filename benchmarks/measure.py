@@ -20,13 +20,13 @@ MEBIBYTE = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What every benchmark is given.
+    """The input of every benchmark.
 
     Args:
-        image: root of an image with the real (or, quick, a small) prefix in /opt/conda.
-        work: directory for what a benchmark makes; removed afterwards.
-        rounds: of which the median is taken.
-        quick: small sizes, that show that a benchmark works and nothing else.
+        image: root of an image with the real prefix (with `quick`, a small one) in /opt/conda.
+        work: directory for a benchmark's files, removed afterwards.
+        rounds: number of runs of which the median is taken.
+        quick: use small sizes, which show that a benchmark works and nothing else.
     """
 
     image: Path
@@ -37,12 +37,12 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What commands took.
+    """The cost of commands.
 
     Args:
         seconds: wall time.
-        peak_mib: largest memory of one process.
-        written_mib: what was written to disk, sooner or later.
+        peak_mib: peak memory of the largest process.
+        written_mib: data written to disk, sooner or later.
     """
 
     seconds: float
@@ -52,7 +52,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Results, as they stand in docs/performance.md."""
+    """Results as they appear in docs/performance.md."""
 
     title: str
     about: str
@@ -61,7 +61,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
     def markdown(self, name: str) -> str:
-        """The section with its table, as found by `python -m benchmarks NAME`."""
+        """Return the section with its table, headed by `python -m benchmarks NAME`."""
         about = textwrap.fill(self.about, 100, break_long_words=False, break_on_hyphens=False)
         lines = [f"## {self.title} (`python -m benchmarks {name}`)", "", about, ""]
         lines += [_line(self.columns), "|" + "---|" * len(self.columns)]
@@ -71,7 +71,7 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def text(self) -> str:
-        """The same for a terminal, in columns."""
+        """Return the table for a terminal, in columns."""
         rows = [self.columns, *self.rows]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [self.title]
@@ -92,15 +92,15 @@ def run(
     output: Path | None = None,
     fine: Sequence[int] = (0,),
 ) -> Cost:
-    """Run one command to its end.
+    """Run one command to its end and measure it.
 
     Args:
-        env: variables besides those of this process.
-        output: file for its standard output; None: it is thrown away.
-        fine: exit codes that are no failure.
+        env: variables to add to those of this process.
+        output: file for its standard output; None discards it.
+        fine: exit codes that are not failures.
 
     Raises:
-        SystemExit: another exit code; with its last words.
+        SystemExit: it ended with another exit code; the message has its last words.
     """
     with (
         tempfile.TemporaryFile() as errors,
@@ -127,10 +127,10 @@ def run(
     return Cost(seconds, kibibytes / 1024, blocks * 512 / MEBIBYTE)
 
 
-# Where Python may write no byte code, all of mlcheck is compiled at each start.
+# If Python may not write byte code, all of mlcheck is compiled at each start.
 _USUAL = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
-# A process begins with the peak of the one that it was forked from, which therefore is small.
+# A process starts with the peak memory of the one it was forked from, so keep that one small.
 _RUNNER = """\
 import json, os, sys, time
 answer = int(sys.argv[1])
@@ -144,10 +144,10 @@ os.write(answer, json.dumps(found).encode())
 
 
 def in_turns(rounds: int, *actions: Callable[[], Cost]) -> list[Cost]:
-    """Medians of each action's costs.
+    """Return the median costs of each action.
 
-    One round before those that count warms the file cache, where there is more than one. The
-    actions take turns, so that a change of the machine's load meets all of them.
+    If there are several rounds, the first warms the file cache and does not count. The actions take
+    turns, so that a change in the machine's load affects all of them.
     """
     if rounds > 1:
         for action in actions:
@@ -164,34 +164,37 @@ def in_turns(rounds: int, *actions: Callable[[], Cost]) -> list[Cost]:
 
 
 def mlcheck(*arguments: str) -> list[str]:
-    """The command `mlcheck`, of this Python's environment."""
+    """Return the command `mlcheck` of this Python's environment."""
     return [str(Path(sys.executable).with_name("mlcheck")), *arguments]
 
 
 def suite(*arguments: str) -> list[str]:
-    """The suite, as a user runs it: without hypothesis, which only self-tests need, and which
-    pytest imports at the end of each run where it is installed."""
+    """Return a command that runs the suite as a user does.
+
+    It disables hypothesis, which only self-tests need: pytest imports it at the end of each run if
+    it is installed.
+    """
     off = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
     return [sys.executable, "-m", "pytest", "-q", *off, *arguments]
 
 
 def missing(program: str) -> bool:
-    """Whether a peer is not installed here."""
+    """Return whether a peer is not installed here."""
     return shutil.which(program) is None
 
 
 def seconds(cost: Cost | float) -> str:
-    """A time for people."""
+    """Format a time for people."""
     value = cost if isinstance(cost, float) else cost.seconds
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
 
 
 def ratio(cost: Cost, peer: Cost) -> str:
-    """How many times as long as the peer."""
+    """Say how many times as long as the peer it takes."""
     times = cost.seconds / peer.seconds
     return f"{times:.2f}" if times < 10 else f"{times:.0f}"
 
 
 def amount(mib: float) -> str:
-    """A size for people."""
+    """Format a size for people."""
     return f"{mib:.0f} MiB" if mib >= 1 else f"{mib * 1024:.0f} KiB"

@@ -1,7 +1,7 @@
-"""What the suite adds to the commands that it runs.
+"""Measure the time that the suite adds to the commands it runs.
 
-As a plugin of pytest (`-p benchmarks.overhead`) it notes when commands run in an image, and
-writes, into the file that MLCHECK_OVERHEAD names, for how much of the time of the tests none did.
+As a plugin of pytest (`-p benchmarks.overhead`), it notes when commands run in an image. It writes
+to the file named by MLCHECK_OVERHEAD for how much of the tests' time no command ran.
 """
 
 from __future__ import annotations
@@ -19,26 +19,27 @@ import pytest
 from benchmarks.elf import NO_CACHE
 from benchmarks.measure import Setting, Table, mlcheck, run, suite
 from benchmarks.measure import seconds as shown
-from mlcheck import opening
-from mlcheck.engines.apptainer import OpenApptainer
-from mlcheck.engines.oci import OpenOci
-from mlcheck.engines.sandbox import OpenDirectory
+from mlcheck.engines import select
+from mlcheck.engines.apptainer.engine import OpenApptainer
+from mlcheck.engines.oci.engine import OpenOci
+from mlcheck.engines.sandbox.engine import OpenDirectory
 
 ENGINES = ("sandbox", "docker")
 TESTS = (
-    "test_jupyter or imports or commands_run or shells_run or test_python_is or test_root or "
-    "test_entrypoint_runs or test_banner or test_environment_is_made"
+    "test_kernels or test_jupyter or imports or test_commands or test_shells or "
+    "test_python_version or pyroot or test_root or test_entrypoint_command or "
+    "test_entrypoint_banner or newenv_created"
 )
-"""Those that run commands and read next to nothing."""
+"""Tests that run commands and read next to nothing."""
 
-QUICK_TESTS = "commands_run or shells_run or test_python_is"
+QUICK_TESTS = "test_commands or test_shells or test_python_version"
 
 _spans: list[tuple[float, float]] = []
 _tests: list[float] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Note the time of every command."""
+    """Record the time of every command."""
     for kind in (OpenDirectory, OpenOci, OpenApptainer):
         for name in ("run", "start"):
             setattr(kind, name, _noted(getattr(kind, name)))
@@ -75,23 +76,23 @@ def pytest_unconfigure() -> None:
 
 
 def tables(setting: Setting) -> Iterator[Table]:
-    """The running tests of one image."""
+    """Measure the running tests of one image."""
     build = mlcheck("reference", "build", "ml-pyroot")
     image = subprocess.run(build, capture_output=True, text=True, check=True).stdout.strip()
     tests = QUICK_TESTS if setting.quick else TESTS
     table = Table(
         "The suite's own share",
-        "Running tests of the reference image ml-pyroot: the time "
-        "in which none of their commands ran, of the time from the first test to the last. What a "
-        "command takes on its way to the image and back counts as the command's: that is the "
-        f"column \"a command\" above. `pytest -n0 -k '{tests}'`.",
+        "Tests that run commands in the reference image ml-pyroot: the time in which none of their "
+        "commands ran, as a share of the time from the first test to the last. The way of a "
+        'command to the image and back counts as part of it: it is the column "a command" above. '
+        f"`pytest -n0 -k '{tests}'`.",
         ("engine", "commands", "tests", "with a command", "without", "share"),
     )
     for engine in ENGINES[:1] if setting.quick else ENGINES:
-        if (reason := opening.engine(engine).unusable()) is not None:
-            table.rows.append((engine, reason.splitlines()[0], "", "", "", ""))
+        if (reason := select.engine(engine).unusable()) is not None:
+            table.rows.append((engine, reason.what, "", "", "", ""))
             continue
-        # Once: load that changes meets both parts of the same run.
+        # One run only: a change in load then affects both parts.
         found = _once(setting, image, engine, tests)
         whole, commands = found["tests"], found["commands"]
         row = [engine, f"{found['count']:.0f}", shown(whole), shown(commands)]

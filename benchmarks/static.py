@@ -1,7 +1,7 @@
-"""All static checks of an image: as a directory, as an archive, and once more.
+"""Time all static rules on an image: as a directory, as an archive, and a second time.
 
-"Static" are the tests that read files and run nothing: `TESTS`. They are run by pytest on a
-profile that promises what such an image can have, `PROFILE`.
+"Static" are the tests that read files and run nothing: `TESTS`. pytest runs them with a profile
+that promises what such an image can have, `PROFILE`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from benchmarks.measure import (
     suite,
 )
 from benchmarks.measure import seconds as shown
-from mlcheck import opening
+from mlcheck.engines import select
 
 TESTS = (
-    "test_deployed or test_files or test_integrity or test_rpath or test_os_is or "
-    "test_environment_is_set or test_promised_packages"
+    "test_deployed or test_files or test_integrity or test_rpath or test_os_release or "
+    "test_environment or packages_promised"
 )
 PROFILE = """\
 prefix = "/opt/conda"
@@ -57,14 +57,14 @@ private = ["/etc/shadow"]
 """
 PARTS = (0.1, 0.3, 1.0)
 FRESH = elf.NO_CACHE
-# Such an image fails what only a built image fulfils.
+# Such an image fails rules that only a built image meets.
 FINE = (0, 1)
 
 
 def checks(
     setting: Setting, image: str, engine: str, env: Mapping[str, str] = FRESH, *more: str
 ) -> Cost:
-    """Run the static checks once, the start of Python and pytest included."""
+    """Run the static tests once, including the start of Python and pytest."""
     profiles = setting.work / "profiles"
     if not profiles.exists():
         (profiles / "benchmark").mkdir(parents=True)
@@ -75,19 +75,19 @@ def checks(
 
 
 def tables(setting: Setting) -> Iterator[Table]:
-    """Directory, archive and second run."""
+    """Measure a directory, an archive, and a second run."""
     yield directory(setting)
     yield archive(setting)
     yield again(setting)
 
 
 def directory(setting: Setting) -> Table:
-    """As a directory, against scanelf, which answers one of the questions."""
+    """Measure a directory, against scanelf, which answers one of the questions."""
     image = setting.image
     table = Table(
-        "All static checks, of a directory",
-        f"`MLCHECK_NO_CACHE=1 pytest -n0 --image=DIR -k '{TESTS}'` on the same image, Python's and "
-        "pytest's start included, against the same run of scanelf.",
+        "All static rules on a directory",
+        f"`MLCHECK_NO_CACHE=1 pytest -n0 --image=DIR -k '{TESTS}'` on the same image, including "
+        "the start of Python and pytest, against the same run of scanelf.",
         ("mlcheck", "peak memory", "scanelf", "ratio"),
     )
     if missing("scanelf"):
@@ -105,18 +105,18 @@ def directory(setting: Setting) -> Table:
 
 
 def archive(setting: Setting) -> Table:
-    """As a docker-archive, of several sizes, against tar."""
+    """Measure docker archives of several sizes, against tar."""
     table = Table(
-        "All static checks, of a docker-archive",
-        "The same with `--image=docker-archive:FILE --engine=archive`, nothing unpacked. `tar tf "
-        "FILE` reads the few headers of an archive of archives and jumps over the rest; `tar xOf "
-        "FILE layer.tar | tar tf -` reads all of it.",
+        "All static rules on a docker-archive",
+        "The same with `--image=docker-archive:FILE --engine=archive`, without unpacking anything. "
+        "`tar tf FILE` reads only the few headers of the outer archive and skips the rest; `tar "
+        "xOf FILE layer.tar | tar tf -` reads all of it.",
         (
             *("archive", "mlcheck", "peak memory", "written to disk"),
             *("`tar tf`", "ratio", "`tar xOf \\| tar tf`", "ratio"),
         ),
     )
-    if "archive" not in opening.ENGINES:
+    if "archive" not in select.engines():
         table.rows.append(("there is no engine archive", *[""] * 7))
         return table
     for part in (0.3, 1.0) if setting.quick else PARTS:
@@ -137,7 +137,7 @@ def archive(setting: Setting) -> Table:
 
 
 def part_as_archive(setting: Setting, part: float) -> Path:
-    """The image, or about this part of it, as a docker-archive, made when it is not there."""
+    """Return the image, or about this part of it, as a docker archive; made if missing."""
     file = setting.work / f"part-{part}.tar"
     if part < 1.0:
         root = setting.work / f"part-{part}"
@@ -150,15 +150,15 @@ def part_as_archive(setting: Setting, part: float) -> Path:
 
 
 def again(setting: Setting) -> Table:
-    """A second run on the same image, when its facts are kept."""
+    """Measure a second run on the same image, with its facts kept."""
     table = Table(
         "A second run on an unchanged image",
-        "The same checks with facts kept (no `MLCHECK_NO_CACHE`), the first time and again. "
-        "`--collect-only` is what pytest itself and the choice of the image take.",
+        "The same rules with facts kept (no `MLCHECK_NO_CACHE`), the first time and again. "
+        "`--collect-only` is the time for pytest itself and the choice of the image.",
         ("image", "first", "again", "`--collect-only`", "again, beyond that"),
     )
     images = [("directory", f"{setting.image}/", "sandbox")]
-    if "archive" in opening.ENGINES:
+    if "archive" in select.engines():
         file = part_as_archive(setting, 1.0)
         images.append(("docker-archive", f"docker-archive:{file}", "archive"))
     kept = setting.work / "kept"

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Runs self-tests as people run mlcheck: an ordinary user in the group docker, who has podman
-# without root, with mlcheck's wheel in an environment of its own and no clone. As root, after
-# scripts/set_up_engines.sh and `make venv-dev`. The user goes with the run.
+# Run self-tests the way people run mlcheck: as an ordinary user in the group docker, with rootless
+# podman, and with mlcheck's wheel in an environment of its own instead of a clone. Run it as root,
+# after scripts/set_up_engines.sh and `make venv-dev`. The user is removed after the run.
 #
 #   scripts/as_user.sh [OPTIONS AND FILES FOR PYTEST]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 NAME=mlcheck-user
-FILES=(selftests/test_real_images.py selftests/test_engines.py selftests/test_private_files.py
-  selftests/test_reading.py selftests/test_rootfs.py selftests/test_kept_store.py)
+FILES=(selftests/suite/test_real_images.py selftests/engines/test_contract.py selftests/engines/test_private_files.py
+  selftests/engines/test_reading.py selftests/unit/image/test_rootfs.py selftests/unit/cache/test_store.py)
 
 fail() {
   echo "$1" >&2
@@ -25,7 +25,7 @@ as_user() {
 
 make_user() {
   useradd --create-home --shell /bin/bash --groups docker "$NAME"
-  # Debian's useradd gives subordinate ids by itself, unless /etc/login.defs says otherwise.
+  # Debian's useradd assigns subordinate ids itself, unless /etc/login.defs says otherwise.
   local kind
   for kind in uid gid; do
     grep -q "^$NAME:" "/etc/sub$kind" ||
@@ -35,7 +35,7 @@ make_user() {
   RUNTIME=/run/user/$(id -u "$NAME")
   install -d -m 755 /run/user
   install -d -m 700 -o "$NAME" -g "$NAME" "$RUNTIME"
-  # Debian's podman copies each image whole for each container unless it is told of overlay.
+  # Debian's podman copies the whole image for each container unless overlay is configured.
   install -d "$HOME_OF_USER/.config/containers"
   echo '[storage]
 driver = "overlay"' >"$HOME_OF_USER/.config/containers/storage.conf"
@@ -46,14 +46,14 @@ remove_user() {
   id "$NAME" >/dev/null 2>&1 || return 0
   HOME_OF_USER=$(getent passwd "$NAME" | cut -d: -f6)
   RUNTIME=/run/user/$(id -u "$NAME")
-  # Before its processes are ended: of a container it knows which are its own.
+  # Do this before killing the user's processes: podman knows which belong to a container.
   (cd / && as_user podman system reset --force) >/dev/null 2>&1 || true
   pkill -KILL -U "$NAME" || true
-  # Of a run that was ended before it removed them.
+  # Leftovers of a run that was killed before it could remove them.
   docker images --format '{{.Repository}}:{{.Tag}}' --filter 'reference=mlcheck-real-*/*' |
     xargs --no-run-if-empty docker rmi --force >/dev/null
   userdel --force --remove "$NAME" 2>/dev/null
-  rm -rf "$RUNTIME"
+  rm -rf "$RUNTIME" "/tmp/pytest-of-$NAME"
 }
 
 install_wheel() {
@@ -61,7 +61,7 @@ install_wheel() {
   wheels=$(mktemp -d)
   .venv/bin/uv build --quiet --wheel --out-dir "$wheels"
   as_user python3 -m venv --without-pip "$HOME_OF_USER/venv"
-  # pip has what the development environment needed in its cache; it is root's, the result not.
+  # pip's cache has the development environment's packages. The cache is root's, the result not.
   .venv/bin/python -m pip --python "$HOME_OF_USER/venv/bin/python" install --quiet \
     --disable-pip-version-check --root-user-action=ignore "$wheels"/*.whl hypothesis pip
   rm -r "$wheels"
@@ -79,4 +79,4 @@ make_user
 install_wheel
 cd "$HOME_OF_USER/tests"
 [ $# -gt 0 ] || set -- "${FILES[@]}"
-as_user ../venv/bin/python -m pytest -rfE -n 2 --dist worksteal --durations=10 "$@"
+as_user ../venv/bin/python -m pytest -rfE -n "$(($(nproc) + 1))" --dist worksteal --durations=10 "$@"

@@ -1,6 +1,6 @@
 """Put the suite, which is beside the package in a clone, into the wheel.
 
-Not by `force-include` in pyproject.toml: that would put a copy into editable installs too.
+`force-include` in pyproject.toml would put a copy into editable installs too.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class Suite(BuildHookInterface):  # type: ignore[misc]
-    """Found by hatchling because the file has one such class."""
+    """The build hook; hatchling finds it because it is the file's only such class."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add `tests` and how it is run to the files of a wheel."""
+        """Add `tests` and pytest's configuration to the files of a wheel.
+
+        An editable install gets mlcheck.pth instead: bare pytest judges images in a clone only.
+        """
         if version == "standard":
             for name in ("tests", "pytest.toml"):
                 build_data["force_include"][name] = f"mlcheck/suite/{name}"
+        else:
+            build_data["force_include_editable"]["mlcheck.pth"] = "mlcheck.pth"

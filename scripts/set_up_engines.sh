@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs docker, podman and apptainer from Debian's packages on a Debian 12 machine, and starts
-# what must run. For test machines: as root, with no systemd needed. Does nothing that is done.
+# Install docker, podman and apptainer from Debian's packages on a Debian 12 machine, and start the
+# docker daemon. For test machines: run it as root; systemd is not needed. Steps that are done are
+# skipped.
 #
 #   scripts/set_up_engines.sh          install and start
 #   scripts/set_up_engines.sh stop     end the docker daemon that this script started
@@ -37,7 +38,8 @@ runtime = "runc"
 CONF
 }
 
-# As udev leaves them. By these an ordinary user mounts SIF files, and gives containers a network.
+# Modes as set by udev. An ordinary user needs these devices to mount SIF files, and for containers
+# with a network.
 open_devices() {
   local device
   for device in /dev/fuse /dev/net/tun; do
@@ -70,8 +72,8 @@ stop_docker() {
   fail "dockerd did not end"
 }
 
-# apptainer is in Debian's unstable release only, built for a newer C library. That library is
-# put beside it, for it alone: the machine's own stays as it is.
+# apptainer is only in Debian's unstable release, built for a newer C library. That library is put
+# beside it for its use alone; the machine's own is not changed.
 install_apptainer() {
   apptainer --version >/dev/null 2>&1 && return
   local work libraries=/opt/apptainer-libraries
@@ -98,7 +100,7 @@ install_apptainer() {
   dpkg-deb -x "$work"/debs/apptainer_*.deb /
   local program
   for program in /usr/bin/apptainer /usr/lib/x86_64-linux-gnu/apptainer/bin/starter; do
-    # RPATH, not RUNPATH: the libraries' own libraries must be found by it too.
+    # RPATH, not RUNPATH: it must also apply to the libraries of the libraries.
     patchelf --set-interpreter "$libraries/ld-linux-x86-64.so.2" \
       --force-rpath --set-rpath "$libraries" "$program"
   done

@@ -1,7 +1,7 @@
-"""Make the virtual environment `.venv` with this project and the asked-for extras in it.
+"""Make the virtual environment `.venv` with this project and one of its extras.
 
-Needs nothing but Python 3.11 or newer. Debian leaves ensurepip out of its python3 package; pip
-then comes from Debian's package of it. Run again, it does nothing until pyproject.toml changes.
+It needs only Python 3.11 or newer. Debian's python3 package has no ensurepip; pip then comes from
+Debian's package of it. A second run does nothing until pyproject.toml changes.
 
 Usage: python3 scripts/set_up_venv.py EXTRA
 """
@@ -25,12 +25,12 @@ PYTHON = VENV / "bin" / "python"
 
 
 def main(extra: str) -> None:
-    """Bring `.venv` up to date for one extra.
+    """Bring `.venv` up to date with one extra.
 
     Raises:
-        SystemExit: with a message, when Python is too old or something cannot be fetched.
+        SystemExit: Python is too old, or something cannot be fetched; with a message.
     """
-    if sys.version_info < (3, 11):  # noqa: UP036 - the message is for those who have an older one
+    if sys.version_info < (3, 11):  # noqa: UP036 - the message is for older versions
         sys.exit(
             f"mlcheck needs Python 3.11 or newer; {sys.executable} is "
             f"{sys.version.split()[0]}. Name another one: make PYTHON=python3.12"
@@ -70,9 +70,9 @@ def _pip(*arguments: str, pip: str = "pip") -> None:
 
 
 def _install_pip() -> None:
-    """Take pip's wheel out of Debian's own package of it, without installing that package.
+    """Extract pip's wheel from Debian's package of it, without installing that package.
 
-    Works as an ordinary user: apt keeps its lists and caches where it is told to.
+    This works as an ordinary user: apt keeps its lists and caches in the directory given.
     """
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         sys.exit(f"{sys.executable} has no ensurepip; install it (Debian: python3-venv).")
