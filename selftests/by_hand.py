@@ -24,7 +24,18 @@ mlcheck and the engines, which run it in a container."""
 
 
 def run(command: str, seconds: float = SECONDS) -> str:
-    """What a command prints, as a person types it: to either stream, until it is stopped."""
+    """What a command prints, as a person types it: to either stream, until it is stopped.
+
+    Once in some thousand times podman 4 loses what a container printed that ends at once
+    (containers/podman#9096), so one that said nothing at all is asked again, as a person would.
+    """
+    said = _run(command, seconds)
+    if not said and command.startswith("podman run "):
+        said = _run(command, seconds)
+    return said
+
+
+def _run(command: str, seconds: float) -> str:
     # The command `mlcheck` that is tested, and a home without profiles.
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
     with subprocess.Popen(
