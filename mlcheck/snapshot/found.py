@@ -16,27 +16,27 @@ from mlcheck.image.api import RootFS
 from mlcheck.inspect.conda import records as conda_records
 from mlcheck.inspect.elf import libraries
 from mlcheck.inspect.elf import probe as elf
+from mlcheck.inspect.facts import Facts
 from mlcheck.inspect.files import size
+from mlcheck.inspect.files.facts import PromisedFiles
 from mlcheck.inspect.jupyter import kernelspecs
 from mlcheck.inspect.jupyter.facts import Kernelspecs
 from mlcheck.inspect.layers import probe as layers
 from mlcheck.inspect.layers.facts import Layers
-from mlcheck.inspect.packages import (
-    asked_for,
-    distributions,
-    installed,
-    package_list,
-    r_packages,
-    requested,
+from mlcheck.inspect.packages import asked_for, distributions, r_packages
+from mlcheck.inspect.packages.facts import (
+    AskedFor,
+    InstalledPackages,
+    ListedPackages,
+    PackageList,
+    Requested,
 )
-from mlcheck.inspect.packages.facts import AskedFor, InstalledPackages, PackageList, Requested
 from mlcheck.inspect.parity import probe as parity
 from mlcheck.inspect.prefix import probe as prefixes
-from mlcheck.inspect.prefix.facts import Prefix, Prefixes
+from mlcheck.inspect.prefix.facts import Environments, Prefix, Prefixes
+from mlcheck.inspect.probe_catalog import facts_about
 from mlcheck.inspect.server import probe as started
-from mlcheck.inspect.server import users
-from mlcheck.inspect.server.facts import Account, Started
-from mlcheck.inspect.system import probe as system
+from mlcheck.inspect.server.facts import Account, Accounts, Started
 from mlcheck.inspect.system.facts import OsRelease
 from mlcheck.model.environment import Environment
 from mlcheck.model.errors import NothingRuns
@@ -94,45 +94,43 @@ def look(image: OpenImage, static: Ask) -> Found:
         EngineError, ProbeError: the engine or this machine failed.
     """
     rootfs, env = image.rootfs, image.environment
+    facts = facts_about(image, static)
+    every = facts[Environments]
     tools = static(parity.tools, rootfs, env).paths
-    environments = static(prefixes.find, rootfs)
-    prefix = prefix_of(rootfs, env, tools, environments)
-    used = static(prefixes.at, rootfs, prefix)
-    packages = installed.probe(image, static, used)
-    python = static(distributions.probe, rootfs, prefix or _system(tools))
-    records = conda_records.read(rootfs, prefix) if prefix else None
-    history = static(requested.read, rootfs, prefix) if prefix else Requested((), "")
+    prefix = prefix_of(rootfs, env, tools, every)
     paths = [*_at_the_top(rootfs), *SHELLS]
     for words in (env.entrypoint or (), env.cmd or ()):
         paths += [word for word in words[:1] if word.startswith("/")]
     if prefix:
         archive = f"{prefix}/newEnv-base.tgz"
         paths += [archive] if rootfs.resolve(archive).final is not None else []
-    listed = None
-    if rootfs.resolve(PACKAGE_LIST).final is not None:
-        listed = static(package_list.read, rootfs, PACKAGE_LIST)
+    of = facts.expecting(prefix=prefix, files=dict.fromkeys(paths))
+    packages, used = of[InstalledPackages], of[Environments]
+    python = static(distributions.probe, rootfs, prefix or _system(tools))
+    requested = of[Requested] if prefix else Requested((), "")
+    records = conda_records.read(rootfs, prefix) if prefix else None
     return Found(
         name=image.ref.name,
         tag=image.ref.tag,
-        system=static(system.os_release, rootfs),
+        system=of[OsRelease],
         environment=env,
         prefix=prefix,
         python=python.python,
         packages=packages,
-        asked=asked_for.probe(rootfs, packages, history, records, python),
-        listed=listed,
-        kernels=_kernels(image, static),
+        asked=asked_for.probe(rootfs, packages, requested, records, python),
+        listed=of[ListedPackages] if rootfs.resolve(PACKAGE_LIST).final is not None else None,
+        kernels=_kernels(of),
         tools=tools,
-        files=static(system.files, rootfs, list(dict.fromkeys(paths))).files,
-        accounts=static(users.accounts, rootfs).accounts,
+        files=of[PromisedFiles].files,
+        accounts=of[Accounts].accounts,
         unpacked=static(size.probe, rootfs).unpacked,
         r_names={p.name.lower(): p.name for p in static(r_packages.probe, rootfs, used).packages},
-        sonames=_of_the_system(image, static, prefix) if prefix else (),
+        sonames=_of_the_system(of, prefix) if prefix else (),
         layers=None if image.layers is None else static(layers.probe, image.layers),
         sif=Path(image.ref.location).stat().st_size if image.ref.kind == "sif" else None,
         directory=image.ref.kind in ("directory", "reference"),
         server=_server(image, prefix) if prefix else None,
-        others=_others(rootfs, environments, used),
+        others=_others(rootfs, every, used),
     )
 
 
@@ -198,11 +196,11 @@ def _at_the_top(rootfs: RootFS) -> list[str]:
     return [path for path, file in found if file is not None and file.type == "file"]
 
 
-def _kernels(image: OpenImage, static: Ask) -> Kernelspecs:
+def _kernels(facts: Facts) -> Kernelspecs:
     try:
-        return kernelspecs.probe(image, static)
+        return facts[Kernelspecs]
     except NothingRuns:
-        return static(kernelspecs.from_files, image.rootfs, image.environment)
+        return facts.ask(kernelspecs.from_files, facts.image.rootfs, facts.image.environment)
 
 
 NOTEBOOK_PORT = 8888
@@ -245,15 +243,15 @@ _GLIBC += ("libresolv.so", "libnsl.so", "libanl.so", "libmvec.so", "libcrypt.so"
 _GPU = ("libcuda.so", "libnvidia", "libnvcuvid")
 
 
-def _of_the_system(image: OpenImage, static: Ask, prefix: str) -> tuple[str, ...]:
-    files = static(elf.probe, image.rootfs, prefix)
+def _of_the_system(facts: Facts, prefix: str) -> tuple[str, ...]:
+    files = facts.ask(elf.probe, facts.image.rootfs, prefix)
     inside = {path.rpartition("/")[2] for path in files.files}
     inside |= {file.soname for file in files.files.values() if file.soname}
     needed = {name for file in files.files.values() for name in file.needed}
     # Nothing links these; ROOT, Qt and OpenCV open them by name.
     needed |= {"libGL.so.1", "libEGL.so.1"}
     asked = sorted(name for name in needed - inside if not name.startswith((*_GLIBC, *_GPU)))
-    resolved = static(libraries.probe, image, asked, [f"{prefix}/bin/python3"])
+    resolved = facts.ask(libraries.probe, facts.image, asked, [f"{prefix}/bin/python3"])
     return tuple(
         sorted(
             {

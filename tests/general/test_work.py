@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 
-from mlcheck.inspect.packages.facts import ImportResult
+from mlcheck.inspect.packages.facts import ImportResult, Requested
 from mlcheck.inspect.work.facts import (
-    AskedFor,
     NotebookRuns,
     PythonImports,
     RLibraries,
@@ -21,7 +20,7 @@ from mlcheck.profile.catalog import Profile
 
 @rule("requested-packages", keys=["packages.requested"], slow=True)
 def test_requested_packages(
-    asked: AskedFor, python: PythonImports, r: RLibraries, profile: Profile
+    asked: Requested, python: PythonImports, r: RLibraries, profile: Profile
 ) -> Verdict:
     """Every package that was asked for by name can be loaded: Python's by import, R's by library().
 

@@ -11,10 +11,12 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from mlcheck.engines.base import OpenImage
+from mlcheck.engines.base import Ask, OpenImage
 from mlcheck.image.api import RootFS, Unreadable
 from mlcheck.inspect.answers import command_result, how_it_ended
 from mlcheck.inspect.packages.facts import ImportResult, Imports, Requested
+from mlcheck.inspect.prefix.facts import PrefixPath
+from mlcheck.inspect.registry import fact
 from mlcheck.model.files import Problem
 
 LIMIT = 16 * 1024 * 1024
@@ -24,6 +26,12 @@ _NAME = re.compile(r"(?:[^\s:]*::)?([A-Za-z0-9_.-]+?)(?=[\s=<>!~\[]|$)")
 
 R_LIMIT_S = 120.0
 R_OUTPUT_LIMIT = 1024 * 1024
+
+
+@fact()
+def requested(rootfs: RootFS, ask: Ask, prefix: PrefixPath) -> Requested:
+    """Find the packages that were requested from conda by name."""
+    return ask(read, rootfs, prefix)
 
 
 def read(rootfs: RootFS, prefix: str) -> Requested:

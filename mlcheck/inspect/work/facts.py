@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NewType
 
-from mlcheck.inspect.packages.facts import Imports, Requested
+from mlcheck.inspect.packages.facts import Imports
 from mlcheck.model.command import CommandResult
 
 
@@ -67,9 +67,6 @@ class NotebookRuns:
 
     runs: tuple[NotebookRun, ...]
 
-
-AskedFor = NewType("AskedFor", Requested)
-"""The packages that were requested by name."""
 
 PythonImports = NewType("PythonImports", Imports)
 """Requested packages of Python, each imported in a fresh interpreter."""

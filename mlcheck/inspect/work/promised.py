@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from mlcheck.engines.base import Ask, OpenImage
-from mlcheck.image.api import RootFS
+from mlcheck.engines.base import OpenImage
 from mlcheck.inspect.packages import imports, requested
-from mlcheck.inspect.prefix.facts import PrefixPath
+from mlcheck.inspect.packages.facts import Requested
 from mlcheck.inspect.registry import fact
 from mlcheck.inspect.work import probe
 from mlcheck.inspect.work.facts import (
-    AskedFor,
     NotebookRuns,
     PythonImports,
     RLibraries,
@@ -19,21 +17,15 @@ from mlcheck.inspect.work.names import names_to_load
 from mlcheck.profile.catalog import Profile
 
 
-@fact()
-def asked_for(rootfs: RootFS, ask: Ask, prefix: PrefixPath) -> AskedFor:
-    """The packages that were requested by name."""
-    return AskedFor(ask(requested.read, rootfs, prefix))
-
-
 @fact(runs=True)
-def python_imports(image: OpenImage, profile: Profile, asked: AskedFor) -> PythonImports:
+def python_imports(image: OpenImage, profile: Profile, asked: Requested) -> PythonImports:
     """Requested packages of Python, each imported in a fresh interpreter."""
     python, _ = names_to_load(asked, profile)
     return PythonImports(imports.probe(image, list(python.values())))
 
 
 @fact(runs=True)
-def r_libraries(image: OpenImage, profile: Profile, asked: AskedFor) -> RLibraries:
+def r_libraries(image: OpenImage, profile: Profile, asked: Requested) -> RLibraries:
     """Requested packages of R, each loaded in a fresh process."""
     _, r = names_to_load(asked, profile)
     return RLibraries(requested.r_libraries(image, list(r.values())))
