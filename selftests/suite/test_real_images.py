@@ -53,8 +53,19 @@ def profiles(real: RealImages) -> Path:
     return real.place / "profiles"
 
 
+@pytest.fixture
+def good(real: RealImages, kind: str) -> str:
+    """The name of the good image in docker's store, which takes a minute to build."""
+    return real.image(kind)
+
+
+@pytest.fixture
+def broken(real: RealImages) -> str:
+    return real.broken()
+
+
 def promised(real: RealImages, profiles: Path, kind: str) -> str:
-    """Have a snapshot of the good image in `profiles`; its name."""
+    """Have a snapshot of the good image in `profiles`; the option that names it."""
     image = real.image(kind)
     with real.once(f"{kind}-profile") as missing:
         if missing:
@@ -62,6 +73,16 @@ def promised(real: RealImages, profiles: Path, kind: str) -> str:
             file.parent.mkdir(parents=True)
             mlcheck("snapshot", image, "--engine=docker", "-o", str(file), cwd=real.place)
     return f"--profile={kind}:v1"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_snapshot_promises_what_is_there(
+    real: RealImages, profiles: Path, kind: str, good: str
+) -> None:
+    promised(real, profiles, kind)
+    written = (profiles / kind / "image.toml").read_text()
+    assert ("numpy" in written) == (kind != "small")
+    assert ("jupyterlab" in written) == (kind in ("venv", "usr-local"))
 
 
 WHOLE = {("venv", "podman")} | {(kind, way) for kind in ("no-shell", "small") for way in WAYS}
@@ -79,10 +100,10 @@ GOOD = [(kind, way) for kind in KINDS for way in ON[kind]]
 
 @pytest.mark.parametrize(("kind", "way"), GOOD)
 def test_a_good_image_keeps_to_its_snapshot(
-    real: RealImages, profiles: Path, kind: str, way: str, tmp_path: Path
+    real: RealImages, profiles: Path, kind: str, way: str, good: str, tmp_path: Path
 ) -> None:
     profile = promised(real, profiles, kind)
-    image = real.stored(real.image(kind), way)
+    image = real.stored(good, way)
     whole = (kind, way) in WHOLE
     words = ["check", *image, f"--profiles={profiles}", profile]
     said = mlcheck(*words, *([] if whole else ["-m", "not slow"]), cwd=tmp_path)
@@ -90,15 +111,14 @@ def test_a_good_image_keeps_to_its_snapshot(
     if way == "archive":  # what needs a process is promised, and nothing is started
         verdict = "WHAT WAS JUDGED HOLDS"
     assert f"  {verdict}  (" in said
-    written = (profiles / kind / "image.toml").read_text()
-    assert ("numpy" in written) == (kind != "small")
-    assert ("jupyterlab" in written) == (kind in ("venv", "usr-local"))
 
 
 @pytest.mark.parametrize("way", TOLD_BY_SERVERS)
-def test_faults_are_named(real: RealImages, profiles: Path, way: str, tmp_path: Path) -> None:
+def test_faults_are_named(
+    real: RealImages, profiles: Path, way: str, broken: str, tmp_path: Path
+) -> None:
     profile = promised(real, profiles, "venv")
-    image = real.stored(real.broken(), way)
+    image = real.stored(broken, way)
     words = ("check", *image, f"--profiles={profiles}", profile, "-m", "not slow")
     said = mlcheck(*words, cwd=tmp_path, code=1)
     assert "DOES NOT CONFORM" in said
@@ -108,16 +128,17 @@ def test_faults_are_named(real: RealImages, profiles: Path, way: str, tmp_path: 
 
 
 @pytest.mark.parametrize(("kind", "way"), [one for one in GOOD if one[0] != "small"])
-def test_packages_are_those_of_pip(real: RealImages, kind: str, way: str, tmp_path: Path) -> None:
-    image = real.image(kind)
+def test_packages_are_those_of_pip(
+    real: RealImages, kind: str, way: str, good: str, tmp_path: Path
+) -> None:
     python = "python3" if kind == "usr-local" else "/opt/venv/bin/python"
-    pip = ["docker", "run", "--rm", "--network=none", image, python, "-m", "pip"]
+    pip = ["docker", "run", "--rm", "--network=none", good, python, "-m", "pip"]
     wanted = {
         (package["name"].lower().replace("_", "-"), package["version"])
         for package in json.loads(output(*pip, "list", "--format=json"))
     }
     assert len(wanted) >= (2 if kind == "no-shell" else 80)
-    listed = json.loads(mlcheck("packages", "--json", *real.stored(image, way), cwd=tmp_path))
+    listed = json.loads(mlcheck("packages", "--json", *real.stored(good, way), cwd=tmp_path))
     found = {
         (package["name"].lower().replace("_", "-"), package["version"])
         for package in listed["packages"]
@@ -126,9 +147,11 @@ def test_packages_are_those_of_pip(real: RealImages, kind: str, way: str, tmp_pa
 
 
 @pytest.mark.parametrize("way", TOLD_BY_SERVERS)
-def test_another_numpy_is_a_difference(real: RealImages, way: str, tmp_path: Path) -> None:
+def test_another_numpy_is_a_difference(
+    real: RealImages, way: str, broken: str, tmp_path: Path
+) -> None:
     engine, one = real.stored(real.image("venv"), way)
-    _, other = real.stored(real.broken(), way)
+    _, other = real.stored(broken, way)
     said = mlcheck("diff", engine, one, other, cwd=tmp_path, code=1)
     assert "numpy" in said
     assert NUMPY in said
