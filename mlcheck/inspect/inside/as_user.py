@@ -9,10 +9,9 @@ import json
 import os
 import re
 import socket
-import subprocess
 import time
 
-from mlcheck.inspect.inside.common import Json, in_words, last_words
+from mlcheck.inspect.inside.common import Json, in_words, last_words, started
 from mlcheck.inspect.inside.server import Client
 
 _MADE = re.compile("[0-9a-f]{48}")
@@ -39,19 +38,10 @@ async def as_user(request: Json, top: str) -> Json:
     ]
     log = top + "/users-server.log"
     began = time.monotonic()
-    with open(log, "wb") as stream:
-        try:
-            process = subprocess.Popen(
-                argv,
-                cwd=home if os.path.isdir(home) else top,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return {"error": in_words(error)}
+    try:
+        process = started(argv, home if os.path.isdir(home) else top, env, log)
+    except OSError as error:
+        return {"error": in_words(error)}
     found: Json = {"error": f"did not answer in {request['limit_s']:.0f} s"}
     while time.monotonic() - began < request["limit_s"]:
         if process.poll() is not None:

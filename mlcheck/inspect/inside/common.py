@@ -10,8 +10,9 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import time
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, Mapping, Sequence
 
 Json = Dict[str, Any]
 """A request, an answer, or a part of one."""
@@ -105,6 +106,26 @@ def with_kernels(place: str, how: str, shadowed: Sequence[str]) -> dict[str, str
     own = os.environ.get("JUPYTER_PATH")
     env["JUPYTER_PATH"] = own + ":" + host if own else host
     return env
+
+
+def started(
+    argv: Sequence[str], cwd: str, env: Mapping[str, str], log: str
+) -> subprocess.Popen[bytes]:
+    """Start a server in a session of its own, with its output in a log.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    with open(log, "wb") as stream:
+        return subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
 
 
 def http_answer(code: int | None, body: bytes) -> str:

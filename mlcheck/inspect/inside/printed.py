@@ -9,12 +9,11 @@ import os
 import re
 import shutil
 import socket
-import subprocess
 import time
 from urllib.parse import urlsplit
 
 from mlcheck.inspect.inside.as_user import origin
-from mlcheck.inspect.inside.common import Json, in_words, last_words, listens, write
+from mlcheck.inspect.inside.common import Json, in_words, last_words, listens, started, write
 from mlcheck.inspect.inside.server import Client
 
 _KEPT = 1024 * 1024
@@ -46,19 +45,10 @@ async def printed(request: Json, top: str) -> Json:
     env["JUPYTER_CONFIG_PATH"] = f"{config}:{own}" if own else config
     log = top + "/printed.log"
     began = time.monotonic()
-    with open(log, "wb") as stream:
-        try:
-            process = subprocess.Popen(
-                request["argv"],
-                cwd=home,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return {"error": in_words(error)}
+    try:
+        process = started(request["argv"], home, env, log)
+    except OSError as error:
+        return {"error": in_words(error)}
     limit_s = request["limit_s"]
     silent_until = None
     found: Json = {"error": f"printed no such address in {limit_s:.0f} s"}

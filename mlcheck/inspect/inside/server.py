@@ -18,6 +18,7 @@ from mlcheck.inspect.inside.common import (
     in_words,
     last_words,
     question,
+    started,
     understood,
     with_argument,
     with_kernels,
@@ -48,19 +49,10 @@ async def server(request: Json, top: str) -> Json:
     ]
     log = top + "/server.log"
     began = time.monotonic()
-    with open(log, "wb") as stream:
-        try:
-            process = subprocess.Popen(
-                argv,
-                cwd=home + "/work",
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return {"error": in_words(error), "argv": argv}
+    try:
+        process = started(argv, home + "/work", env, log)
+    except OSError as error:
+        return {"error": in_words(error), "argv": argv}
     found: Json = {"argv": argv, "error": f"did not answer in {request['limit_s']:.0f} s"}
     while time.monotonic() - began < request["limit_s"]:
         if process.poll() is not None:

@@ -14,7 +14,7 @@ import time
 import zipfile
 from urllib.parse import urlsplit
 
-from mlcheck.inspect.inside.common import Json, in_words, last_words, write
+from mlcheck.inspect.inside.common import Json, in_words, last_words, started, write
 
 _PACKAGE = "mlcheck_probe"
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
@@ -50,20 +50,11 @@ async def start(request: Json, top: str) -> Json:
         return found
     log = top + "/server.log"
     began = time.monotonic()
-    with open(log, "wb") as stream:
-        try:
-            process = subprocess.Popen(
-                request["argv"],
-                cwd=home,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                start_new_session=True,
-            )
-        except OSError as error:
-            found["error"] = in_words(error)
-            return found
+    try:
+        process = started(request["argv"], home, env, log)
+    except OSError as error:
+        found["error"] = in_words(error)
+        return found
     found["error"] = f"does not answer at port {port} after {request['limit_s']:.0f} s"
     while time.monotonic() - began < request["limit_s"]:
         if process.poll() is not None:
