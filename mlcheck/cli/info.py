@@ -8,7 +8,14 @@ from dataclasses import asdict
 
 from mlcheck.cli import common
 from mlcheck.engines import image_info
-from mlcheck.model.errors import MISTAKE, NOT_JUDGED, MlcheckError, UsageError
+from mlcheck.model.errors import (
+    MISTAKE,
+    NOT_JUDGED,
+    EngineError,
+    MlcheckError,
+    UsageError,
+    raising_only,
+)
 from mlcheck.model.units import shown
 from mlcheck.report import text
 
@@ -39,7 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     # The registry knows more than an unpacked copy.
     for one in common.resolved(arguments, arguments.images, "always"):
         try:
-            told = image_info.describe(one.ref, arguments.engine, common.progress)
+            with raising_only(EngineError, f"describing {one.ref.text}"):
+                told = image_info.describe(one.ref, arguments.engine, common.progress)
         except MlcheckError as error:
             print(f"mlcheck: {text.lines(str(error))}", file=sys.stderr)
             code = max(code, MISTAKE if isinstance(error, UsageError) else NOT_JUDGED)

@@ -10,15 +10,18 @@ import io
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import mlcheck
+from mlcheck.model import errors
 from mlcheck.model.errors import (
     INTERRUPTED,
     MISTAKE,
     NOT_JUDGED,
     READER_GONE,
+    REPORT_IT,
     MlcheckError,
     UsageError,
 )
@@ -59,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         what = "was removed" if gone else "is one that this user may not enter"
         print(f"mlcheck: the working directory {what}. Go to another one: cd", file=sys.stderr)
         return MISTAKE
+    arguments = argparse.Namespace()
     try:
         if argv[:1] == ["check"] and not {"-h", "--help"} & set(argv):
             return int(importlib.import_module(_COMMANDS["check"]).run(argv[1:]))
@@ -70,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mlcheck: {text.lines(str(error))}", file=sys.stderr)
         return MISTAKE
     except MlcheckError as error:
-        print(f"mlcheck: {text.lines(str(error))}", file=sys.stderr)
+        _show(error, arguments)
         return NOT_JUDGED
     except KeyboardInterrupt:
         print("mlcheck: interrupted", file=sys.stderr)
@@ -88,6 +92,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print(f"mlcheck: {text.line(where)}{error.strerror or error}.", file=sys.stderr)
         return NOT_JUDGED
+    except Exception as error:
+        # Python's own exit code for it is 1, as if the image did not conform.
+        unforeseen = MlcheckError(f"mlcheck itself failed: {errors.unforeseen(error)}", REPORT_IT)
+        unforeseen.__cause__ = error
+        _show(unforeseen, arguments)
+        return NOT_JUDGED
+
+
+def _show(error: MlcheckError, arguments: argparse.Namespace) -> None:
+    """Print an error for people, with --full-trace also where it arose."""
+    if getattr(arguments, "full_trace", False):
+        print(text.lines("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    print(f"mlcheck: {text.lines(str(error))}", file=sys.stderr)
 
 
 class _Help(argparse.HelpFormatter):
@@ -145,4 +162,8 @@ def parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     for name, module in _COMMANDS.items():
         if wanted in (None, name):
             importlib.import_module(module).add_arguments(commands)
+    for command in commands.choices.values():
+        command.add_argument(
+            "--full-trace", action="store_true", help="with an error, also show where it arose"
+        )
     return top

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from mlcheck.engines import installed
 from mlcheck.engines.base import Engine, OpenImage, Prepared, Progress, PullPolicy, Start, silent
 from mlcheck.engines.directories import check_directory
 from mlcheck.machine import janitor
-from mlcheck.model.errors import EngineError, UsageError
+from mlcheck.model.errors import EngineError, UsageError, raising_only
 from mlcheck.model.image_ref import ImageRef, Kind
+
+T = TypeVar("T")
 
 AUTO = "auto"
 
@@ -227,8 +229,39 @@ def prepare(
     """Make an image ready for an engine; a reference image is built if it is not in the cache.
 
     Raises:
-        UsageError, EngineError: as the engine's own `prepare`.
+        UsageError, EngineError: as the engine's own `prepare`. Whatever else the engine raises is
+            an EngineError here.
     """
+    preparing = functools.partial(_prepare, ref, engine_name, pull, progress)
+    with _entered(preparing, f"preparing {ref.text} for {engine_name}") as prepared:
+        yield prepared
+
+
+@contextmanager
+def opened(prepared: Prepared, engine_name: str, *, start: Start = Start()) -> Iterator[OpenImage]:
+    """Open an image that is ready.
+
+    Raises:
+        EngineError: as the engine's own `open`, or for whatever else the engine raises.
+    """
+    opening = functools.partial(engine(engine_name).open, prepared, start=start)
+    with _entered(opening, f"opening {prepared.ref.text} by {engine_name}") as image:
+        yield image
+
+
+@contextmanager
+def _entered(context: Callable[[], AbstractContextManager[T]], doing: str) -> Iterator[T]:
+    """Enter an engine's context. What its body raises is not the engine's."""
+    with ExitStack() as stack:
+        with raising_only(EngineError, doing):
+            value = stack.enter_context(context())
+        yield value
+
+
+@contextmanager
+def _prepare(
+    ref: ImageRef, engine_name: str, pull: PullPolicy, progress: Progress
+) -> Iterator[Prepared]:
     chosen = engine(engine_name)
     if ref.place is not None and pull == "missing":
         pull = "always" if ref.place == "registry" else "never"
@@ -282,6 +315,6 @@ def open_image(
     """
     with (
         prepare(ref, engine_name, pull=pull, progress=progress) as prepared,
-        engine(engine_name).open(prepared, start=start) as image,
+        opened(prepared, engine_name, start=start) as image,
     ):
         yield image

@@ -20,9 +20,16 @@ from typing import TypeVar
 from mlcheck.engines.base import Ask, OpenImage, Prepared, Start
 from mlcheck.image.api import RootFS
 from mlcheck.inspect.deployed.facts import PublishedDigest
-from mlcheck.inspect.registry import FactType, function_of, name_of, needs_of, running
+from mlcheck.inspect.registry import (
+    FactFunction,
+    FactType,
+    function_of,
+    name_of,
+    needs_of,
+    running,
+)
 from mlcheck.model.environment import Environment
-from mlcheck.model.errors import MlcheckError
+from mlcheck.model.errors import MlcheckError, ProbeError, raising_only
 from mlcheck.profile.catalog import Profile
 
 T = TypeVar("T")
@@ -143,7 +150,7 @@ class Facts:
                 given.set_exception(error)
                 self._found[one.type] = given
             else:
-                self._found[one.type] = self._pool.submit(one.find, **needs)
+                self._found[one.type] = self._pool.submit(_find, one, needs)
 
     def needs(self, function: Callable[..., object]) -> dict[str, object]:
         """Return the arguments of a function, as far as they can be requested, by their types.
@@ -176,8 +183,14 @@ class Facts:
                 needs = self._values(function.needs)
                 if function.apart:
                     wait(list(self._found.values()))
-                found.set_result(function.find(**needs))
+                found.set_result(_find(function, needs))
             except Exception as error:
                 found.set_exception(error)
             self._found[kind] = found
         return self._found[kind].result()
+
+
+def _find(function: FactFunction, needs: Mapping[str, object]) -> object:
+    """Find a fact. Whatever a probe raises that it did not foresee is a ProbeError."""
+    with raising_only(ProbeError, f"finding {name_of(function.type)}"):
+        return function.find(**needs)

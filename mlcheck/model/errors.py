@@ -7,6 +7,8 @@ is not judged. An image that breaks a rule is not an error but a finding.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -104,3 +106,31 @@ class NothingRuns(EngineError, Untried):  # noqa: N818
 
 class ProbeError(MlcheckError):
     """A probe could not read what it needs on this machine (no permission, no shell, ...)."""
+
+
+REPORT_IT = "--full-trace shows where. If that is in mlcheck, please report it."
+"""Remedy for an error that nobody foresaw."""
+
+
+@contextmanager
+def raising_only(kind: type[MlcheckError], doing: str) -> Iterator[None]:
+    """Turn any exception that is none of `MlcheckError` into one of a kind, which belongs to one
+    image; the exception remains as its cause.
+
+    What an image holds may bring any library to its limits, and no list of their exceptions is
+    ever complete.
+
+    Args:
+        doing: what was done, for the message.
+    """
+    try:
+        yield
+    except MlcheckError:
+        raise
+    except Exception as error:
+        raise kind(f"{doing} failed: {unforeseen(error)}", REPORT_IT) from error
+
+
+def unforeseen(error: BaseException) -> str:
+    """Describe an exception that is none of ours."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")[:1000]

@@ -42,8 +42,8 @@ def profile(mlcheck_target: Target) -> Profile:
 def image(mlcheck_target: Target, request: pytest.FixtureRequest) -> Iterator[OpenImage]:
     """The image, opened by its engine."""
     run = request.config.stash[RUN]
-    engine = select.engine(mlcheck_target.engine)
-    with engine.open(run.prepared(mlcheck_target), start=run.start(mlcheck_target)) as opened:
+    prepared, start = run.prepared(mlcheck_target), run.start(mlcheck_target)
+    with select.opened(prepared, mlcheck_target.engine, start=start) as opened:
         yield opened
 
 

@@ -93,7 +93,8 @@ class Progress:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show our own errors without a traceback, and send the verdict with the report."""
+    """Show our own errors without a traceback (--full-trace has it), and send the verdict with the
+    report."""
     report = yield
     target = target_of(item)
     error = call.excinfo.value if call.excinfo else None
@@ -105,16 +106,19 @@ def pytest_runtest_makereport(
         report.outcome, report.longrepr = "skipped", (path, line or 0, f"Skipped: {reason}")
         extra["untried"] = reason
     elif isinstance(error, MlcheckError):
-        report.longrepr = text.printable(str(error))
         extra["error"] = text.printable(str(error))
+        if not item.config.option.fulltrace:
+            report.longrepr = extra["error"]
     elif call.when == "call" and report.passed and _gave_no_verdict(item):
         report.outcome = "failed"
         report.longrepr = extra["error"] = "the test passed without a verdict: nothing was judged"
     elif report.failed and _gave_no_verdict(item):
-        # A test of the suite fails by a verdict alone: this one was stopped, or has a fault.
-        stopped = isinstance(error, pytest.fail.Exception)
-        whose = "" if stopped else "mlcheck itself failed, please report it: "
+        # A rule fails by a verdict alone: this one was stopped, or has a fault.
+        ours = item.path.is_relative_to(SUITE)
+        whose = "mlcheck itself failed, please report it: " if ours else "the rule itself failed: "
+        whose = "" if isinstance(error, pytest.fail.Exception) else whose
         extra["error"] = text.printable(f"{whose}{error or report.longreprtext}")
+        report.longrepr = text.printable(report.longreprtext)
     if target is not None:
         if (rule := item.stash.get(RULE, None)) is not None:
             extra.setdefault("check", rule.id)
@@ -135,8 +139,8 @@ def pytest_runtest_makereport(
 
 
 def _gave_no_verdict(item: pytest.Item) -> bool:
-    """Return whether an item is a test of the suite for which no rule was judged."""
-    return RESULT not in item.stash and item.path.is_relative_to(SUITE)
+    """Return whether an item is a rule, or a test of the suite, and nothing was judged."""
+    return RESULT not in item.stash and (RULE in item.stash or item.path.is_relative_to(SUITE))
 
 
 _LEFT_OUT = "mlcheck_left_out"

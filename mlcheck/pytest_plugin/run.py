@@ -26,7 +26,7 @@ from mlcheck.engines.resolve import Resolved, resolve
 from mlcheck.inspect.deployed.facts import PublishedDigest
 from mlcheck.inspect.facts import Facts, Session
 from mlcheck.machine import gpu
-from mlcheck.model.errors import EngineError, MlcheckError, UsageError
+from mlcheck.model.errors import EngineError, MlcheckError, UsageError, raising_only
 from mlcheck.model.image_ref import ImageRef
 from mlcheck.profile.catalog import SUITE, Catalog, Profile
 from mlcheck.profile.published import ALL, Published
@@ -269,7 +269,7 @@ class Run:
         target = self.compared
         assert target is not None
         prepared = self.prepared(target)
-        image = stack.enter_context(select.engine(target.engine).open(prepared))
+        image = stack.enter_context(select.opened(prepared, target.engine))
         ask = cache.asking(image, self.started_ns)
         facts = Facts(image, ask, target.profile, Session(prepared=prepared))
         stack.callback(facts.close)
@@ -344,7 +344,7 @@ class Run:
         else:
             found = self._ready[target.id]
         if isinstance(found, EngineError):
-            raise EngineError(found.what, found.remedy)
+            raise EngineError(found.what, found.remedy) from found.__cause__
         return found
 
     def digests(self) -> dict[str, str]:
@@ -376,8 +376,13 @@ class Run:
         return {"engines": engines, "images": images, "resolved": resolved, "compared": compared}
 
     def close(self) -> None:
-        """Release everything that was made for this run alone."""
-        self._images.close()
+        """Release everything that was made for this run alone.
+
+        Raises:
+            EngineError: an engine failed in that; what other engines made is released all the same.
+        """
+        with raising_only(EngineError, "releasing the images"):
+            self._images.close()
 
     def report(
         self,

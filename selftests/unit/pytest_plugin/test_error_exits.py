@@ -4,11 +4,16 @@ the exit code is that of its kind."""
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from mlcheck.cli import cache as cache_command
+from mlcheck.cli import main
+from mlcheck.report import reading
 
 pytestmark = pytest.mark.slow
 
@@ -129,3 +134,89 @@ def test_a_bug_keeps_its_traceback(place: Path) -> None:
     done = ended(place, "pytest_none", "none", "-p", "broken", where="nowhere")
     assert done.returncode == 3
     assert "KeyError: 'nothing'" in done.stdout + done.stderr
+
+
+UNFORESEEN = """
+import contextlib, importlib, os
+
+place, name = os.environ["BROKEN"].split(":")
+module = importlib.import_module(place)
+owner, _, name = name.rpartition(".")
+whose = getattr(module, owner) if owner else module
+whole = getattr(whose, name)
+
+def raising(*arguments, **options):
+    what = arguments[1] if owner else arguments[0]
+    image = str(getattr(what, "root", None) or getattr(what, "ref", what).text)
+    if image.endswith("mini:v9"):
+        raise OverflowError("Python int too large \\x1b[31m")
+    return whole(*arguments, **options)
+
+setattr(whose, name, raising)
+"""
+IN_THE_IMAGE = {
+    "preparing ./mini:v9 for sandbox": "mlcheck.engines.sandbox.engine:Sandbox.prepare",
+    "opening ./mini:v9 by sandbox": "mlcheck.engines.sandbox.engine:Sandbox.open",
+    "finding OsRelease": "mlcheck.inspect.system.probe:os_release",
+}
+"""What failed, in the message, by the function that raises."""
+
+
+def broken(place: Path, function: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Two images are judged, and for one of them a function raises what nobody foresaw."""
+    (place / "unforeseen.py").write_text(UNFORESEEN)
+    if not (place / "mini:v8").exists():
+        shutil.copytree(place / "mini:v9", place / "mini:v8")
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "mlcheck.cli", "check", "./mini:v9", "./mini:v8"),
+            *("--profiles", "profiles", "-p", "unforeseen", "--engine", "sandbox"),
+            *("-k", "os-release", "--mlcheck-json", "report.json", *words),
+        ],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(place), "BROKEN": function},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["alone", "workers"])
+@pytest.mark.parametrize("doing", IN_THE_IMAGE)
+def test_what_nobody_foresaw_is_an_error_of_its_image_alone(
+    place: Path, doing: str, workers: tuple[str, ...]
+) -> None:
+    done = broken(place, IN_THE_IMAGE[doing], *workers)
+    said = done.stdout + done.stderr
+    assert done.returncode == 3, said
+    report = reading.read(place / "report.json")
+    found = {one.image: (one.outcome, one.message) for one in report.results}
+    assert found["mini:v8@sandbox"] == ("passed", None)
+    outcome, message = found["mini:v9@sandbox"]
+    assert outcome == "error"
+    assert message is not None
+    assert f"{doing} failed: OverflowError: Python int too large" in message
+    assert "--full-trace shows where" in message
+    for never in ("INTERNALERROR", "Traceback", "unforeseen.py", "\x1b"):
+        assert never not in said
+
+
+def test_its_traceback_is_there_for_who_asks(place: Path) -> None:
+    done = broken(place, IN_THE_IMAGE["preparing ./mini:v9 for sandbox"], "--full-trace")
+    assert "unforeseen.py" in done.stdout, done.stdout
+
+
+def test_a_command_says_it_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raising(*_: object) -> None:
+        raise OverflowError("too large \x1b[31m")
+
+    monkeypatch.setattr(cache_command, "_show", raising)
+    assert main.main(["cache"]) == 3
+    said = capsys.readouterr().err
+    assert said.startswith("mlcheck: mlcheck itself failed: OverflowError: too large \\x1b[31m")
+    assert "in raising" not in said
+    assert main.main(["cache", "--full-trace"]) == 3
+    assert "in raising" in capsys.readouterr().err
