@@ -8,9 +8,10 @@ import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from packaging.markers import UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from mlcheck.inspect.conda.facts import (
     ByteCode,
@@ -22,7 +23,12 @@ from mlcheck.inspect.conda.facts import (
     Replacements,
 )
 from mlcheck.inspect.conda.match_spec import MatchSpec, NotUnderstood
-from mlcheck.inspect.packages.facts import BasePackages, Distributions, ListedPackages
+from mlcheck.inspect.packages.facts import (
+    BasePackages,
+    Distribution,
+    Distributions,
+    ListedPackages,
+)
 from mlcheck.inspect.prefix.facts import CondaPrefix
 from mlcheck.model.rule import rule
 from mlcheck.model.verdict import (
@@ -220,6 +226,10 @@ def test_python_requirements(installed: Distributions, recorded: CondaRecords) -
             try:
                 requirement = Requirement(text)
                 applies = not requirement.marker or requirement.marker.evaluate(environment)
+            except UndefinedEnvironmentName as unknown:
+                # `extras` and `dependency_groups` are variables of lock files alone (PEP 751).
+                findings.append(_unanswered(distribution, text, f"its marker asks for {unknown}"))
+                continue
             except (InvalidRequirement, ValueError):
                 # Metadata of long ago; pip passes it over too.
                 strange.append(f"{distribution.name}: {text}")
@@ -229,10 +239,14 @@ def test_python_requirements(installed: Distributions, recorded: CondaRecords) -
             compared += 1
             name = canonicalize_name(requirement.name)
             there = versions[name]
-            if any(requirement.specifier.contains(v, prereleases=True) for v in _valid(there)):
-                continue
             others = [conda[n] for n in (name, *_CONDA_NAMES.get(name, ())) if n in conda]
-            if not there and _any_fits(requirement, others):
+            try:
+                if any(requirement.specifier.contains(v, prereleases=True) for v in _valid(there)):
+                    continue
+                if not there and _any_fits(requirement, others):
+                    continue
+            except ValueError as why:  # a number of thousands of digits
+                findings.append(_unanswered(distribution, text, str(why)))
                 continue
             found = f"{requirement.name} {' and '.join(sorted(there))}" if there else "missing"
             findings.append(
@@ -327,6 +341,16 @@ def _finding(difference: FileDifference) -> Finding:
     )
 
 
+def _unanswered(distribution: Distribution, text: str, why: str) -> Finding:
+    """A requirement on which `pip check` ends with an error."""
+    return Finding(
+        f"{distribution.name} -> {text[:80]}",
+        f"a requirement that cannot be compared: {why}",
+        "one of PEP 508, as pip reads it",
+        show=ShowRun(("python3", "-m", "pip", "check")),
+    )
+
+
 def _only_for_an_extra(text: str) -> bool:
     """Whether a requirement's marker plainly is of an extra, as most are: such a one is not
     parsed, which takes 0.1 ms."""
@@ -361,7 +385,7 @@ def _valid(versions: Iterable[str]) -> list[Version]:
     for text in versions:
         try:
             found.append(Version(text))
-        except InvalidVersion:
+        except ValueError:  # no version of PEP 440, or one with a number of thousands of digits
             continue
     return found
 

@@ -50,7 +50,7 @@ class CondaVersion:
         public, plus, local = rest.partition("+")
         if (mark and not (epoch.isascii() and epoch.isdigit())) or (plus and not local):
             raise NotUnderstood(f"{text!r} is no version")
-        first = ((3, int(epoch or "0"), ""),)
+        first = (_number(epoch or "0", text),)
         return cls((first, *_parts(public, text)), _parts(local, text) if plus else ())
 
     def compared(self, other: CondaVersion) -> int:
@@ -94,14 +94,18 @@ def _part(text: str, whole: str) -> _Part:
     atoms = []
     for piece in _NUMBER_OR_TEXT.findall(text):
         if piece.isdigit():
-            if len(piece) > 40:
-                raise NotUnderstood(f"{whole[:40]!r} is no version: a number in it is too long")
-            atoms.append((3, int(piece), ""))
+            atoms.append(_number(piece, whole))
         else:
             kind = {"post": 4, "dev": 1}.get(piece, 2)
             atoms.append((kind, 0, piece))
     # Letters at the beginning of a part come after an implied 0: 1.rc1 is 1.0rc1.
     return tuple(atoms) if text[0].isdigit() else (_ZERO, *atoms)
+
+
+def _number(digits: str, whole: str) -> _Atom:
+    if len(digits) > 40:
+        raise NotUnderstood(f"{whole[:40]!r} is no version: a number in it is too long")
+    return 3, int(digits), ""
 
 
 def _compared(one: Sequence[_Part], other: Sequence[_Part]) -> int:

@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from mlcheck.image.api import RootFS, Unreadable
 from mlcheck.inspect.packages.facts import HiddenPackage
@@ -307,7 +307,7 @@ def _named_version(path: str) -> str:
 def _comparable(version: str) -> Version | str:
     try:
         return Version(version)
-    except InvalidVersion:
+    except ValueError:  # no version of PEP 440, or one with a number of thousands of digits
         return version
 
 

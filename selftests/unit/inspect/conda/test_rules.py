@@ -196,6 +196,32 @@ def test_requirements_of_long_ago_are_noted() -> None:
     assert "a: b (>=1.0.*)" in verdict.notes[0]
 
 
+MANY_DIGITS = "1" * 5000
+"""Python makes no number of so many digits (sys.set_int_max_str_digits)."""
+
+
+@pytest.mark.parametrize(
+    ("requirement", "version", "why"),
+    [
+        ("b; 'a' in extras", "1", "its marker asks for 'extras'"),
+        ("b; 'a' in dependency_groups", "1", "its marker asks for 'dependency_groups'"),
+        (f"b>={MANY_DIGITS}", "1", "cannot be compared: Exceeds the limit"),
+        ("b>=1", MANY_DIGITS, "b 1111"),
+    ],
+)
+def test_requirements_on_which_pip_breaks_off(requirement: str, version: str, why: str) -> None:
+    (what,) = unmet(dist("a", "1", requirement), dist("b", version)).values()
+    assert why in what
+
+
+def test_conda_versions_of_thousands_of_digits() -> None:
+    assert unmet(dist("a", "1", "b>=1"), records=(conda("b", MANY_DIGITS),)) == {}
+    for version in (MANY_DIGITS, f"{MANY_DIGITS}!1"):
+        there = recorded(conda("a", "1", "b >=2"), conda("b", version))
+        (what,) = found(judge("conda-depends", "/opt/conda", there)).values()
+        assert "a number in it is too long" in what[0]
+
+
 def test_dependencies_of_conda_packages() -> None:
     there = recorded(
         conda("a", "1", "b >=2,<3.0a0", "__glibc >=2.17", "ghost", "conda-forge::c 1.* *_cp311"),
