@@ -12,17 +12,20 @@ import contextlib
 import re
 import sqlite3
 import struct
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from mlcheck.image.api import RootFS, Unreadable
+from mlcheck.inspect.answers import opened
 from mlcheck.inspect.packages.facts import InstalledPackage
+from mlcheck.machine import janitor
 from mlcheck.model.errors import ProbeError
+from mlcheck.model.units import binary
 
 SIZE_LIMIT = 512 * 1024 * 1024
-"""Bytes of a database; EL 9 with a desktop has about 50 MB."""
+"""Bytes of a database with its log; EL 9 with a desktop has about 50 MB."""
 
 TIME_LIMIT_S = 30.0
 """Seconds of work in SQLite."""
@@ -30,7 +33,10 @@ TIME_LIMIT_S = 30.0
 PACKAGE_LIMIT = 100_000
 
 _HEADER_LIMIT = 64 * 1024 * 1024
-_TEXT_LIMIT = 4096
+_TEXT_LIMIT = 512
+"""Bytes of a name or version; all of them together name a file, in 255 bytes."""
+
+_CHUNK = 1024 * 1024
 _TABLE = re.compile(
     r"""CREATE TABLE ['"]?Packages['"]? \(hnum INTEGER PRIMARY KEY AUTOINCREMENT, ?"""
     r"""blob BLOB NOT NULL\)"""
@@ -48,24 +54,8 @@ def read_sqlite(rootfs: RootFS, path: str) -> list[InstalledPackage]:
         Unreadable: it is no rpm database, is damaged, or takes too long to read.
         ProbeError: this machine forbids reading it.
     """
-    content = rootfs.read(path, SIZE_LIMIT)
-    # Changes that were not yet written back lie in the log.
-    log = f"{path}-wal"
-    if (found := rootfs.resolve(log).file) is not None and found.size:
-        with tempfile.TemporaryDirectory(prefix="mlcheck-rpm-") as directory:
-            copy = Path(directory, "rpmdb.sqlite")
-            _write(content, copy, path)
-            _write(rootfs.read(log, SIZE_LIMIT), Path(directory, "rpmdb.sqlite-wal"), log)
-            return _packages(sqlite3.connect(copy), path)
-    connection = sqlite3.connect(":memory:")
-    try:
-        # In memory there is no log: https://www.sqlite.org/c3ref/deserialize.html
-        if content:
-            connection.deserialize(_without_log(content))
-    except (sqlite3.Error, OverflowError) as error:
-        connection.close()
-        raise Unreadable(path, f"cannot be read as an SQLite database: {error}") from None
-    return _packages(connection, path)
+    with _opened(rootfs, path) as connection:
+        return [_package(blob, path) for blob in _blobs(connection, path)]
 
 
 def owned(rootfs: RootFS, path: str, files: Sequence[str]) -> frozenset[str]:
@@ -75,47 +65,79 @@ def owned(rootfs: RootFS, path: str, files: Sequence[str]) -> frozenset[str]:
         Unreadable: it is no rpm database, is damaged, or takes too long to read.
         ProbeError: this machine forbids reading it.
     """
-    connection = sqlite3.connect(":memory:")
     found: set[str] = set()
-    try:
-        with contextlib.closing(connection):
-            connection.deserialize(_without_log(rootfs.read(path, SIZE_LIMIT)))
-            for blob in _blobs(connection, path):
-                # Directories and names are two lists of texts in a header.
-                found |= {
-                    file
-                    for file in files
-                    for directory, _, name in [file.encode("utf-8", "replace").rpartition(b"/")]
-                    if b"\0" + name + b"\0" in blob and b"\0" + directory + b"/\0" in blob
-                }
-    except (sqlite3.Error, OverflowError) as error:
-        raise Unreadable(path, f"cannot be read as an SQLite database: {error}") from None
+    with _opened(rootfs, path) as connection:
+        for blob in _blobs(connection, path):
+            # Directories and names are two lists of texts in a header.
+            found |= {
+                file
+                for file in files
+                for directory, _, name in [file.encode("utf-8", "replace").rpartition(b"/")]
+                if b"\0" + name + b"\0" in blob and b"\0" + directory + b"/\0" in blob
+            }
     return frozenset(found)
 
 
-def _without_log(content: bytes) -> bytes:
-    """Turn the database into one without a write-ahead log: bytes 18 and 19 of
-    https://www.sqlite.org/fileformat.html#the_database_header."""
-    return content[:18] + b"\1\1" + content[20:] if content[18:20] == b"\2\2" else content
+@contextlib.contextmanager
+def _opened(rootfs: RootFS, path: str) -> Iterator[sqlite3.Connection]:
+    """Open a private copy of a database.
+
+    Raises:
+        Unreadable: SQLite cannot read it; also for errors in the body.
+    """
+    log = f"{path}-wal"
+    with janitor.temporary_directory("mlcheck-rpm-") as directory:
+        copy = directory / "rpmdb.sqlite"
+        size = _copy(rootfs, path, copy, SIZE_LIMIT)
+        if (found := rootfs.resolve(log).file) is not None and found.size:
+            # Changes that were not yet written back lie in the log.
+            _copy(rootfs, log, directory / "rpmdb.sqlite-wal", SIZE_LIMIT - size)
+        else:
+            _forget_log(copy)
+        try:
+            with contextlib.closing(sqlite3.connect(copy)) as connection:
+                yield connection
+        # SQLite's own message may quote what is not UTF-8.
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise Unreadable(path, f"cannot be read as an SQLite database: {error}") from None
 
 
-def _packages(connection: sqlite3.Connection, path: str) -> list[InstalledPackage]:
+def _copy(rootfs: RootFS, path: str, target: Path, limit: int) -> int:
+    """Copy a file of the image, with holes for zeros, and return its size."""
+    with opened(rootfs, path) as content, _writing(path, target) as file:
+        size = 0
+        while chunk := content.read(_CHUNK):
+            size += len(chunk)
+            if size > limit:
+                raise Unreadable(path, f"is larger than {binary(limit)}")
+            if chunk.strip(b"\0"):
+                file.seek(size - len(chunk))
+                file.write(chunk)
+        file.truncate(size)
+    return size
+
+
+@contextlib.contextmanager
+def _writing(path: str, target: Path) -> Iterator[BinaryIO]:
     try:
-        with contextlib.closing(connection):
-            return [_package(blob, path) for blob in _blobs(connection, path)]
-    except sqlite3.Error as error:
-        raise Unreadable(path, f"cannot be read as an SQLite database: {error}") from None
-
-
-def _write(content: bytes, target: Path, path: str) -> None:
-    try:
-        target.write_bytes(content)
+        with target.open("xb") as file:
+            yield file
     except OSError as error:
         raise ProbeError(
             f"{path}: cannot be copied to {target.parent}, where it is to be read: "
             f"{error.strerror}.",
             "Set TMPDIR to a directory with enough space.",
         ) from error
+
+
+def _forget_log(copy: Path) -> None:
+    """Turn the database into one without a write-ahead log: bytes 18 and 19 of
+    https://www.sqlite.org/fileformat.html#the_database_header."""
+    with copy.open("r+b") as file:
+        file.seek(18)
+        if file.read(2) == b"\2\2":
+            file.seek(18)
+            file.write(b"\1\1")
 
 
 def _blobs(connection: sqlite3.Connection, path: str) -> Iterator[bytes]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import struct
 import subprocess
+import sys
 import sysconfig
+import time
+import tracemalloc
+from collections.abc import Iterator
 from contextlib import closing
 from importlib import metadata
 from pathlib import Path
@@ -15,9 +20,12 @@ from pathlib import Path
 import pytest
 
 from mlcheck.engines.base import Plainly
+from mlcheck.image.rootfs import DirectoryRootFS
 from mlcheck.inspect.packages import installed
+from mlcheck.inspect.packages import rpm_database as rpm_database_probe
 from mlcheck.inspect.packages.facts import InstalledPackages
 from mlcheck.inspect.prefix import probe as prefixes
+from selftests.checkout import CHECKOUT
 from selftests.images import opened, script, write
 
 SITE = "opt/conda/lib/python3.11/site-packages"
@@ -370,6 +378,68 @@ def test_rpm_database_of_another_shape(root: Path, table: str) -> None:
 def test_rpm_database_that_is_none(root: Path, content: bytes) -> None:
     write(root, DATABASE, content)
     assert problem_paths(probe(root)) == [f"/{DATABASE}"]
+
+
+def test_rpm_database_with_a_schema_that_is_not_text(root: Path) -> None:
+    path = rpm_database(root, GOOD)
+    for wrong in (b"CREATE TABL\xff 'Packages'", b"CREATE TABLE '\xffackages'"):
+        content = path.read_bytes()
+        write(root, DATABASE, content.replace(b"CREATE TABLE 'Packages'", wrong))
+        assert problem_paths(probe(root)) == [f"/{DATABASE}"]
+        write(root, DATABASE, content)
+
+
+def test_rpm_database_with_holes_takes_neither_memory_nor_disk(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 100 * 1024**2
+    os.truncate(rpm_database(root, GOOD), size)
+    on_disk = []
+    blobs = rpm_database_probe._blobs
+
+    def looking(connection: sqlite3.Connection, path: str) -> Iterator[bytes]:
+        (_, _, copy) = connection.execute("PRAGMA database_list").fetchone()
+        on_disk.append((Path(copy).stat().st_size, Path(copy).stat().st_blocks * 512))
+        return blobs(connection, path)
+
+    monkeypatch.setattr(rpm_database_probe, "_blobs", looking)
+    tracemalloc.start()
+    try:
+        found = rpm_database_probe.read_sqlite(DirectoryRootFS(root), f"/{DATABASE}")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [package.name for package in found] == ["bzip2"]
+    ((there, taken),) = on_disk
+    assert there == size
+    assert taken < size / 10
+    assert most < size / 10
+
+
+def test_the_copy_of_an_rpm_database_does_not_outlive_a_kill(root: Path, tmp_path: Path) -> None:
+    rpm_database(root, GOOD)
+    write(root, f"{DATABASE}-wal", b"\0" * 1024)
+    code = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "from mlcheck.image.rootfs import DirectoryRootFS\n"
+        "from mlcheck.inspect.packages import rpm_database\n"
+        "def killed(*_):\n"
+        "    print(len(list(Path(os.environ['TMPDIR']).glob('*/*'))), flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "rpm_database._blobs = killed\n"
+        f"rpm_database.read_sqlite(DirectoryRootFS(Path(sys.argv[1])), '/{DATABASE}')\n"
+    )
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    argv = [sys.executable, "-c", code, str(root)]
+    done = subprocess.run(argv, cwd=CHECKOUT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-9, "2\n"), done.stderr
+    for _ in range(1000):
+        if not any(temporary.iterdir()):
+            break
+        time.sleep(0.01)
+    assert not [*temporary.iterdir()]
 
 
 def test_rpm_database_of_an_older_kind_is_left_to_rpm(root: Path) -> None:
