@@ -74,12 +74,18 @@ def test_conda_files_present(
         Finding(p.path, p.what, "a readable record", show=ShowFile("cat -v", p.path))
         for p in recorded.problems
     ]
-    removed = [d for d in files.missing if _is_named(d.path, profile.expect.integrity.removed)]
-    findings += [_finding(missing) for missing in files.missing if missing not in removed]
+    removed = []
+    for missing in files.missing:
+        if _is_named(missing.path, profile.expect.integrity.removed):
+            removed.append(missing.path)
+        else:
+            findings.append(_finding(missing))
+    if files.more:
+        found = f"{files.more} more recorded files are missing"
+        findings.append(Finding(recorded.prefix, found, "the files of its packages"))
     notes = []
     if removed:
-        names = _some([missing.path for missing in removed])
-        notes.append(f"{len(removed)} are removed on purpose: {names}")
+        notes.append(f"{len(removed)} are removed on purpose: {_some(removed)}")
     if files.uncompiled:
         notes.append(f"{files.uncompiled} files of byte code are not there: Python makes them anew")
     if not files.compared and not recorded.records and not findings:

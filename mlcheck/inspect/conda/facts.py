@@ -95,12 +95,15 @@ class FilePresence:
 
     Args:
         compared: number of files that were looked for.
+        missing: at most `mlcheck.inspect.conda.probe.MOST_MISSING`.
         uncompiled: number of missing files that are byte code, which Python makes anew.
+        more: number of missing files that are not among `missing`.
     """
 
     compared: int
     missing: tuple[FileDifference, ...]
     uncompiled: int = 0
+    more: int = 0
 
 
 @dataclass(frozen=True, slots=True)

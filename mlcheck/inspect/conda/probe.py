@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from mlcheck.cache.layer_facts import BY_LAYER, ByLayer, Known, Parts
 from mlcheck.engines.base import Ask, Later
 from mlcheck.image.api import RootFS, Unreadable
+from mlcheck.image.paths import LINK_LIMIT, normal
 from mlcheck.inspect.answers import opened
 from mlcheck.inspect.conda import records, relocation
 from mlcheck.inspect.conda.facts import (
@@ -48,6 +49,12 @@ HASH_LIMIT = 16 * 1024**3
 
 EXPLAIN_LIMIT = 64 * 1024**2
 """Bytes of a file with another hash that is searched for the prefix."""
+
+MOST_MISSING = 100_000
+"""Missing files that are named; the others are counted."""
+
+MOST_TRIED = 4
+"""Records of one file by which the prefix is taken out of it again."""
 
 _THREADS = min(4, os.cpu_count() or 1)
 _BATCH = 100
@@ -90,21 +97,68 @@ def presence(rootfs: RootFS, recorded: Later[CondaRecords]) -> FilePresence:
     Raises:
         ProbeError: this machine forbids looking.
     """
-    there = {file.path: file for file in rootfs.walk(recorded.answer.prefix)}
+    there = _There(rootfs, recorded.answer.prefix)
     by_path = _by_path(recorded.answer.files)
-    missing = []
-    uncompiled = 0
+    missing: list[FileDifference] = []
+    more = uncompiled = 0
     for path, entries in by_path.items():
-        file = there.get(path) or rootfs.lstat(path)
+        file = there.lstat(path)
         what = _absence(rootfs, path, file, entries)
         if what is None:
             continue
         if _is_bytecode(path, entries):
             uncompiled += 1
             continue
+        if len(missing) == MOST_MISSING:
+            more += 1
+            continue
         recorded_as = "a directory" if entries[0].type == "directory" else "the file"
         missing.append(FileDifference(path, _packages(entries), what, recorded_as))
-    return FilePresence(len(by_path), tuple(missing), uncompiled)
+    return FilePresence(len(by_path), tuple(missing), uncompiled, more)
+
+
+class _There:
+    """The files of a prefix, listed once.
+
+    A record may list a million files that are not there: the image is asked only where a link leads
+    out of the prefix.
+    """
+
+    def __init__(self, rootfs: RootFS, prefix: str) -> None:
+        self._rootfs = rootfs
+        self._prefix = prefix.rstrip("/")
+        self._files = {file.path: file for file in rootfs.walk(prefix)}
+        self._led: dict[str, str | None] = {}
+
+    def lstat(self, path: str) -> File | None:
+        """Return the file at a path below the prefix, as `RootFS.lstat` does."""
+        at = path if path in self._files else normal(path)
+        for _ in range(LINK_LIMIT + 1):
+            if (file := self._files.get(at)) is not None:
+                return file._replace(path=path)
+            link = self._link_above(at)
+            if link is None:
+                return None
+            if link not in self._led:
+                resolved = self._rootfs.resolve(link)
+                self._led[link] = resolved.final_path if resolved.final else None
+            if (target := self._led[link]) is None:
+                return None
+            at = f"{target.rstrip('/')}{at[len(link) :]}"
+            if not at.startswith(f"{self._prefix}/"):
+                found = self._rootfs.lstat(at)
+                return found and found._replace(path=path)
+        return None
+
+    def _link_above(self, path: str) -> str | None:
+        """Return the first link on the way to a path that is not in the list; None if the way ends
+        before any."""
+        end = len(self._prefix)
+        while (end := path.find("/", end + 1)) >= 0:
+            file = self._files.get(path[:end])
+            if file is None or file.type == "symlink":
+                return file and file.path
+        return None
 
 
 def _absence(
@@ -185,14 +239,14 @@ BY_LAYER[contents] = ByLayer(of_layer, _prefix, _compared)
 
 def _work(rootfs: RootFS, recorded: CondaRecords) -> list[tuple[str, Sequence[RecordedFile], File]]:
     """Return the recorded files that exist and have a recorded hash, with their record entries."""
-    there = {file.path: file for file in rootfs.walk(recorded.prefix)}
+    there = _There(rootfs, recorded.prefix)
     work: list[tuple[str, Sequence[RecordedFile], File]] = []
     files = (file for file in recorded.files if file.sha256 and file.type != "softlink")
     own = {(file.package, file.sha256): file.path for file in files}
     for path, entries in _by_path(recorded.files).items():
         if _is_bytecode(path, entries) or not any(_wanted(entry) for entry in entries):
             continue
-        file = there.get(path) or rootfs.lstat(path)
+        file = there.lstat(path)
         if file is None or _absence(rootfs, path, file, entries) is not None:
             continue
         if file.type == "symlink":
@@ -292,9 +346,8 @@ class _Contents:
                 self.rewritten.append(path)
             return
         prefix = self._prefix.encode()
-        for entry in entries:
-            if entry.placeholder is None:
-                continue
+        for entry in [one for one in entries if one.placeholder][-MOST_TRIED:]:
+            assert entry.placeholder is not None
             before = relocation.before(content, prefix, entry.placeholder.encode(), entry.binary)
             if _sha256(before) == entry.sha256:
                 with self._lock:
@@ -354,8 +407,11 @@ def _packages(entries: Sequence[RecordedFile]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(entry.package for entry in entries))
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _sha256(pieces: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _path(difference: FileDifference) -> str:

@@ -15,6 +15,9 @@ from mlcheck.inspect.packages.python_packages import RECORD_LIMIT
 from mlcheck.inspect.prefix.probe import package_directories
 from mlcheck.model.files import Problem
 
+FILES_LIMIT = 1_000_000
+"""Files of all records of a prefix; the largest known prefix has 300,000."""
+
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -47,6 +50,10 @@ def read(rootfs: RootFS, prefix: str = "/opt/conda") -> CondaRecords:
             what = f"is a second record of {record.name}, beside {first}: conda refuses both"
             problems.append(Problem(path, what))
         found.append(record)
+        if len(files) + len(listed) > FILES_LIMIT:
+            what = f"brings the files of all records to more than {FILES_LIMIT}"
+            problems.append(Problem(path, what))
+            continue
         files += listed
     return CondaRecords(prefix, tuple(found), tuple(files), tuple(problems))
 

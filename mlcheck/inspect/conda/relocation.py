@@ -4,30 +4,50 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterator
 
 from mlcheck.image.api import RootFS
 from mlcheck.inspect.answers import shortened
 from mlcheck.inspect.conda.facts import RecordedFile
 
-_PLACEHOLDER = re.compile(rb"/[^\0\s:'\"]*_placehold_placehold[^\0\s:'\"/]*")
-"""Pattern with which conda-build pads the prefix of the machine that builds a package."""
+SCRIPT_LIMIT = 16 * 1024**2
+"""Bytes of a script whose first line may have been rewritten; the largest known has 2 MB."""
+
+MOST_REPLACED = 1_000_000
+"""Places in a binary file at which the prefix was put in; real ones have some thousands."""
+
+_PIECE = 1024**2
+_PADDING = b"_placehold_placehold"
+"""The text with which conda-build pads the prefix of the machine that builds a package."""
+
+_ENDS_PATH = re.compile(rb"[\0\s:'\"]")
+_ZEROS = re.compile(rb"\0*+")
 
 _PYTHON = re.compile(r"python[23]?(\.\d+)?t?(-nohome)?")
 
 
 def has_placeholder(content: bytes) -> bool:
-    """Return whether a file still has the prefix of the machine that built its package."""
-    return _PLACEHOLDER.search(content) is not None
+    """Return whether a file still has the prefix of the machine that built its package: a path with
+    the padding in it."""
+    at = 0
+    while (found := content.find(_PADDING, at)) >= 0:
+        slash = content.rfind(b"/", at, found)
+        if slash >= 0 and not _ENDS_PATH.search(content, slash, found):
+            return True
+        at = found + 1
+    return False
 
 
-def other_shebangs(content: bytes, prefix: str) -> list[bytes]:
-    """Return a script as it may have been before its first line was rewritten."""
-    if not content.startswith(b"#!"):
-        return []
+def other_shebangs(content: bytes, prefix: str) -> Iterator[tuple[bytes, bytes]]:
+    """Yield a script as it may have been before its first line was rewritten: that line, and the
+    rest."""
+    if not content.startswith(b"#!") or len(content) > SCRIPT_LIMIT:
+        return
     _, _, rest = content.partition(b"\n")
     names = ["python", "python3", *(f"python3.{minor}" for minor in range(6, 20))]
-    first = [f"#!{start}{name}" for start in (f"{prefix}/bin/", "/usr/bin/env ") for name in names]
-    return [line.encode() + b"\n" + rest for line in first]
+    for start in (f"{prefix}/bin/", "/usr/bin/env "):
+        for name in names:
+            yield f"#!{start}{name}\n".encode(), rest
 
 
 def missing_python(rootfs: RootFS, content: bytes, prefix: str) -> str:
@@ -54,18 +74,47 @@ def _is_file(rootfs: RootFS, path: str) -> bool:
     return final is not None and final.type == "file"
 
 
-def before(content: bytes, prefix: bytes, placeholder: bytes, binary: bool) -> bytes:
-    """Reconstruct a file as it was in its package, as far as the installed one allows."""
-    if not binary:
-        return content.replace(prefix, placeholder)
-    pad = len(placeholder) - len(prefix)
+def before(content: bytes, prefix: bytes, placeholder: bytes, binary: bool) -> Iterator[bytes]:
+    """Yield, piece by piece, a file as it was in its package, as far as the installed one allows.
 
-    def undone(match: re.Match[bytes]) -> bytes:
-        times = match[1].count(prefix)
-        zeros = len(match[2]) - times * pad
-        return match[1].replace(prefix, placeholder) + b"\0" * max(zeros, 0)
+    conda and mamba put the prefix in place of the placeholder. In a binary file, where no byte may
+    move, they add as many zeros at the end of each text as it has become shorter
+    (https://github.com/conda/conda/blob/main/conda/core/portability.py). A file that has fewer is
+    yielded as it is from there on.
+    """
+    at = 0
+    if binary and content.count(prefix) <= MOST_REPLACED:
+        pad = len(placeholder) - len(prefix)
+        while (found := content.find(prefix, at)) >= 0:
+            start = max(at, content.rfind(b"\0", at, found) + 1)
+            end = content.find(b"\0", found)
+            end = len(content) if end < 0 else end
+            zeros = _ZEROS.match(content, end)
+            assert zeros is not None
+            left = zeros.end() - end - pad * content.count(prefix, start, end)
+            if left < 0:
+                break
+            yield content[at:start]
+            yield from _replaced(content[start:end], prefix, placeholder)
+            yield bytes(left)
+            at = zeros.end()
+    if binary:
+        yield content[at:]
+    else:
+        yield from _replaced(content, prefix, placeholder)
 
-    return re.sub(rb"([^\0]*" + re.escape(prefix) + rb"[^\0]*)(\0*)", undone, content)
+
+def _replaced(content: bytes, prefix: bytes, placeholder: bytes) -> Iterator[bytes]:
+    """Yield the content with the placeholder for each prefix, which may be far longer."""
+    at = 0
+    while at < len(content):
+        piece = content[at : at + _PIECE]
+        parts = piece.split(prefix)
+        at += len(piece)
+        # The beginning of a prefix at the end is left to the next piece.
+        left = min(len(parts[-1]), len(prefix) - 1) if at < len(content) else 0
+        yield placeholder.join(parts)[: -left or None]
+        at -= left
 
 
 def may_be_relocated(entry: RecordedFile, content: bytes, prefix: bytes) -> bool:

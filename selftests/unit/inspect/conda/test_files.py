@@ -17,6 +17,7 @@ from mlcheck.inspect.conda import records as conda_records
 from mlcheck.inspect.conda.facts import CondaRecords, FileContents, FilePresence
 from mlcheck.inspect.deployed import probe as deployed
 from mlcheck.inspect.packages import distributions
+from mlcheck.model.files import File
 from selftests.images import write
 
 PREFIX = "opt/conda"
@@ -175,6 +176,55 @@ def test_directories(tmp_path: Path) -> None:
     directory = {"path_type": "directory"}
     record(tmp_path, entry("empty", **directory), entry("file", **directory))
     assert missing(tmp_path) == {"file": "a file"}
+
+
+def test_files_behind_links(tmp_path: Path) -> None:
+    write(tmp_path, f"{PREFIX}/lib/a", "a")
+    write(tmp_path, "usr/share/doc/b", "b")
+    (tmp_path / PREFIX / "lib64").symlink_to("lib")
+    (tmp_path / PREFIX / "share").symlink_to("/usr/share")
+    (tmp_path / PREFIX / "gone").symlink_to("nowhere")
+    (tmp_path / PREFIX / "round").symlink_to("round")
+    (tmp_path / PREFIX / "self").symlink_to(".")
+    there = ["lib64/a", "share/doc/b", "lib//./a", "self/self/lib64/a", "self/share/doc/b"]
+    gone = ["lib64/b", "share/b", "gone/a", "round/a", "lib/a/b", "no/such/a", f"{'self/' * 60}a"]
+    record(tmp_path, *(entry(path) for path in (*there, *gone)))
+    assert missing(tmp_path) == dict.fromkeys(gone, "missing")
+
+
+def test_a_record_of_files_that_are_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be a million: the image is asked for none of them."""
+    (tmp_path / PREFIX / "lib").mkdir(parents=True)
+    (tmp_path / PREFIX / "self").symlink_to(".")
+    folders = ("lib", "self", "self/lib", "none", "none/deep")
+    record(tmp_path, *(entry(f"{folder}/{n}") for n in range(100) for folder in folders))
+    rootfs = DirectoryRootFS(tmp_path)
+    recorded = conda_records.read(rootfs)
+    asked: list[str] = []
+    lstat = rootfs.lstat  # resolve asks it too
+
+    def counted(path: str) -> File | None:
+        asked.append(path)
+        return lstat(path)
+
+    monkeypatch.setattr(rootfs, "lstat", counted)
+    monkeypatch.setattr(conda_files, "MOST_MISSING", 30)
+    found = conda_files.presence(rootfs, Later(lambda: recorded))
+    assert (found.compared, len(found.missing), found.more) == (500, 30, 470)
+    assert asked == ["/opt/conda/self"]
+
+
+def test_a_prefix_with_more_files_than_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conda_records, "FILES_LIMIT", 5)
+    for name in ("one", "two"):
+        record(tmp_path, *(entry(f"lib/{name}{n}") for n in range(3)), name=name)
+    recorded, present, _ = probed(tmp_path)
+    assert [one.what for one in recorded.problems] == [
+        "brings the files of all records to more than 5"
+    ]
+    assert (len(recorded.records), present.compared) == (2, 3)
 
 
 def test_a_file_of_two_packages(tmp_path: Path) -> None:

@@ -136,6 +136,15 @@ def test_files_that_are_removed_on_purpose() -> None:
     assert any("1 are removed on purpose" in note for note in verdict.notes)
 
 
+def test_missing_files_that_are_not_named_are_counted() -> None:
+    fact = FilePresence(9, different("/opt/conda/lib/libz.a"), more=8)
+    promise = profile(removed={"/opt/conda/lib/*.a": "nobody links here"})
+    verdict = judge("conda-files-present", fact, recorded(), promise)
+    assert found(verdict) == {
+        "/opt/conda": ("8 more recorded files are missing", "the files of its packages")
+    }
+
+
 def test_what_could_not_be_judged_is_no_pass() -> None:
     fact = replace(contents(), unjudged=different("/opt/conda/bin/a", "/opt/conda/bin/b"))
     verdict = judge("conda-files-unchanged", "/opt/conda", fact, ByteCode(0), profile())
