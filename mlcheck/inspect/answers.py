@@ -21,6 +21,9 @@ TOKEN_BYTES = 16
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
+VALUES_LIMIT = 3_000_000
+"""Commas and opening brackets of JSON; conda's largest records, of 50,000 files, have 500,000."""
+
 DEPTH_LIMIT = 64
 """Levels of lists and objects in JSON; real files have five."""
 
@@ -32,8 +35,12 @@ def load_json(data: bytes, path: str) -> object:
     readers differ about them.
 
     Raises:
-        Unreadable: it is not valid JSON, or is nested deeper than DEPTH_LIMIT.
+        Unreadable: it is not valid JSON, is nested deeper than DEPTH_LIMIT, or has more values
+            than VALUES_LIMIT.
     """
+    # Each value but the first comes behind one of these.
+    if sum(map(data.count, (b",", b"[", b"{"))) > VALUES_LIMIT:
+        raise Unreadable(path, f"has more than {VALUES_LIMIT} values")
     try:
         text = data.decode("utf-8")
         value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -31,6 +31,9 @@ from mlcheck.profile.schema import Waiver
 from mlcheck.pytest_plugin.run import Target
 from mlcheck.report import text
 from mlcheck.report.model import FindingModel, LayerModel, WaiverModel
+
+MOST_FINDINGS = 10_000
+"""Findings of one rule that reports have; the others are counted."""
 
 RESULT = pytest.StashKey[dict[str, Any]]()
 """In a test's stash: the fields of its `ResultModel` that come from a verdict."""
@@ -76,7 +79,7 @@ class Judge:
             "rule": rule.text,
             "remedy": remedy,
             "checked": verdict.checked,
-            "findings": [self._model(finding, waived) for finding, waived in findings],
+            "findings": [self._model(*one) for one in _first(rule, findings)],
             "waivers": [waiver.model_dump() for waiver in waivers],
             "notes": [text.printable(note) for note in verdict.notes],
             "untried": text.printable(verdict.untried) if verdict.untried else None,
@@ -109,6 +112,15 @@ class Judge:
             by_hand=text.printable(self._show(finding.show)) if finding.show else None,
             waived=waived,
         ).model_dump()
+
+
+def _first(rule: Rule, findings: Sequence[tuple[Finding, bool]]) -> list[tuple[Finding, bool]]:
+    """Return the findings for a report, open ones first if they are too many."""
+    if len(findings) <= MOST_FINDINGS:
+        return list(findings)
+    kept = sorted(findings, key=lambda one: one[1])[:MOST_FINDINGS]
+    more = Finding(rule.id, f"{len(findings) - MOST_FINDINGS} more such findings", "none")
+    return [*kept, (more, kept[-1][1])]
 
 
 def _waivers(profile: Profile, rule: str, finding: Finding) -> dict[int, Waiver]:

@@ -157,6 +157,7 @@ def test_packages_promised(installed: InstalledPackages, profile: Profile) -> Ve
     for one in installed.hidden:
         hidden[canonicalize_name(one.name)].append(f"{one.version} in {one.path}, but {one.why}")
     unread = () if profile.expect.prefix else list_differences.unread(installed)
+    directories = shown.records(installed, profile)
     findings, untried = [], set()
     for name, promise in required.items():
         there = versions[canonicalize_name(name)]
@@ -171,7 +172,9 @@ def test_packages_promised(installed: InstalledPackages, profile: Profile) -> Ve
         found = " and ".join(sorted({_told(p) for p in there}) or hidden[canonicalize_name(name)])
         expected = "any version" if promise.version == "*" else promise.version
         source = profile.source("packages", "required", name, "version")
-        show = shown.version_of(there[0]) if there else shown.not_there(name, installed, profile)
+        show = (
+            shown.version_of(there[0]) if there else shown.not_there(name, installed, directories)
+        )
         findings.append(Finding(name, found or "not installed", expected, source, show))
     compared = len(required.keys() - untried - installed.unasked)
     why = installed.notes if untried & installed.unasked else unread

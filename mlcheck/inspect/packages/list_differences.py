@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from packaging.utils import canonicalize_name
@@ -59,11 +59,12 @@ def differences(
         versions.known.append(package)
         if (not system and not package.owner) or (system and package.name in wanted):
             versions.due.append(package)
+    directories = shown.records(installed, profile)
     findings = [
         finding
         for name in sorted(packages)
         if name not in installed.unasked
-        and (finding := _difference(packages[name], listed, installed, profile)) is not None
+        and (finding := _difference(packages[name], listed, installed, directories)) is not None
     ]
     findings += _system_findings(listed, installed, profile)
     findings += [
@@ -74,7 +75,10 @@ def differences(
 
 
 def _difference(
-    versions: _Versions, listed: PackageList, installed: InstalledPackages, profile: Profile
+    versions: _Versions,
+    listed: PackageList,
+    installed: InstalledPackages,
+    directories: Sequence[str],
 ) -> Finding | None:
     known = {package.version for package in versions.known}
     lines = {entry.version for entry in versions.listed}
@@ -97,7 +101,7 @@ def _difference(
     elif _is_system(subject):
         show = shown.in_database(subject.rpartition(".")[0], installed)
     elif installed.packages:
-        show = shown.not_there(subject, installed, profile)
+        show = shown.not_there(subject, installed, directories)
     else:
         show = ShowFile(shown.lines_about(subject), listed.path)
     return Finding(subject, found, expected, show=show)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from mlcheck.inspect.packages.facts import InstalledPackage, InstalledPackages
 from mlcheck.model.verdict import Show, ShowFile, ShowRun
@@ -10,6 +11,9 @@ from mlcheck.profile.catalog import Profile
 
 DPKG = "/var/lib/dpkg/status"
 """The records of Debian's package manager."""
+
+_MOST = 20
+"""Directories in one command."""
 
 _VERSION = shlex.join(["grep", "-oiE", '"?version"?: *"?[^",]*'])
 
@@ -38,16 +42,24 @@ def version_of(package: InstalledPackage) -> Show:
             return ShowFile(shlex.join(words), package.record)
 
 
-def not_there(name: str, installed: InstalledPackages, profile: Profile) -> Show:
-    """Return a command that shows that a package is not installed: the others of its kind."""
-    records = {p.record for p in installed.packages if p.source in ("conda", "dist-info")}
-    prefix = f"{profile.expect.prefix or ''}/"
-    places = sorted(
-        {_directory(r) for r in records if r.startswith(prefix)} or {_directory(r) for r in records}
-    )
-    if not places:
+def not_there(name: str, installed: InstalledPackages, directories: Sequence[str]) -> Show:
+    """Return a command that shows that a package is not installed: the others of its kind.
+
+    Args:
+        directories: of the others (`records`).
+    """
+    if not directories:
         return in_database(name, installed)
-    return ShowFile("ls", places[0], tuple(places[1:]))
+    return ShowFile("ls", directories[0], tuple(directories[1:]))
+
+
+def records(installed: InstalledPackages, profile: Profile) -> list[str]:
+    """Return the first directories with records of conda and Python, those of the profile's prefix
+    if it has any."""
+    found = {p.record for p in installed.packages if p.source in ("conda", "dist-info")}
+    prefix = f"{profile.expect.prefix or ''}/"
+    own = {_directory(r) for r in found if r.startswith(prefix)}
+    return sorted(own or {_directory(r) for r in found})[:_MOST]
 
 
 def _directory(record: str) -> str:

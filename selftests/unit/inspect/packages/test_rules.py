@@ -19,7 +19,7 @@ from mlcheck.inspect.packages.facts import (
     PackageSource,
 )
 from mlcheck.model.files import Problem
-from mlcheck.model.verdict import Verdict
+from mlcheck.model.verdict import ShowFile, Verdict
 from mlcheck.profile.catalog import Profile
 from selftests.rules import judge
 
@@ -307,3 +307,24 @@ def test_order_of_a_list_compared_with_sort(lines: tuple[str, ...]) -> None:
     verdict = judge("package-list-readable", listed(*lines), promise)
     assert (verdict.findings == ()) is is_sorted
     assert judge("package-list-readable", listed(*lines), Profile.of({})).findings == ()
+
+
+def test_a_long_list_is_compared_in_steps_that_grow_as_it_does() -> None:
+    """The command by hand of each finding names the same directories, looked for once."""
+    looked = 0
+
+    class Counted(str):
+        __slots__ = ()
+
+        def rpartition(self, mark: str, /) -> tuple[str, str, str]:
+            nonlocal looked
+            looked += 1
+            return super().rpartition(mark)
+
+    many = [replace(conda(f"c{n}", "1"), record=Counted(f"/opt/e{n}/c.json")) for n in range(50)]
+    lines = [f"p{n} 1" for n in range(400)]
+    verdict = judge("package-list-installed", listed(*lines), there(*many), profile())
+    assert looked <= len(many)
+    (show,) = {finding.show for finding in verdict.findings if finding.subject.startswith("p")}
+    assert isinstance(show, ShowFile)
+    assert len(show.others) == 19
