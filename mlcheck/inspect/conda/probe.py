@@ -28,7 +28,6 @@ from concurrent.futures import ThreadPoolExecutor
 from mlcheck.cache.layer_facts import BY_LAYER, ByLayer, Known, Parts
 from mlcheck.engines.base import Ask, Later
 from mlcheck.image.api import RootFS, Unreadable
-from mlcheck.image.paths import LINK_LIMIT, normal
 from mlcheck.inspect.answers import opened
 from mlcheck.inspect.conda import records, relocation
 from mlcheck.inspect.conda.facts import (
@@ -39,6 +38,7 @@ from mlcheck.inspect.conda.facts import (
     FilePresence,
     RecordedFile,
 )
+from mlcheck.inspect.listing import Listing
 from mlcheck.inspect.prefix.facts import CondaPrefix, PrefixPath
 from mlcheck.inspect.registry import fact
 from mlcheck.model.files import File
@@ -97,7 +97,7 @@ def presence(rootfs: RootFS, recorded: Later[CondaRecords]) -> FilePresence:
     Raises:
         ProbeError: this machine forbids looking.
     """
-    there = _There(rootfs, recorded.answer.prefix)
+    there = Listing(rootfs, recorded.answer.prefix)
     by_path = _by_path(recorded.answer.files)
     missing: list[FileDifference] = []
     more = uncompiled = 0
@@ -115,50 +115,6 @@ def presence(rootfs: RootFS, recorded: Later[CondaRecords]) -> FilePresence:
         recorded_as = "a directory" if entries[0].type == "directory" else "the file"
         missing.append(FileDifference(path, _packages(entries), what, recorded_as))
     return FilePresence(len(by_path), tuple(missing), uncompiled, more)
-
-
-class _There:
-    """The files of a prefix, listed once.
-
-    A record may list a million files that are not there: the image is asked only where a link leads
-    out of the prefix.
-    """
-
-    def __init__(self, rootfs: RootFS, prefix: str) -> None:
-        self._rootfs = rootfs
-        self._prefix = prefix.rstrip("/")
-        self._files = {file.path: file for file in rootfs.walk(prefix)}
-        self._led: dict[str, str | None] = {}
-
-    def lstat(self, path: str) -> File | None:
-        """Return the file at a path below the prefix, as `RootFS.lstat` does."""
-        at = path if path in self._files else normal(path)
-        for _ in range(LINK_LIMIT + 1):
-            if (file := self._files.get(at)) is not None:
-                return file._replace(path=path)
-            link = self._link_above(at)
-            if link is None:
-                return None
-            if link not in self._led:
-                resolved = self._rootfs.resolve(link)
-                self._led[link] = resolved.final_path if resolved.final else None
-            if (target := self._led[link]) is None:
-                return None
-            at = f"{target.rstrip('/')}{at[len(link) :]}"
-            if not at.startswith(f"{self._prefix}/"):
-                found = self._rootfs.lstat(at)
-                return found and found._replace(path=path)
-        return None
-
-    def _link_above(self, path: str) -> str | None:
-        """Return the first link on the way to a path that is not in the list; None if the way ends
-        before any."""
-        end = len(self._prefix)
-        while (end := path.find("/", end + 1)) >= 0:
-            file = self._files.get(path[:end])
-            if file is None or file.type == "symlink":
-                return file and file.path
-        return None
 
 
 def _absence(
@@ -239,7 +195,7 @@ BY_LAYER[contents] = ByLayer(of_layer, _prefix, _compared)
 
 def _work(rootfs: RootFS, recorded: CondaRecords) -> list[tuple[str, Sequence[RecordedFile], File]]:
     """Return the recorded files that exist and have a recorded hash, with their record entries."""
-    there = _There(rootfs, recorded.prefix)
+    there = Listing(rootfs, recorded.prefix)
     work: list[tuple[str, Sequence[RecordedFile], File]] = []
     files = (file for file in recorded.files if file.sha256 and file.type != "softlink")
     own = {(file.package, file.sha256): file.path for file in files}

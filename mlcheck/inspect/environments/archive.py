@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import posixpath
-import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from mlcheck.engines.base import Ask
 from mlcheck.image.api import RootFS, Unreadable
-from mlcheck.image.byte_sources import Passing
+from mlcheck.image.byte_sources import Inflated, Passing, compression
 from mlcheck.image.tar_headers import BrokenArchive, Member
 from mlcheck.image.tar_reader import TarReader
 from mlcheck.inspect.answers import opened, shortened
 from mlcheck.inspect.environments.facts import ArchiveLink, EnvArchive
 from mlcheck.inspect.files.contents import shell_problem
+from mlcheck.inspect.listing import Listing
 from mlcheck.inspect.prefix.facts import PrefixPath
 from mlcheck.inspect.registry import fact
 from mlcheck.model.errors import needed
@@ -29,6 +28,9 @@ MOST_MEMBERS = 500_000
 
 MOST_BYTES = 512 * 1024**2
 """Bytes that are unpacked while it is read: headers and the few files."""
+
+MOST_NAMES = 64 * 1024**2
+"""Characters of the names and targets of all members; those of the published images have 5 MB."""
 
 MOST_PROBLEMS = 100
 
@@ -76,7 +78,8 @@ def probe(rootfs: RootFS, path: str, prefix: str) -> EnvArchive:
     except Unreadable as unreadable:
         found.problems.append(Problem(unreadable.path, unreadable.what))
     found.refuse_below_links()
-    links = (_link(rootfs, prefix, name, to, found.seen) for name, to in found.links.items())
+    listing = Listing(rootfs, prefix)
+    links = (_link(listing, prefix, name, to, found.seen) for name, to in found.links.items())
     problems = tuple(found.problems)
     return EnvArchive(path, found.files, tuple(links), found.directories, problems, found.scripts)
 
@@ -91,20 +94,37 @@ def _read(packed: BinaryIO, found: _Members) -> None:
             found.take(member)
             if member.type == "file" and member.name.endswith(".sh"):
                 found.read(member, reader)
-    except (BrokenArchive, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        it = "it " if isinstance(error, BrokenArchive) else ""
-        found.problems.append(Problem(found.path, f"cannot be read as a .tgz: {it}{error}"))
+    except BrokenArchive as error:
+        found.problems.append(Problem(found.path, f"cannot be read as a .tgz: it {error}"))
 
 
 def _unpacked(packed: BinaryIO) -> Iterator[bytes]:
     """Decompress a file, a piece at a time, up to MOST_BYTES."""
+    source = _Packed(packed)
+    if compression(source.pread(0, 4)) != "gzip":
+        raise BrokenArchive("is not compressed by gzip")
+    unpacked = Inflated(source, "gzip")
     count = 0
-    with gzip.GzipFile(fileobj=packed) as unzipped:
-        while piece := unzipped.read(_PIECE):
-            count += len(piece)
-            if count > MOST_BYTES:
-                raise BrokenArchive(f"holds more than {binary(MOST_BYTES)}")
-            yield piece
+    while piece := unpacked.pread(count, _PIECE):
+        count += len(piece)
+        if count > MOST_BYTES:
+            raise BrokenArchive(f"holds more than {binary(MOST_BYTES)}")
+        yield piece
+
+
+class _Packed:
+    """The bytes of an open file by their offset."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def pread(self, offset: int, count: int) -> bytes:
+        self._file.seek(offset)
+        pieces = []
+        while count > 0 and (piece := self._file.read(count)):
+            pieces.append(piece)
+            count -= len(piece)
+        return b"".join(pieces)
 
 
 class _Members:
@@ -118,8 +138,12 @@ class _Members:
         self.scripts: dict[str, str] = {}
         self.seen: set[str] = set()
         self.problems: list[Problem] = []
+        self._length = 0
 
     def take(self, member: Member) -> None:
+        self._length += len(member.name) + len(member.target or "")
+        if self._length > MOST_NAMES:
+            raise BrokenArchive(f"has names of more than {binary(MOST_NAMES)}")
         name = posixpath.normpath(member.name)
         if _outside(member.name):
             self._refuse(member.name, "is a path out of it")
@@ -145,12 +169,13 @@ class _Members:
 
     def refuse_below_links(self) -> None:
         """Refuse members below a link: they would be unpacked at its target, inside the image."""
-        for name in sorted(self.seen):
-            above = posixpath.dirname(name)
-            while above and above not in self.links:
-                above = posixpath.dirname(above)
-            if above:
+        above = None
+        # In this order, all that lies below a link comes behind it.
+        for name in sorted(self.seen, key=lambda name: name.replace("/", "\0")):
+            if above is not None and name.startswith(f"{above}/"):
                 self._refuse(name, f"lies below the link {shortened(above)}")
+            elif name in self.links:
+                above = name
 
     def _refuse(self, name: str, what: str) -> None:
         if len(self.problems) < MOST_PROBLEMS:
@@ -161,12 +186,12 @@ def _outside(name: str) -> bool:
     return name.startswith("/") or posixpath.normpath(name).split("/")[0] == ".."
 
 
-def _link(rootfs: RootFS, prefix: str, name: str, target: str, members: set[str]) -> ArchiveLink:
+def _link(listing: Listing, prefix: str, name: str, target: str, members: set[str]) -> ArchiveLink:
     within = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
     if target.startswith("/") or not target or _outside(within):
         return ArchiveLink(name, target, None, False)
     if within == BASE or within.startswith(f"{BASE}/"):
         # Followed inside the image, as it will be in an environment.
-        there = rootfs.resolve(prefix + within.removeprefix(BASE)).final is not None
-        return ArchiveLink(name, target, within, there)
+        below = within.removeprefix(BASE)
+        return ArchiveLink(name, target, within, not below or listing.leads(prefix + below))
     return ArchiveLink(name, target, within, within in members)

@@ -16,6 +16,7 @@ from mlcheck.inspect.environments import archive as env_archive
 from mlcheck.inspect.environments import probe as env_probe
 from mlcheck.inspect.environments.facts import EnvArchive
 from mlcheck.inspect.prefix.facts import PrefixPath
+from mlcheck.model.files import File
 from mlcheck.profile.catalog import Profile
 from selftests import images
 
@@ -105,6 +106,22 @@ def test_a_member_below_a_link_is_refused(tmp_path: Path) -> None:
     ]
 
 
+def test_what_lies_below_which_link(tmp_path: Path) -> None:
+    links = [member(name, to="x") for name in ("lib", "lib/a/b", "c")]
+    files = ["lib-1", "lib.d/x", "lib/a/b/c", "lib/z", "c/d/e", "d/lib/x", "libx"]
+    found = probe(tmp_path, packed(*links, *(member(name, tarfile.REGTYPE) for name in files)))
+    said = {problem.what.removeprefix("its member ") for problem in found.problems}
+    assert said == {
+        f"'{name}' lies below the link '{link}'"
+        for name, link in (
+            ("lib/a/b", "lib"),
+            ("lib/a/b/c", "lib"),
+            ("lib/z", "lib"),
+            ("c/d/e", "c"),
+        )
+    }
+
+
 def test_twice_the_same_name(tmp_path: Path) -> None:
     twice = packed(member("bin/a", to="b"), member("bin/a", to="../../x"))
     (problem,) = probe(tmp_path, twice).problems
@@ -117,7 +134,68 @@ def test_twice_the_same_name(tmp_path: Path) -> None:
 def test_what_is_no_archive(tmp_path: Path, content: bytes) -> None:
     found = probe(tmp_path, content)
     assert not found.links
-    assert content == b"" or "cannot be read as a .tgz" in found.problems[0].what
+    assert "cannot be read as a .tgz" in found.problems[0].what
+
+
+def test_no_header_is_read_byte_by_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither gzip's own, whose file name has no limit, nor a tar header of 300,000 digits."""
+    reads = []
+    pread = env_archive._Packed.pread
+
+    def counted(self: env_archive._Packed, offset: int, count: int) -> bytes:
+        reads.append(count)
+        return pread(self, offset, count)
+
+    monkeypatch.setattr(env_archive._Packed, "pread", counted)
+    whole = packed(member("bin/python3", to="../baseEnv_dir/bin/python3"))
+    named = whole[:3] + b"\x08" + whole[4:10] + b"n" * 10_000_000 + b"\0"
+    named += whole[10:].split(b"\0", 1)[1] if whole[3] & 8 else whole[10:]
+    assert [link.name for link in probe(tmp_path, named).links] == ["bin/python3"]
+    assert len(reads) < 200
+    digits = member("pax", tarfile.XHDTYPE)
+    digits.size = 300_000
+    pax = digits.tobuf(tarfile.USTAR_FORMAT) + b"1" * digits.size + bytes(1024)
+    (problem,) = probe(tmp_path, gzip.compress(pax)).problems
+    assert "it has a broken header" in problem.what
+    digits.size = 400 * 1024**2
+    (problem,) = probe(tmp_path, gzip.compress(digits.tobuf(tarfile.USTAR_FORMAT))).problems
+    assert "it has a header of more than 1048576 bytes" in problem.what
+
+
+def test_links_are_not_looked_for_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "opt/conda/bin").mkdir(parents=True)
+    (tmp_path / "opt/conda/lib64").symlink_to("bin")
+    (tmp_path / "opt/conda/gone").symlink_to("nowhere")
+    images.write(tmp_path, PATH.lstrip("/"), b"")
+    rootfs = DirectoryRootFS(tmp_path)
+    names = [f"{place}/{n}" for place in ("bin", "lib64", "none", "gone/x") for n in range(100)]
+    names += ["lib64/python3", "bin/python3", "gone"]
+    images.write(tmp_path, "opt/conda/bin/python3", "")
+    links = (member(f"{n}", to=f"baseEnv_dir/{name}") for n, name in enumerate(names))
+    images.write(tmp_path, PATH.lstrip("/"), packed(*links))
+    asked = []
+    lstat = rootfs.lstat
+
+    def counted(path: str) -> File | None:
+        asked.append(path)
+        return lstat(path)
+
+    monkeypatch.setattr(rootfs, "lstat", counted)
+    found = env_archive.probe(rootfs, PATH, "/opt/conda").links
+    assert [link.target for link in found if link.found] == [
+        "baseEnv_dir/lib64/python3",
+        "baseEnv_dir/bin/python3",
+    ]
+    assert {*asked} <= {"/opt/conda/lib64", "/opt/conda/gone", PATH}
+    assert len(asked) < 10
+
+
+def test_names_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(env_archive, "MOST_NAMES", 1024**2)
+    many = (member(f"{n}{'/a' * 2000}", to="x" * 2000) for n in range(300))
+    assert "has names of more than 1 MiB" in probe(tmp_path, packed(*many)).problems[0].what
 
 
 def test_a_truncated_one_keeps_what_was_read(tmp_path: Path) -> None:
