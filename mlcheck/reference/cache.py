@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlcheck.machine import cache_dir
+from mlcheck.machine import cache_dir, janitor
 from mlcheck.model.errors import EngineError
 
 Progress = Callable[[str], None]
@@ -50,7 +50,7 @@ class Job:
     def run(
         self, argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str] | None = None
     ) -> str:
-        """Run a program of this machine to its end.
+        """Run a program of this machine to its end, or to that of this process if that comes first.
 
         Returns: what it printed on stdout.
 
@@ -59,24 +59,31 @@ class Job:
         """
         words = [str(word) for word in argv]
         try:
-            done = subprocess.run(
-                words,
+            # The program begins when the janitor knows of it: the shell waits for a line.
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", 'read -r _ && exec "$0" "$@" </dev/null', *words],
                 cwd=cwd,
                 env={**os.environ, **(env or {})},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 pass_fds=() if self.lock is None else (self.lock,),
-                check=False,
             )
         except OSError as error:
             raise EngineError(f"Cannot start {words[0]}: {error.strerror}.") from error
-        if done.returncode:
-            last = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
+        with process, janitor.promised(janitor.kill(process.pid)):
+            try:
+                stdout, stderr = process.communicate(b"\n")
+            except BaseException:  # as subprocess.run does
+                process.kill()
+                raise
+        if process.returncode:
+            last = (stderr or stdout).decode(errors="replace").strip().splitlines()
             raise EngineError(
-                f"{' '.join(words[:3])} ... ended with {done.returncode}:\n"
+                f"{' '.join(words[:3])} ... ended with {process.returncode}:\n"
                 + "\n".join(f"  {line}" for line in last[-8:])
             )
-        return done.stdout.decode(errors="replace")
+        return stdout.decode(errors="replace")
 
 
 def cache_root() -> Path:

@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from mlcheck.machine import janitor_process
 from mlcheck.model.errors import EngineError
 from mlcheck.reference import cache, tree
+from selftests.checkout import CHECKOUT
 
 KEY = "0123456789abcdef0123"
 OTHER = "fedcba98765432100123"
@@ -223,6 +226,28 @@ def test_a_cache_that_cannot_be_made_is_explained(
 def test_a_program_that_fails_is_named_with_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"sh -c .* ended with 3:\n  out of luck"):
         cache.Job().run(["sh", "-c", "echo out of luck >&2; exit 3"], cwd=tmp_path)
+
+
+def test_a_program_ends_with_a_build_that_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom mlcheck.reference import cache\n"
+        "cache.Job().run(['sh', '-c', 'echo $$ >pid.new; mv pid.new pid; exec sleep 300'], "
+        "cwd=Path(sys.argv[1]))"
+    )
+    argv = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(argv, cwd=CHECKOUT) as build:
+        assert until((tmp_path / "pid").exists)
+        pid = int((tmp_path / "pid").read_text())
+        build.send_signal(signal.SIGKILL)
+    assert until(lambda: janitor_process.start_time(pid) is None)
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    for _ in range(6000):
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def test_a_program_that_is_missing_is_named(tmp_path: Path) -> None:
