@@ -57,7 +57,10 @@ def read(rootfs: RootFS, prefix: str) -> Requested:
             continue
         specs = (single or double for single, double in _QUOTED.findall(listed))
         found = {name[1].lower() for spec in specs if (name := _NAME.match(spec.strip()))}
-        names = names - found if match[1] == "remove" else names | found
+        if match[1] == "remove":
+            names -= found
+        else:
+            names |= found
     return Requested(tuple(sorted(names)), path, tuple(problems))
 
 

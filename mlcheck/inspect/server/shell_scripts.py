@@ -25,6 +25,9 @@ LIMIT = 64 * 1024
 _CALLS_LIMIT = 100
 """Different programs that a wrapper may call."""
 
+_TESTS_LIMIT = 300_000
+"""Commands times tests for files, of one script; a longer one is no wrapper."""
+
 _SHELLS = ("sh", "bash", "dash", "zsh", "ksh")
 _WORDS_BEFORE = ("exec", "command", "nohup", "sudo", "then", "else", "do", "if", "!", "{", "time")
 _BUILTIN = {"[", "[[", "declare", "echo", "eval", "export", "local", "printf", "return", "set"}
@@ -170,7 +173,8 @@ def _missing_calls(rootfs: RootFS, text: str, env: Mapping[str, str]) -> tuple[s
         expanded = (variables.expanded(rest[0]) or "").split() if rest else []
         if expanded and expanded[0] not in _BUILTIN and not expanded[0].startswith("-"):
             names[expanded[0]] = None
-    return _missing(rootfs, [name for name in names if not _is_known_to(text, name)], env)
+    first = list(names)[:_CALLS_LIMIT]
+    return _missing(rootfs, [name for name in first if not _is_known_to(text, name)], env)
 
 
 def _missing(rootfs: RootFS, names: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...]:
@@ -191,10 +195,15 @@ def _reads(text: str, env: Mapping[str, str]) -> Iterator[tuple[int, str]]:
     made: set[str] = set()
     variables = Variables(env)
     asked = set(re.findall(r"(?:\[|\btest|!)\s+-[defrsx]\s+[\"']?([^\s\"';\]]+)", text))
-    tested: set[str] = set()
+    tested = {path for word in asked if (path := _path(word, variables))}
+    asked = {word for word in asked if "$" in word}
+    left = _TESTS_LIMIT
     for line, words, before in _commands(text):
         # A variable has the value that it has here where the file is tested, too.
         tested |= {path for word in asked if (path := _path(word, variables))}
+        left -= len(asked)
+        if left < 0:
+            return
         if words[:1] not in (["."], ["source"]):
             variables.read(words)
         target = words[:1] if before in (">", ">>", "<") else []

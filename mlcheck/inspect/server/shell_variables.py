@@ -13,6 +13,8 @@ _OPENS = frozenset({"if", "case", "for", "while", "until", "select"})
 _CLOSES = frozenset({"fi", "esac", "done"})
 _NESTED = 4
 """Most defaults within defaults."""
+_LONGEST = 4096
+"""Most characters of a value and of a word: PATH_MAX of Linux; longer ones are unknown."""
 _UNKNOWN = "$"
 """Stands for what only a shell could tell."""
 
@@ -35,6 +37,8 @@ class Variables:
     def expanded(self, word: str) -> str | None:
         """Return a word with its variables replaced, or None if only a shell could do so."""
         for _ in range(_NESTED):
+            if len(word) > _LONGEST:
+                return None
             word, count = _DEFAULT.subn(self._or_default, _PLAIN.sub(self._value, word))
             if not count:
                 break
@@ -55,7 +59,7 @@ class Variables:
         if name in self._own:
             return self._own[name]
         if name in self._env:
-            return self._env[name]
+            return self._short(self._env[name])
         # Digits are arguments; a sourced file may set anything.
         return _UNKNOWN if self._sourced or name.isdigit() else otherwise
 
@@ -96,4 +100,9 @@ class Variables:
             self._set(match[1], _UNKNOWN if value is None else value)
 
     def _set(self, name: str, value: str) -> None:
-        self._own[name] = _UNKNOWN if self._depth else value
+        self._own[name] = _UNKNOWN if self._depth else self._short(value)
+
+    @staticmethod
+    def _short(value: str) -> str:
+        # Variables of variables of variables grow without end.
+        return value if len(value) <= _LONGEST else _UNKNOWN

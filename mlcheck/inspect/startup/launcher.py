@@ -23,11 +23,12 @@ _LAUNCHERS = frozenset(
 """Programs whose arguments are a command. An image's own launcher is known by its text."""
 
 _OF_SHELL = re.compile(
-    r"""(?:^|[;&|({!]|\b(?:exec|eval|then|else|do|set|command|time|nohup|gosu\s+\S+|"""
-    r"""su-exec\s+\S+|tini(?:\s+-\S+)*))\s*(?:-\S*\s+)*["']?\$\{?[@*]""",
+    r"""(?:^|[;&|({!]|\b(?:exec|eval|then|else|do|set|command|time|nohup|tini|"""
+    r"""(?:gosu|su-exec)[^\S\n]++(?:\S++|(?=["']))))"""
+    r"""[^\S\n]*+(?:-\S*+[^\S\n]++)*+["']?\$\{?[@*]""",
     re.MULTILINE,
 )
-"""The arguments of a shell script, where a command stands."""
+"""The arguments of a shell script, where a command stands. Nothing is tried twice (`++`, `*+`)."""
 
 _OF_PYTHON = re.compile(r"\b(?:exec[lv]p?e?|Popen|run|call|spawn\w+)\b")
 

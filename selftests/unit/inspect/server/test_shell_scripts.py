@@ -11,6 +11,7 @@ import pytest
 from mlcheck.image.rootfs import DirectoryRootFS
 from mlcheck.inspect.packages import requested
 from mlcheck.inspect.server import agreements, python_wrappers, shell_scripts, users
+from mlcheck.inspect.server.shell_variables import Variables
 from mlcheck.model.files import File
 
 ENV = {"PATH": "/bin", "TOOLS": "/opt/tools"}
@@ -112,6 +113,28 @@ def test_what_a_start_script_reads(tmp_path: Path, body: str, read: list[str]) -
     found = shell_scripts.read_files(DirectoryRootFS(tmp_path), ["tini", "start"], ENV, "/home/me")
     assert [file.path for file in found.files] == read
     assert found.scripts == ("/bin/start",)
+
+
+def test_commands_times_tests_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tests = "".join(f'[ -f "$A/{n}" ]\n' for n in range(1000))
+    text = f"#!/bin/sh\n[ -f /plain ]\n{tests}cat /plain /read\n"
+    put(tmp_path, "/bin/start", text)
+    rootfs = DirectoryRootFS(tmp_path)
+    asked = []
+    path = shell_scripts._path
+
+    def counted(word: str, variables: Variables) -> str | None:
+        asked.append(word)
+        return path(word, variables)
+
+    monkeypatch.setattr(shell_scripts, "_path", counted)
+    assert not shell_scripts.read_files(rootfs, ["start"], ENV, "/root").files
+    assert len(asked) < shell_scripts._TESTS_LIMIT * 1.1
+    put(tmp_path, "/bin/start", text.replace("$A", "/a"))
+    asked.clear()
+    (found,) = shell_scripts.read_files(rootfs, ["start"], ENV, "/root").files
+    assert found.path == "/read"
+    assert len(asked) < 2000
 
 
 def test_lines_and_presence_of_what_is_read(tmp_path: Path) -> None:

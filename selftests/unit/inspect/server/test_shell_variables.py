@@ -47,3 +47,13 @@ def test_what_is_known_is_what_bash_says_compared(lines: list[str], word: str) -
         check=True,
     )
     assert known in (None, done.stdout), (text, shlex.quote(word))
+
+
+def test_variables_of_variables_do_not_grow_without_end() -> None:
+    variables = Variables({"LONG": "l" * 100_000, "NEST": "${NONE:-$A}" * 300})
+    variables.read(["A=" + "a" * 4000])
+    for before, name in ("AB", "BC", "CD"):
+        variables.read([f"{name}=" + f"${before}" * 1000])
+    assert variables.expanded("$A") == "a" * 4000
+    for word in ("$B", "$D", "$LONG", "$A" * 3000, "$NEST" * 500):
+        assert variables.expanded(word) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from mlcheck.engines.base import Completed, OpenImage
 from mlcheck.image.rootfs import DirectoryRootFS
-from mlcheck.inspect.startup import behind, probe
+from mlcheck.inspect.startup import behind, launcher, probe
 from mlcheck.inspect.startup.facts import LINE, EntrypointRuns
 from mlcheck.inspect.startup.launcher import is_launcher
 from mlcheck.model.environment import Environment
@@ -210,3 +213,41 @@ def test_a_program_is_started_once(tmp_path: Path) -> None:
     runs = found(Machine([sys.executable]))
     assert not runs.launcher
     assert (runs.heard.words, runs.codes, runs.stopped) == (None, {}, None)
+
+
+WORDS = [
+    "exec",
+    "set",
+    "gosu",
+    "su-exec",
+    "tini",
+    "user",
+    "-g",
+    "--",
+    "x",
+    ";",
+    "&&",
+    "(",
+    "tini-x",
+]
+WORDS += ["$@", '"$@"', "${@}", "'$*'", "$*", " ", "  ", "\t", "\n", "\n\n", "-", "'", '"']
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=12))
+def test_arguments_where_a_command_stands(words: list[str]) -> None:
+    """As the same pattern finds them that goes back and tries again."""
+    plain = (
+        r"""(?:^|[;&|({!]|\b(?:exec|eval|then|else|do|set|command|time|nohup|gosu\s+\S+|"""
+        r"""su-exec\s+\S+|tini(?:\s+-\S+)*))\s*(?:-\S*\s+)*["']?\$\{?[@*]"""
+    )
+    text = " ".join(words)
+    assume(not re.search(r"(?:gosu|su-exec)\s*\n", text))
+    expected = re.search(plain, text, re.MULTILINE) is not None
+    assert (launcher._OF_SHELL.search(text) is not None) == expected
+
+
+def test_no_text_is_gone_through_again_and_again() -> None:
+    """Every repetition without end is possessive, and none goes beyond its line."""
+    without_classes = re.sub(r"\[[^]]*\]", ".", launcher._OF_SHELL.pattern)
+    assert set(re.findall(r"[*+]+", without_classes)) == {"++", "*+"}
+    assert not launcher._OF_SHELL.search("exec\n" * 5 + "-a\n" * 5 + "$")
