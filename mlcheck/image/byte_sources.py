@@ -4,7 +4,8 @@ Nothing is written to disk. For compressed data, the state of the decompressor i
 CHECKPOINT bytes, so that at most that many bytes are decompressed to reach any position. For gzip
 a state takes 50 kB. zstd gives access to its state only at the beginning of a frame, so that in
 archives of one frame, going back means starting again: for this case, recently decompressed data
-is kept.
+is kept. What is decompressed and kept counts for all layers of an image together
+(`mlcheck.image.budget`).
 
 All classes are safe for use from several threads.
 """
@@ -16,11 +17,11 @@ import os
 import stat
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
+from mlcheck.image.budget import MEMBER_COST, Budget
 from mlcheck.image.sized_file import SizedFile
 from mlcheck.image.tar_headers import BrokenArchive
 from mlcheck.model.errors import EngineError
@@ -30,25 +31,20 @@ Compression = Literal["gzip", "zstd"]
 BLOCK = 256 * 1024
 """Bytes that are decompressed at a time and kept together."""
 
-KEPT: dict[Compression, int] = {"gzip": 64, "zstd": 256}
-"""Blocks kept of one compressed layer: 16 and 64 MiB."""
-
 CHECKPOINT = 16 * 1024 * 1024
+"""Work between two states that are kept, in bytes as the budget counts them."""
 
 CHECKPOINTS = 512
 """Most states of one decompressor; beyond that, they are further apart."""
-
-INFLATED_LIMIT = 64 * 1024**3
-"""Most bytes that one layer may have when it is decompressed; real ones have up to 20 GB."""
-
-CURSORS = 3
-"""Decompressors of one layer that are kept at their positions."""
 
 WINDOW_LIMIT = 25
 """Binary logarithm of the memory that each zstd decompressor may use: 32 MiB; `zstd -19`
 needs 8."""
 
 _INPUT = 128 * 1024
+_FIRST_INPUT = 512
+"""Bytes given at once to a decompressor that has just begun. What it leaves is copied, and many a
+member or frame ends after a few bytes."""
 
 
 class Source(Protocol):
@@ -183,21 +179,24 @@ def compression(start: bytes) -> Compression | None:
     return None
 
 
-def plain(source: Source) -> Source:
-    """Return a source without its compression, if it has one."""
+def plain(source: Source, budget: Budget | None = None) -> Source:
+    """Return a source without its compression, if it has one.
+
+    Args:
+        budget: of the image that it belongs to; None: it is one by itself.
+    """
     found = compression(source.pread(0, 4))
-    return source if found is None else Inflated(source, found)
+    return source if found is None else Inflated(source, found, budget or Budget())
 
 
 class Inflated:
     """The decompressed content of a source."""
 
-    def __init__(self, source: Source, kind: Compression) -> None:
+    def __init__(self, source: Source, kind: Compression, budget: Budget) -> None:
         self._new = functools.partial(_CURSORS[kind], source)
+        self._budget = budget
+        self._spent = 0
         self._lock = threading.Lock()
-        self._limit = KEPT[kind]
-        self._kept: OrderedDict[int, bytes] = OrderedDict()
-        self._cursors: list[_Cursor] = []
         self._checkpoints: list[_Cursor] = []
         self._spacing = CHECKPOINT
         self._end: int | None = None
@@ -216,9 +215,8 @@ class Inflated:
 
     def _block(self, number: int) -> bytes:
         with self._lock:
-            block = self._kept.get(number)
+            block = self._budget.blocks.get((self, number))
             if block is not None:
-                self._kept.move_to_end(number)
                 return block
             if self._broken is not None:
                 raise self._broken
@@ -239,7 +237,7 @@ class Inflated:
             if len(block) < BLOCK:
                 self._end = cursor.position
             if block:
-                self._keep(at, block)
+                self._budget.blocks.put((self, at), block)
             if at == number or len(block) < BLOCK:
                 return block if at == number else b""
 
@@ -247,8 +245,10 @@ class Inflated:
         """Return the decompressor nearest before a position. The last ones used are kept, since
         several threads may read in several places."""
         found = None
-        for cursor in self._cursors:
-            if cursor.position <= position and (not found or found.position < cursor.position):
+        for (owner, _), kept in self._budget.cursors.items():
+            cursor = cast(_Cursor, kept)
+            near = found.position if found else -1
+            if owner is self and near < cursor.position <= position:
                 found = cursor
         for checkpoint in reversed(self._checkpoints):
             if checkpoint.position <= position:
@@ -256,46 +256,86 @@ class Inflated:
                     found = checkpoint.copy()
                 break
         found = found or self._new()
-        self._cursors = [found, *(one for one in self._cursors if one is not found)][:CURSORS]
+        self._budget.cursors.put((self, id(found)), found)
         return found
 
     def _read(self, cursor: _Cursor, count: int) -> bytes:
         """Read the next bytes. States from which decompression can resume later are kept."""
-        data = b""
-        while len(data) < count:
-            last = self._checkpoints[-1].position if self._checkpoints else 0
-            if cursor.position - last >= self._spacing and cursor.can_copy:
+        found: list[bytes] = []
+        while count:
+            last = self._checkpoints[-1].work if self._checkpoints else 0
+            if cursor.work - last >= self._spacing and cursor.can_copy:
                 self._checkpoints.append(cursor.copy())
                 if len(self._checkpoints) > CHECKPOINTS:
                     del self._checkpoints[::2]
                     self._spacing *= 2
-            more = cursor.read(count - len(data))
-            if not more:
+            more = cursor.read(count)
+            if more is None:
                 break
-            data = data + more if data else more
-            if cursor.position > INFLATED_LIMIT:
-                raise BrokenArchive(f"has more than {INFLATED_LIMIT >> 30} GiB when decompressed")
-        return data
-
-    def _keep(self, number: int, block: bytes) -> None:
-        self._kept[number] = block
-        if len(self._kept) > self._limit:
-            self._kept.popitem(last=False)
+            if more:
+                found.append(more)
+                count -= len(more)
+            if cursor.work > self._spent:
+                self._budget.inflate(cursor.work - self._spent)
+                self._spent = cursor.work
+        return found[0] if len(found) == 1 else b"".join(found)
 
 
 class _Cursor(Protocol):
-    """A decompressor; `position` is its offset in the decompressed data."""
+    """A decompressor.
+
+    Attributes:
+        position: its offset in the decompressed data.
+        work: bytes that it decompressed, and what beginning each member or frame counts for.
+    """
 
     position: int
+    work: int
 
     @property
     def can_copy(self) -> bool: ...
 
-    def read(self, count: int) -> bytes:
-        """Return at most `count` bytes; b"" only at the end. Raises BrokenArchive."""
+    def read(self, count: int) -> bytes | None:
+        """Go one step further and return at most `count` bytes, possibly none; None only at the
+        end. Raises BrokenArchive."""
 
     def copy(self) -> _Cursor:
         """Return a decompressor at the same position; only if `can_copy` is True."""
+
+
+class _Input:
+    """The compressed bytes of a source, in pieces that grow from the beginning of each member."""
+
+    def __init__(self, source: Source, offset: int = 0) -> None:
+        self._source = source
+        self._data = memoryview(b"")
+        self._at = 0
+        self._data_end = offset
+        self._piece = _FIRST_INPUT
+
+    @property
+    def offset(self) -> int:
+        """Return the offset of the next byte in the source."""
+        return self._data_end - len(self._data) + self._at
+
+    def begin(self) -> None:
+        """Go on with small pieces: a member or frame begins here."""
+        self._piece = _FIRST_INPUT
+
+    def next(self) -> memoryview:
+        """Return the next bytes; none only at the end."""
+        if self._at == len(self._data):
+            data = self._source.pread(self._data_end, _INPUT)
+            self._data_end += len(data)
+            self._data, self._at = memoryview(data), 0
+        found = self._data[self._at : self._at + self._piece]
+        self._at += len(found)
+        self._piece = min(2 * self._piece, _INPUT)
+        return found
+
+    def back(self, count: int) -> None:
+        """Return to a place in the bytes that came last."""
+        self._at -= count
 
 
 class _Gzip:
@@ -303,93 +343,87 @@ class _Gzip:
 
     can_copy = True
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, offset: int = 0) -> None:
         self._source = source
-        self._offset = 0
-        self._data = b""
+        self._input = _Input(source, offset)
         self._inflate: Any = None
-        self.position = 0
+        self.position = self.work = 0
 
-    def read(self, count: int) -> bytes:
+    def read(self, count: int) -> bytes | None:
         from zlib_ng import zlib_ng  # most runs read nothing that is compressed
 
+        data = self._input.next()
+        if self._inflate is None:
+            # Zeros behind a member are padding, as gzip(1) ignores it.
+            if self.position and not bytes(data).strip(b"\0"):
+                return b"" if data else None
+            self._inflate = zlib_ng.decompressobj(zlib_ng.MAX_WBITS | 16)
+            self.work += MEMBER_COST
+        if not data:
+            raise BrokenArchive("broke off: it is incomplete")
         try:
-            while True:
-                if not self._data:
-                    self._data = self._source.pread(self._offset, _INPUT)
-                    self._offset += len(self._data)
-                if self._inflate is None:
-                    if not self._data.strip(b"\0") and self.position:
-                        if not self._data:
-                            return b""
-                        self._data = b""  # padding, as gzip(1) ignores it
-                        continue
-                    self._inflate = zlib_ng.decompressobj(zlib_ng.MAX_WBITS | 16)
-                if not self._data:
-                    raise BrokenArchive("broke off: it is incomplete")
-                found: bytes = self._inflate.decompress(self._data, count)
-                self._data = self._inflate.unconsumed_tail
-                if self._inflate.eof:
-                    self._data = self._inflate.unused_data
-                    self._inflate = None
-                self.position += len(found)
-                if found:
-                    return found
+            found: bytes = self._inflate.decompress(data, count)
         except zlib_ng.error as error:  # type: ignore[misc]  # annotated as an object
             raise BrokenArchive(f"is damaged: its gzip data cannot be read ({error})") from None
+        ended = self._inflate.eof
+        left = self._inflate.unused_data if ended else self._inflate.unconsumed_tail
+        self._input.back(len(left))
+        if ended:
+            self._inflate = None
+            self._input.begin()
+        self.position += len(found)
+        self.work += len(found)
+        return found
 
     def copy(self) -> _Gzip:
-        other = _Gzip(self._source)
         # The rest of the input is read again: keeping it would take more memory than the state.
-        other._offset = self._offset - len(self._data)
+        other = _Gzip(self._source, self._input.offset)
         other._inflate = self._inflate and self._inflate.copy()
-        other.position = self.position
+        other.position, other.work = self.position, self.work
         return other
 
 
 class _Zstd:
     """zstd: https://datatracker.ietf.org/doc/html/rfc8878, of one or more frames."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, offset: int = 0) -> None:
         self._source = source
-        self._offset = 0
-        self._data = b""
+        self._input = _Input(source, offset)
         self._inflate: Any = None
-        self.position = 0
+        self.position = self.work = 0
 
     @property
     def can_copy(self) -> bool:
         return self._inflate is None
 
-    def read(self, count: int) -> bytes:
+    def read(self, count: int) -> bytes | None:
         zstd = _zstd()
-        try:
-            while True:
-                if not self._data and (self._inflate is None or self._inflate.needs_input):
-                    self._data = self._source.pread(self._offset, _INPUT)
-                    self._offset += len(self._data)
-                    if not self._data:
-                        if self._inflate is None:
-                            return b""
-                        raise BrokenArchive("broke off: it is incomplete")
+        data = memoryview(b"")
+        if self._inflate is None or self._inflate.needs_input:
+            data = self._input.next()
+            if not data:
                 if self._inflate is None:
-                    limit = {zstd.DecompressionParameter.window_log_max: WINDOW_LIMIT}
-                    self._inflate = zstd.ZstdDecompressor(options=limit)
-                found: bytes = self._inflate.decompress(self._data, count)
-                self._data = b""
-                if self._inflate.eof:
-                    self._data = self._inflate.unused_data
-                    self._inflate = None
-                self.position += len(found)
-                if found:
-                    return found
+                    return None
+                raise BrokenArchive("broke off: it is incomplete")
+        try:
+            if self._inflate is None:
+                limit = {zstd.DecompressionParameter.window_log_max: WINDOW_LIMIT}
+                self._inflate = zstd.ZstdDecompressor(options=limit)
+                self.work += MEMBER_COST
+            found: bytes = self._inflate.decompress(data, count)
         except zstd.ZstdError as error:
             raise BrokenArchive(f"is damaged: its zstd data cannot be read ({error})") from None
+        if self._inflate.eof:
+            self._input.back(len(self._inflate.unused_data))
+            self._inflate = None
+            self._input.begin()
+        self.position += len(found)
+        self.work += len(found)
+        return found
 
     def copy(self) -> _Zstd:
-        other = _Zstd(self._source)
-        other._offset = self._offset - len(self._data)
-        other.position = self.position
+        other = _Zstd(self._source, self._input.offset)
+        other.position, other.work = self.position, self.work
         return other
 
 

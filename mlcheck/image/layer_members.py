@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO, cast
 
 from mlcheck.image.api import LAYER_START, Layer, LayerMember, Look
+from mlcheck.image.budget import Budget
 from mlcheck.image.byte_sources import Source, SourceFile
-from mlcheck.image.layers import NAMES_LIMIT, LayerIndex, LayerNode, directory, unpacked
+from mlcheck.image.layers import LayerIndex, LayerNode, directory, refused, unpacked
 from mlcheck.image.paths import without_collection
-from mlcheck.model.errors import EngineError
 from mlcheck.model.layer_history import UNKNOWN, LayerHistory
 
 Place = tuple[int, int]
@@ -20,27 +20,28 @@ Place = tuple[int, int]
 _PIECE = 256 * 1024
 
 
-def members(index: LayerIndex) -> tuple[list[LayerMember], dict[int, Place]]:
+def members(index: LayerIndex, budget: Budget) -> tuple[list[LayerMember], dict[int, Place]]:
     """Return the entries that a layer adds and hides, and the places of the contents of its regular
     files, by inode.
 
+    Args:
+        budget: of the image.
+
     Raises:
-        EngineError: a name in it leads out of the image, or its names are of absurd length.
+        EngineError: a name in it leads out of the image, or the image has more than an image may
+            have.
     """
     found: list[LayerMember] = []
-    names = 0
     places: dict[int, Place] = {}
-    with without_collection():
-        pending = [("", unpacked(index, 0, itertools.count(1)))]
+    with without_collection(), refused():
+        pending = [("", unpacked(index, 0, itertools.count(1), budget))]
         while pending:
             path, node = pending.pop()
             if node.opaque:
                 found.append(LayerMember(path or "/", "opaque"))
             found += (LayerMember(f"{path}/{name}", "whiteout") for name in node.whiteouts or ())
             for name, child in sorted((node.children or {}).items()):
-                names += len(path) + len(name)
-                if names > NAMES_LIMIT:
-                    raise EngineError(f"The layer {index.digest} has names of absurd length.")
+                budget.entries(0, len(path) + len(name))
                 found.append(member_of(f"{path}/{name}", child))
                 if child.type == "directory":
                     pending.append((f"{path}/{name}", child))
@@ -119,10 +120,18 @@ class StoredLayers:
     def read(self, wanted: Callable[[str], bool], look: Look) -> list[Layer]:
         """See `mlcheck.image.api.ImageLayers.read`. Contents are read on demand."""
         whole = zip(self._sources, self._history, self._indices(), strict=True)
-        return [self._layer(source, history, index, look) for source, history, index in whole]
+        budget = Budget()
+        return [self._layer(*one, budget, look) for one in whole]
 
-    def _layer(self, source: Source, history: LayerHistory, index: LayerIndex, look: Look) -> Layer:
-        found, places = members(index)
+    def _layer(
+        self,
+        source: Source,
+        history: LayerHistory,
+        index: LayerIndex,
+        budget: Budget,
+        look: Look,
+    ) -> Layer:
+        found, places = members(index, budget)
 
         def opened(member: LayerMember) -> BinaryIO:
             name = f"{self._image}: {member.path}"

@@ -11,32 +11,24 @@ behind a file of its name in the same layer (it hides only what is below).
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from mlcheck.image.api import HEAD
+from mlcheck.image.budget import NOT_JUDGED, STARTS_LIMIT, Budget, OverBudget
 from mlcheck.image.byte_sources import Source
 from mlcheck.image.paths import LINK_LIMIT, components, without_collection
 from mlcheck.image.scan import PATH_LIMIT
-from mlcheck.image.tar_headers import BrokenArchive
 from mlcheck.image.tar_reader import TarReader
 from mlcheck.image.tree import Node
 from mlcheck.model.errors import EngineError
 from mlcheck.model.files import FileType
 
-ENTRY_LIMIT = 1_000_000
-"""Most members of all layers, about 700 bytes of memory each; large images have 150,000."""
-
-NAMES_LIMIT = 256 * 1024 * 1024
-"""Most characters of all their names and targets; large images have 15 million."""
-
 START_OF_PROGRAM = 4096
 """Bytes kept of an ELF file, whose program headers are needed too; of other files, HEAD bytes."""
-
-STARTS_LIMIT = 64 * 1024 * 1024
-"""Most bytes kept of all files of a layer."""
 
 _PIECE = 256 * 1024
 WHITEOUT = ".wh."
@@ -86,34 +78,35 @@ Passing = Callable[[LayerEntry, Iterator[bytes]], None]
 """Called with each regular file that is not empty, and its content in pieces."""
 
 
-def index_layer(source: Source, digest: str, passing: Passing | None = None) -> LayerIndex:
+def index_layer(
+    source: Source, digest: str, passing: Passing | None = None, budget: Budget | None = None
+) -> LayerIndex:
     """Read a layer once, from its beginning to its end.
 
     Args:
         source: its tar archive, without compression.
         passing: called with the contents; without it they are skipped.
+        budget: of the image; None: the layer is one by itself.
 
     Raises:
-        BrokenArchive: it is not an intact tar archive, or has more than can be kept.
+        BrokenArchive: it is not an intact tar archive, or has more than an image may have.
         EngineError: this machine cannot read it.
     """
+    reader = TarReader(source, end_may_be_unmarked=True)
     with without_collection():
-        return _index(TarReader(source, end_may_be_unmarked=True), digest, passing)
+        return _index(reader, digest, passing, budget or Budget())
 
 
-def _index(reader: TarReader, digest: str, passing: Passing | None) -> LayerIndex:
+def _index(reader: TarReader, digest: str, passing: Passing | None, budget: Budget) -> LayerIndex:
     entries: list[LayerEntry] = []
-    names = starts = 0
     while (member := reader.next()) is not None:
         start = b""
-        if member.type == "file" and member.size and starts < STARTS_LIMIT:
+        if member.type == "file" and member.size and budget.starts < STARTS_LIMIT:
             start = reader.peek(min(HEAD, member.size))
             if start.startswith(b"\x7fELF"):
                 start = reader.peek(min(START_OF_PROGRAM, member.size))
-            starts += len(start)
-        names += len(member.name) + len(member.target or "")
-        if len(entries) >= ENTRY_LIMIT or names > NAMES_LIMIT:
-            raise BrokenArchive(f"has more than {ENTRY_LIMIT} files, or names of absurd length")
+            budget.starts += len(start)
+        budget.entries(1, len(member.name) + len(member.target or ""))
         entries.append(LayerEntry(*member, reader.at, start))
         if passing is not None and member.type == "file" and member.size:
             passing(entries[-1], iter(lambda: reader.read(_PIECE), b""))
@@ -149,16 +142,27 @@ def merged(layers: Sequence[LayerIndex]) -> LayerNode:
     """Return the root directory of an image with these layers, the lowest first.
 
     Raises:
-        EngineError: a layer has a name that leads out of the image, or a hard link to nothing.
+        EngineError: a layer has a name that leads out of the image, or a hard link to nothing; or
+            the image has more than an image may have.
     """
     numbers = itertools.count(1)
     root = directory(implied=True)
-    with without_collection():
+    budget = Budget()
+    with without_collection(), refused():
         for number, layer in enumerate(layers):
-            top = unpacked(layer, number, numbers)
-            _resolve_links(root, top, layer)
+            top = unpacked(layer, number, numbers, budget)
+            _resolve_links(root, top, layer, budget)
             lay_over(root, top)
     return root
+
+
+@contextlib.contextmanager
+def refused() -> Iterator[None]:
+    """Refuse an image that takes more than is spent on one, with an EngineError."""
+    try:
+        yield
+    except OverBudget as error:
+        raise EngineError(f"The image {error}.", NOT_JUDGED) from None
 
 
 def directory(*, implied: bool = False) -> LayerNode:
@@ -166,12 +170,27 @@ def directory(*, implied: bool = False) -> LayerNode:
     return LayerNode("directory", 0o755, 0, 0, 0, None, (0, 0), children={}, implied=implied)
 
 
-def unpacked(layer: LayerIndex, number: int, inodes: itertools.count[int]) -> LayerNode:
-    """Return the tree that unpacking a layer into an empty directory would give."""
+def unpacked(
+    layer: LayerIndex, number: int, inodes: itertools.count[int], budget: Budget
+) -> LayerNode:
+    """Return the tree that unpacking a layer into an empty directory would give.
+
+    Raises:
+        EngineError: that cannot be unpacked.
+        OverBudget: the image has more than an image may have.
+    """
     root = directory(implied=True)
+    budget.entries(len(layer.entries))
     # Members come directory by directory: the last directory is usually the next one's too.
     last: tuple[str, LayerNode] = ("", root)
     for entry in layer.entries:
+        if len(entry.path) > PATH_LIMIT or len(entry.target or "") > PATH_LIMIT:
+            which = entry.path if len(entry.path) > PATH_LIMIT else entry.target or ""
+            raise _broken(
+                layer,
+                f"has a file {entry.path[:60]!r} with the name or target {which[:60]!r}..., "
+                f"which no program can open: it has {len(which)} characters",
+            )
         head, _, name = entry.path.rpartition("/")
         if head == last[0] and name and name not in (".", ".."):
             parent = last[1]
@@ -183,7 +202,7 @@ def unpacked(layer: LayerIndex, number: int, inodes: itertools.count[int]) -> La
                 _learn_directory(root, entry)
                 continue
             *above, name = parts
-            parent = _parent(root, above, layer)
+            parent = _parent(root, above, layer, budget)
             last = (head, parent) if name == entry.path[len(head) + 1 :] else ("\0", root)
         assert parent.children is not None
         if name.startswith(WHITEOUT):
@@ -201,7 +220,7 @@ def unpacked(layer: LayerIndex, number: int, inodes: itertools.count[int]) -> La
         if before is not None:
             last = ("\0", root)
         if entry.type == "hard link":
-            parent.children[name] = _hard_link(root, entry, layer)
+            parent.children[name] = _hard_link(root, entry, layer, budget)
             continue
         target = entry.target
         size = entry.size if target is None else len(target.encode("utf-8", "surrogateescape"))
@@ -225,8 +244,6 @@ def _parts(path: str, layer: LayerIndex) -> list[str]:
     parts = components(path)[::-1]
     if ".." in parts:
         raise _broken(layer, f"has a file {path[:200]!r}, which leads out of its directory")
-    if len(path) > PATH_LIMIT:
-        raise _broken(layer, f"has a file {path[:60]!r}..., whose name no program can open")
     return parts
 
 
@@ -234,9 +251,9 @@ def _learn_directory(node: LayerNode, entry: LayerEntry) -> None:
     node.mode, node.uid, node.gid, node.implied = entry.mode, entry.uid, entry.gid, False
 
 
-def _parent(root: LayerNode, parts: list[str], layer: LayerIndex) -> LayerNode:
+def _parent(root: LayerNode, parts: list[str], layer: LayerIndex, budget: Budget) -> LayerNode:
     """Return the directory in which a member is unpacked, made if it is missing."""
-    found = _find(root, parts, make=True)
+    found = _find(root, parts, budget, make=True)
     if found is None or found.type != "directory":
         raise _broken(
             layer, f"has something below {'/'.join(parts)[:200]!r}, which is no directory"
@@ -244,9 +261,12 @@ def _parent(root: LayerNode, parts: list[str], layer: LayerIndex) -> LayerNode:
     return found
 
 
-def _find(root: LayerNode, parts: list[str], *, make: bool = False) -> LayerNode | None:
+def _find(
+    root: LayerNode, parts: list[str], budget: Budget, *, make: bool = False
+) -> LayerNode | None:
     """Return the node at a path, following all symlinks, the last one too; None if there
     is none."""
+    budget.steps(len(parts))
     trail = [root]
     todo = parts[::-1]
     links = 0
@@ -263,11 +283,13 @@ def _find(root: LayerNode, parts: list[str], *, make: bool = False) -> LayerNode
         if node is None:
             if not make:
                 return None
+            budget.entries(1)
             node = children[name] = directory()
         if node.target is not None:
             links += 1
             if links > LINK_LIMIT:
                 return None
+            budget.steps(node.target.count("/") + 1)
             if node.target.startswith("/"):
                 del trail[1:]
             todo += components(node.target)
@@ -290,9 +312,9 @@ def _white_out(parent: LayerNode, name: str, layer: LayerIndex) -> None:
     parent.whiteouts.add(hidden)
 
 
-def _hard_link(root: LayerNode, entry: LayerEntry, layer: LayerIndex) -> LayerNode:
+def _hard_link(root: LayerNode, entry: LayerEntry, layer: LayerIndex, budget: Budget) -> LayerNode:
     parts = _parts(entry.target or "", layer)
-    node = _linked(root, parts)
+    node = _linked(root, parts, budget)
     if node is None:
         # Possibly a file of a layer below.
         return LayerNode("file", 0, 0, 0, 0, None, (0, 0), member=entry.path, link=parts)
@@ -301,17 +323,19 @@ def _hard_link(root: LayerNode, entry: LayerEntry, layer: LayerIndex) -> LayerNo
     return node
 
 
-def _linked(root: LayerNode, parts: list[str]) -> LayerNode | None:
+def _linked(root: LayerNode, parts: list[str], budget: Budget) -> LayerNode | None:
     """Return the node that a hard link refers to: a symlink at the end is not followed."""
-    parent = _find(root, parts[:-1]) if parts else None
+    parent = _find(root, parts[:-1], budget) if parts else None
     return parent.children.get(parts[-1]) if parent and parent.children else None
 
 
-def _resolve_links(lower: LayerNode, top: LayerNode, layer: LayerIndex) -> None:
-    for children in _directories(top):
+def _resolve_links(lower: LayerNode, top: LayerNode, layer: LayerIndex, budget: Budget) -> None:
+    for length, children in _directories(top):
+        # As they are walked: symlinks put files deeper than their names in the archive tell.
+        budget.entries(0, length * len(children))
         for name, node in children.items():
             if node.link is not None:
-                found = _linked(lower, node.link)
+                found = _linked(lower, node.link, budget)
                 if found is None or found.type == "directory":
                     raise _broken(
                         layer,
@@ -321,14 +345,19 @@ def _resolve_links(lower: LayerNode, top: LayerNode, layer: LayerIndex) -> None:
                 children[name] = found
 
 
-def _directories(top: LayerNode) -> list[dict[str, LayerNode]]:
-    found: list[dict[str, LayerNode]] = []
-    pending = [top]
+def _directories(top: LayerNode) -> list[tuple[int, dict[str, LayerNode]]]:
+    """Return the entries of every directory, and the length of its path."""
+    found: list[tuple[int, dict[str, LayerNode]]] = []
+    pending = [(0, top)]
     while pending:
-        children = pending.pop().children
-        if children is not None:
-            found.append(children)
-            pending += [node for node in children.values() if node.children is not None]
+        length, directory = pending.pop()
+        if (children := directory.children) is not None:
+            found.append((length, children))
+            pending += [
+                (length + 1 + len(name), node)
+                for name, node in children.items()
+                if node.children is not None
+            ]
     return found
 
 

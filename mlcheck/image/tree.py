@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Generic, TypeVar
 
 from mlcheck.image.api import HEAD, T, Unreadable
+from mlcheck.image.budget import NOT_JUDGED, Budget, OverBudget
 from mlcheck.image.paths import (
     LINK_LIMIT,
     TYPE_WORDS,
@@ -23,7 +24,7 @@ from mlcheck.image.paths import (
     once,
 )
 from mlcheck.image.scan import PATH_LIMIT
-from mlcheck.model.errors import ProbeError
+from mlcheck.model.errors import EngineError, ProbeError
 from mlcheck.model.files import File, FileType, ResolvedFile
 from mlcheck.model.units import binary
 
@@ -70,8 +71,12 @@ class TreeRootFS(abc.ABC, Generic[N]):
     Sockets do not exist in archives and so not here; directories have the size 0.
 
     Raises:
-        EngineError: from every method, if the source of the tree fails.
+        EngineError: from every method, if the source of the tree fails, or if links make paths
+            longer than is followed for one image.
     """
+
+    def __init__(self) -> None:
+        self._steps = Budget()
 
     @abc.abstractmethod
     def _top(self) -> N:
@@ -230,6 +235,7 @@ class TreeRootFS(abc.ABC, Generic[N]):
                     return Place(_path(names, name), None, "is in a link loop")
                 if node.target.startswith("/"):
                     del trail[1:], names[:]
+                self._follow(node.target)
                 todo += components(node.target)
                 continue
             if not todo:
@@ -240,6 +246,12 @@ class TreeRootFS(abc.ABC, Generic[N]):
             trail.append(node)
             names.append(name)
         return Place(_path(names), trail[-1])
+
+    def _follow(self, target: str) -> None:
+        try:
+            self._steps.steps(target.count("/") + 1)
+        except OverBudget as error:
+            raise EngineError(f"The image {error}.", NOT_JUDGED) from None
 
 
 def _path(names: list[str], *more: str) -> str:

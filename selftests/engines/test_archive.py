@@ -25,7 +25,7 @@ from mlcheck.engines.archive.contents import has_several_names
 from mlcheck.engines.archive.engine import OpenArchive
 from mlcheck.engines.base import OpenImage
 from mlcheck.engines.oci.archive import renamed
-from mlcheck.image import byte_sources
+from mlcheck.image import budget, byte_sources
 from mlcheck.image.api import RootFS
 from mlcheck.inspect.probe_catalog import PROBES, facts_about, to_json
 from mlcheck.model.errors import NothingRuns
@@ -473,7 +473,7 @@ def test_contents_are_read_anywhere(
     monkeypatch.setattr(byte_sources, "BLOCK", 1000)
     monkeypatch.setattr(byte_sources, "CHECKPOINT", 10_000)
     monkeypatch.setattr(byte_sources, "CHECKPOINTS", 8)
-    monkeypatch.setattr(byte_sources, "KEPT", {"gzip": 3, "zstd": 3})
+    monkeypatch.setattr(budget, "BLOCKS", 3)
     files = {f"f{n}": os.urandom(n * 1919) + bytes(5_000) for n in range(12)}
     data = layer(*(member(name, content) for name, content in files.items()))
     kind, _, several = how.partition("-")

@@ -8,6 +8,7 @@ read within bounds.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -28,6 +29,7 @@ from mlcheck.engines.oci.documents import (
     parse_manifest,
     sha256,
 )
+from mlcheck.image.budget import LAYER_LIMIT, Budget
 from mlcheck.image.byte_sources import FileBytes, Part, compression, plain
 from mlcheck.image.layers import LayerEntry, index_layer
 from mlcheck.image.open_directories import Directories
@@ -83,15 +85,18 @@ class Contents:
         return found
 
 
-def look_into(kind: str, path: Path) -> tuple[Contents, list[Part]]:
+def look_into(kind: str, path: Path, budget: Budget | None = None) -> tuple[Contents, list[Part]]:
     """Read the documents of an image of kind docker-archive, oci or oci-archive, and find
-    its layers.
+    its layers; one that is named twice is the same object.
+
+    Args:
+        budget: of the image, which learns how many bytes are stored; None: a new one.
 
     Raises:
         ValueError: it cannot be read, or holds no image or several; the message follows the path.
     """
     with _understood(kind):
-        find = _in_directory(path) if kind == "oci" else _in_archive(kind, path)
+        find = _found(kind, path, budget or Budget())
         return read_contents(kind, lambda name: _document(name, find(name)), find)
 
 
@@ -99,7 +104,7 @@ def has_several_names(kind: str, path: Path) -> bool:
     """Return whether an archive or layout has an entry for each of several names in its index."""
     try:
         with _understood(kind):
-            find = _in_directory(path) if kind == "oci" else _in_archive(kind, path)
+            find = _found(kind, path, Budget())
             index = json.loads(_document("index.json", find("index.json")))
             return len(index["manifests"]) > 1
     except ValueError:
@@ -118,6 +123,8 @@ def read_contents(kind: str, read: Read, find: Callable[[str], L]) -> tuple[Cont
     """
     with _understood(kind):
         contents = _docker(read) if kind == "docker-archive" else _layout(read)
+        if (count := len(contents.layer_files)) > LAYER_LIMIT:
+            raise ValueError(f"has {count} layers; an image may have {LAYER_LIMIT}")
         return contents, [find(name) for name in contents.layer_files]
 
 
@@ -148,9 +155,14 @@ def _understood(kind: str) -> Iterator[None]:
         raise ValueError(f"is damaged, or no image of kind {kind} ({said})") from None
 
 
-def _in_directory(path: Path) -> Callable[[str], Part]:
+def _found(kind: str, path: Path, budget: Budget) -> Callable[[str], Part]:
+    return _in_directory(path, budget) if kind == "oci" else _in_archive(kind, path, budget)
+
+
+def _in_directory(path: Path, budget: Budget) -> Callable[[str], Part]:
     directories = Directories(path)
 
+    @functools.cache
     def find(name: str) -> Part:
         # Names are "index.json" and blobs by valid digests. Links, which could lead out, are not
         # followed, neither to a file nor to a directory.
@@ -163,28 +175,33 @@ def _in_directory(path: Path) -> Callable[[str], Part]:
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path / name)) from None
         file.path = path / name
+        budget.stored += file.size
         return Part(file, 0, file.size)
 
     return find
 
 
-def _in_archive(kind: str, path: Path) -> Callable[[str], Part]:
-    source = plain(FileBytes(path))
+def _in_archive(kind: str, path: Path, budget: Budget) -> Callable[[str], Part]:
+    file = FileBytes(path)
+    budget.stored += file.size
+    source = plain(file, budget)
     try:
         first = io.BytesIO(source.pread(0, 2 * HEADER_LIMIT))
         next_member(lambda count: first.read(count).ljust(count))
     except BrokenArchive:
         raise ValueError(f"is no image of kind {kind}: it is no tar archive") from None
     entries: dict[str, LayerEntry] = {}
-    for entry in index_layer(source, "").entries:
+    for entry in index_layer(source, "", budget=budget).entries:
         entries["/".join(reversed(components(entry.path)))] = entry
+
+    part = functools.cache(functools.partial(Part, source))
 
     def find(name: str) -> Part:
         wanted = name
         for _ in range(LINK_LIMIT):
             entry = entries["/".join(_plain_path(wanted))]
             if entry.type == "file":
-                return Part(source, entry.offset, entry.size)
+                return part(entry.offset, entry.size)
             if entry.target is None:
                 raise KeyError(name)
             # The target of a hard link is a whole name; that of a symlink is relative to its

@@ -30,7 +30,8 @@ from mlcheck.engines.base import (
     silent,
 )
 from mlcheck.image.api import HEAD, ImageLayers, T, Unreadable
-from mlcheck.image.byte_sources import SourceFile
+from mlcheck.image.budget import NOT_JUDGED, OverBudget
+from mlcheck.image.byte_sources import Source, SourceFile
 from mlcheck.image.layer_members import StoredLayers
 from mlcheck.image.layers import LayerIndex, LayerNode, index_layer, merged
 from mlcheck.image.paths import normal
@@ -79,7 +80,7 @@ class OpenArchive(OpenImage):
     def __init__(self, engine: str, prepared: Prepared, start: Start, image: ArchivedImage) -> None:
         super().__init__(engine, prepared, start)
         self._image = image
-        self._rootfs = ArchiveRootFS(self.ref.text, image.layers)
+        self._rootfs = ArchiveRootFS(self.ref.text, image)
 
     @property
     def rootfs(self) -> ArchiveRootFS:
@@ -209,9 +210,11 @@ class ArchiveRootFS(TreeRootFS[LayerNode]):
         EngineError: a layer is damaged.
     """
 
-    def __init__(self, image: str, layers: Sequence[Layer]) -> None:
-        self._image = image
-        self._layers = tuple(layers)
+    def __init__(self, name: str, image: ArchivedImage) -> None:
+        super().__init__()
+        self._image = name
+        self._layers = image.layers
+        self._budget = image.budget
         self._lock = threading.RLock()
         self._root: LayerNode | None = None
         self._indices: list[LayerIndex] | None = None
@@ -220,16 +223,20 @@ class ArchiveRootFS(TreeRootFS[LayerNode]):
         """Return the index of each layer; read once."""
         with self._lock:
             if self._indices is None:
-                self._indices = [self._index(layer) for layer in self._layers]
+                read: dict[Source, LayerIndex] = {}
+                for layer in self._layers:
+                    if layer.source not in read:
+                        read[layer.source] = self._index(layer)
+                self._indices = [read[layer.source] for layer in self._layers]
             return self._indices
 
     def _index(self, layer: Layer) -> LayerIndex:
         try:
-            return index_layer(layer.source, layer.digest)
+            return index_layer(layer.source, layer.digest, budget=self._budget)
         except BrokenArchive as error:
             raise EngineError(
                 f"{self._image}: the archive of the layer {layer.digest} {error}.",
-                "Write the archive anew.",
+                NOT_JUDGED if isinstance(error, OverBudget) else "Write the archive anew.",
             ) from error
 
     def member(self, path: str) -> Member | None:

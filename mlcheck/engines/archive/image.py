@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlcheck.engines.archive.contents import Contents, look_into
+from mlcheck.image.budget import Budget
 from mlcheck.image.byte_sources import Source, compression, plain
 from mlcheck.model.errors import EngineError, UsageError
 from mlcheck.model.image_ref import ImageRef
@@ -32,10 +33,16 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class ArchivedImage:
-    """An image in an archive."""
+    """An image in an archive.
+
+    Args:
+        layers: the lowest first; one that is named twice has the same source.
+        budget: what reading it may take.
+    """
 
     contents: Contents
     layers: tuple[Layer, ...]
+    budget: Budget
 
 
 def read_image(ref: ImageRef) -> ArchivedImage:
@@ -47,7 +54,8 @@ def read_image(ref: ImageRef) -> ArchivedImage:
     """
     path = Path(ref.location).expanduser().absolute()
     try:
-        contents, stored = look_into(ref.kind, path)
+        budget = Budget()
+        contents, stored = look_into(ref.kind, path, budget)
         digests = contents.diff_ids()
     except ValueError as error:
         raise UsageError(
@@ -56,6 +64,7 @@ def read_image(ref: ImageRef) -> ArchivedImage:
             "skopeo copy ... oci-archive:FILE.",
         ) from None
     layers = []
+    sources = {part: plain(part, budget) for part in dict.fromkeys(stored)}
     for name, digest, part in zip(contents.layer_files, digests, stored, strict=True):
         option = _TAR_OPTIONS.get(compression(part.pread(0, 4)) or "")
         tar = ["tar", *([option] if option else []), "-xOf"]
@@ -63,8 +72,8 @@ def read_image(ref: ImageRef) -> ArchivedImage:
             show = shlex.join([*tar, str(path / name)])
         else:
             show = f"{shlex.join(['tar', '-xOf', str(path), name])} | {shlex.join([*tar, '-'])}"
-        layers.append(Layer(digest, plain(part), show))
-    return ArchivedImage(contents, tuple(layers))
+        layers.append(Layer(digest, sources[part], show))
+    return ArchivedImage(contents, tuple(layers), budget)
 
 
 def check_unchanged(image: ArchivedImage, digest: str | None, path: str) -> None:

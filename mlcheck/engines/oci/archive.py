@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcheck.engines.oci.documents import DOCUMENT_LIMIT, sha256
+from mlcheck.image.budget import Budget
 from mlcheck.image.byte_sources import FileBytes, Part, plain
 from mlcheck.image.tar_headers import BrokenArchive, Member
 from mlcheck.image.tar_reader import TarReader
@@ -122,7 +123,8 @@ def _json(path: Path, name: str, data: bytes) -> Any:
 
 
 def _from_file(path: Path) -> Iterator[tuple[Member, Part]]:
-    reader = TarReader(plain(FileBytes(path)))
+    file = FileBytes(path)
+    reader = TarReader(plain(file, Budget(file.size)))
     while (member := reader.next()) is not None:
         yield member, reader.content()
 

@@ -24,15 +24,15 @@ from mlcheck.engines.oci.files import PLAIN, chunks
 from mlcheck.engines.oci.pull import SILENCE_LIMIT_S
 from mlcheck.engines.oci.stored import directories
 from mlcheck.image.api import LAYER_START, Layer, LayerMember, Look, Unreadable
+from mlcheck.image.budget import LAYER_LIMIT, Budget, OverBudget
 from mlcheck.image.byte_sources import Source, compression, plain
 from mlcheck.image.layer_members import members, sha256_of
 from mlcheck.image.layers import (
-    ENTRY_LIMIT,
-    NAMES_LIMIT,
     OPAQUE,
     WHITEOUT,
     LayerEntry,
     index_layer,
+    refused,
 )
 from mlcheck.image.paths import LINK_LIMIT, normal
 from mlcheck.image.rootfs import DirectoryRootFS
@@ -47,8 +47,11 @@ _METACOPY = ("trusted.overlay.metacopy", "user.overlay.metacopy")
 """Attributes by which overlayfs marks a directory that hides everything below it, and a file of
 which it has copied only the owner and mode: https://docs.kernel.org/filesystems/overlayfs.html."""
 
-_DOCUMENTS = 4096
-"""Most documents in one archive; engines write four, and a small one for each layer."""
+_DOCUMENTS = 4 + 3 * LAYER_LIMIT
+"""Most documents in one archive; engines write four, and a small one or two for each layer."""
+
+_DOCUMENTS_LIMIT = 64 * 1024 * 1024
+"""Most bytes of all of them."""
 
 
 class OciLayers:
@@ -98,11 +101,10 @@ def stored(image: Mapping[str, Any], look: Look) -> list[Layer] | None:
         return None
     history = _history(image, Path(paths[-1])) or [UNKNOWN] * len(paths)
     found: list[_StoredLayer] = []
-    left = ENTRY_LIMIT
+    budget = Budget()
     try:
         for path in paths:
-            found.append(_StoredLayer(Path(path), found[:], left, look))
-            left -= len(found[-1].members)
+            found.append(_StoredLayer(Path(path), found[:], budget, look))
     except (OSError, ProbeError):
         return None
     return [
@@ -133,7 +135,7 @@ class _StoredLayer:
 
     Args:
         lower: the layers below it.
-        limit: most members.
+        budget: of the image.
         look: looks at a file.
 
     Raises:
@@ -141,7 +143,7 @@ class _StoredLayer:
     """
 
     def __init__(
-        self, directory: Path, lower: Sequence[_StoredLayer], limit: int, look: Look
+        self, directory: Path, lower: Sequence[_StoredLayer], budget: Budget, look: Look
     ) -> None:
         self._look = look
         self.files = DirectoryRootFS(directory)
@@ -151,11 +153,11 @@ class _StoredLayer:
         if self._marked("/", _OPAQUE):
             hiding.append(LayerMember("/", "opaque"))
         numbers: dict[tuple[int, int], int] = {}
-        names = 0
         for file in self.files.walk("/"):
-            names += len(file.path)
-            if len(added) >= limit or names > NAMES_LIMIT:
-                raise ProbeError(f"more than {ENTRY_LIMIT} files in the layers cannot be judged.")
+            try:
+                budget.entries(1, len(file.path))
+            except OverBudget as error:
+                raise ProbeError(f"The image {error}.") from None
             parent, _, name = file.path.rpartition("/")
             if file.type == "char" and self._device(file.path) == 0:
                 hiding.append(LayerMember(file.path, "whiteout"))
@@ -248,7 +250,8 @@ def from_stream(stream: TarStream, wanted: Callable[[str], bool], look: Look) ->
     layers: dict[str, _Passed] = {}
     documents: dict[str, bytes] = {}
     links: dict[str, str] = {}
-    left = ENTRY_LIMIT
+    budget = Budget()
+    left = _DOCUMENTS_LIMIT
     while (member := stream.next()) is not None:
         path = normal(member.name)[1:]
         if member.target is not None:
@@ -260,12 +263,13 @@ def from_stream(stream: TarStream, wanted: Callable[[str], bool], look: Look) ->
         source = stream.content()
         start = source.pread(0, BLOCK)
         if compression(start) or start[257:262] == b"ustar" or not start.strip(b"\0"):
-            layers[path] = _Passed(source, wanted, look)
-            left -= len(layers[path].members)
-            if left < 0:
-                raise BrokenArchive(f"has more than {ENTRY_LIMIT} files")
-        elif member.size <= DOCUMENT_LIMIT and len(documents) < _DOCUMENTS:
+            if len(layers) >= LAYER_LIMIT:
+                raise BrokenArchive(f"has more than {LAYER_LIMIT} layers")
+            budget.stored += member.size
+            layers[path] = _Passed(source, wanted, look, budget)
+        elif member.size <= min(DOCUMENT_LIMIT, left) and len(documents) < _DOCUMENTS:
             documents[path] = source.pread(0, member.size)
+            left -= member.size
 
     def final(path: str) -> str:
         for _ in range(LINK_LIMIT):
@@ -279,18 +283,26 @@ def from_stream(stream: TarStream, wanted: Callable[[str], bool], look: Look) ->
     )
     digests = contents.diff_ids()
     history = contents.config.history or [UNKNOWN] * len(found)
+    # One that is named twice is put over the others twice.
+    mentions = Budget()
+    with refused():
+        for one in found:
+            mentions.entries(len(one.members))
     return [one.layer(d, h) for one, d, h in zip(found, digests, history, strict=True)]
 
 
 class _Passed:
     """A layer that was read from a stream."""
 
-    def __init__(self, source: Source, wanted: Callable[[str], bool], look: Look) -> None:
+    def __init__(
+        self, source: Source, wanted: Callable[[str], bool], look: Look, budget: Budget
+    ) -> None:
         self._wanted = wanted
         self._look = look
         self._sums: dict[int, bytes] = {}
         self._said: dict[int, str] = {}
-        self.members, self._places = members(index_layer(plain(source), "", self._passing))
+        index = index_layer(plain(source, budget), "", self._passing, budget)
+        self.members, self._places = members(index, Budget())
 
     def _passing(self, entry: LayerEntry, content: Iterator[bytes]) -> None:
         number = hashlib.sha256()

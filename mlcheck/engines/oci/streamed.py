@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 from mlcheck.engines.oci.streamed_file import StreamedFile
+from mlcheck.image import budget
 from mlcheck.image.paths import components
 from mlcheck.image.tar_headers import BrokenArchive, Member
 from mlcheck.image.tar_reader import TarStream
@@ -28,7 +29,11 @@ from mlcheck.image.tree import Node, TreeRootFS
 from mlcheck.model.errors import EngineError, ProbeError
 
 ENTRY_LIMIT = 2_000_000
-"""Most files whose facts are kept in memory, about 500 bytes each; large images have 100,000."""
+"""Most files whose facts are kept in memory, about 500 bytes each; large images have 100,000.
+One that is asked for by itself counts again."""
+
+NAMES_LIMIT = 2 * budget.NAMES_LIMIT
+"""Most characters of their names and targets."""
 
 KEPT_WHOLE = 128 * 1024
 """Bytes up to which a file in a stream is kept whole."""
@@ -100,11 +105,12 @@ class StreamedRootFS(TreeRootFS[_Node]):
     def __init__(
         self, get_archive: GetArchive, export: Callable[[], Iterable[bytes]] | None = None
     ) -> None:
+        super().__init__()
         self._get_archive = get_archive
         self._export = export
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
-        self._entries = 0
+        self._entries = self._names = 0
         self._spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - see close()
         self._spooled = 0
         self._root = _directory("/", 0o755, 0, 0)
@@ -182,9 +188,11 @@ class StreamedRootFS(TreeRootFS[_Node]):
         with stream:
             while (member := _next(stream, top.path)) is not None:
                 self._entries += 1
-                if self._entries > ENTRY_LIMIT:
+                self._names += len(member.name) + len(member.target or "")
+                if self._entries > ENTRY_LIMIT or self._names > NAMES_LIMIT:
                     raise ProbeError(
-                        f"{top.path}: more than {ENTRY_LIMIT} files in the image cannot be judged."
+                        f"{top.path}: more than {ENTRY_LIMIT} files in the image, or "
+                        f"{NAMES_LIMIT} characters of names, cannot be judged."
                     )
                 self._place(fresh, prefix, member, stream)
         top.mode, top.uid, top.gid = fresh.mode, fresh.uid, fresh.gid
