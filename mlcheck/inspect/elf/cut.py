@@ -33,6 +33,16 @@ NAME_LIMIT = 64 * 1024
 NAMES_LIMIT = 990
 """Names in a dynamic section: lief stops after 1,000 entries, and would miss later ones."""
 
+NAMES_SIZE = 128 * 1024
+"""Bytes of all names in a dynamic section and its symbol versions: the same bytes of a file may be
+named again and again. Real files have up to 20 KiB."""
+
+ENTRY_LIMIT = 1000
+"""Entries of one search path; real ones have up to 200."""
+
+_ENTRY_COST = 100
+"""Bytes for which a name or an entry counts, besides its own."""
+
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
 _DT_NULL, _DT_STRTAB, _DT_STRSZ = 0, 5, 10
 _DT_NAMES = (1, 14, 15, 29)
@@ -123,6 +133,7 @@ class Cut:
         no_default_directories: True with the flag DF_1_NODEFLIB.
         refused: reason why the loader takes the file for no library, or "".
         versions: the symbol versions that it needs and defines.
+        cost: bytes of all names, with something for each of them and each entry of a search path.
     """
 
     small: bytes
@@ -133,6 +144,7 @@ class Cut:
     refused: str = ""
     versions: symbol_versions.Versions = symbol_versions.NONE
     little_endian: bool = True
+    cost: int = 0
 
 
 def cut(content: BinaryIO, path: str, head: bytes | None = None) -> Cut:
@@ -172,6 +184,7 @@ class _File:
         self._head = b""
         self._head = self._read(0, HEAD) if head is None else head
         self._is_loaded = self._is_core = False
+        self._names_size = self._cost = 0
 
     def cut(self) -> Cut:
         head = self._head
@@ -205,6 +218,7 @@ class _File:
             _refused(fields, segments, found.flags, dynamic=bool(dynamic)),
             found.versions,
             head[5] == 1,
+            self._cost,
         )
 
     def is_for_debuggers(self) -> bool:
@@ -270,6 +284,13 @@ class _File:
             name = None if start is None else self._name(start + offset, size - offset)
             if name is None:
                 raise self._unreadable("has a name outside its dynamic string table")
+            self._names_size += len(name) + 1
+            if self._names_size > NAMES_SIZE:
+                raise self._unreadable(f"has names of over {NAMES_SIZE} bytes for the loader")
+            entries = 1 + name.count(b":") + name.count(b"\n")
+            if entries > ENTRY_LIMIT:
+                raise self._unreadable(f"has a search path of over {ENTRY_LIMIT} entries")
+            self._cost += len(name) + entries * _ENTRY_COST
             return name
 
         names = [(tag, text(offset)) for tag, offset in asked]

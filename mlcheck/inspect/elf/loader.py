@@ -23,14 +23,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from mlcheck.image.api import RootFS, Unreadable
+from mlcheck.image.scan import PATH_LIMIT
 from mlcheck.inspect.elf import hwcaps, interpreters, ld_so_cache, tokens
 from mlcheck.inspect.elf import probe as elf
 from mlcheck.inspect.elf.facts import ElfFile, LibraryNeed
 from mlcheck.inspect.elf.search import Names, Object, Search, need
 from mlcheck.model.files import Problem, ResolvedFile
 
-LOOKUP_LIMIT = 2_000_000
-"""Places searched for all programs together; a large image needs a tenth of that."""
+LOOKUP_LIMIT = 1_000_000
+"""Places searched for all programs together; a large image needs a fifth of that."""
 
 _NATIVE_PROGRAMS = ("/bin/sh", "/usr/bin/env", "/bin/ls", "/sbin/ldconfig")
 _LOOP = "is in a link loop"
@@ -114,6 +115,10 @@ class Loader:
         while pending:
             current = pending.popleft()
             for soname, must in _asked(current.elf):
+                if self._lookups > LOOKUP_LIMIT:
+                    what = f"was not followed: more than {LOOKUP_LIMIT} places to look at"
+                    self.problems.append(Problem(first.path, what))
+                    return
                 if (known := names.of(soname)) is not None:
                     if must:
                         yield need(soname, current.elf.path, known)
@@ -123,10 +128,6 @@ class Loader:
                     yield one
                 if found is not None and names.add(soname, found) is found:
                     pending.append(found)
-            if self._lookups > LOOKUP_LIMIT:
-                what = f"was not followed: more than {LOOKUP_LIMIT} places to look at"
-                self.problems.append(Problem(first.path, what))
-                return
         if not names.musl:
             yield from names.lacking_versions()
 
@@ -192,7 +193,7 @@ class Loader:
         """Return the library at the path that a need names."""
         if path.startswith("/"):
             return self._try(search, path)
-        search.searched.append("the working directory")
+        search.searched["the working directory"] = None
         return None
 
     def _by_glibc(self, search: Search) -> Object | None:
@@ -201,14 +202,14 @@ class Loader:
                 for directory in directories:
                     if directory in search.searched:
                         continue
-                    search.searched.append(directory)
+                    search.searched[directory] = None
                     if directory.startswith("/") and (found := self._in(search, directory)):
                         return found
             except _ListEnds:
                 continue
         defaults = self._defaults(search.program)
         left_out = search.by is not None and search.by.elf.no_default_directories
-        search.searched.append(ld_so_cache.PATH)
+        search.searched[ld_so_cache.PATH] = None
         for path in self._cache.get(search.soname, ()):
             if left_out and path.startswith(tuple(f"{directory}/" for directory in defaults)):
                 continue
@@ -216,7 +217,7 @@ class Loader:
                 if found := self._try(search, path):
                     return found
         for directory in () if left_out else defaults:
-            search.searched.append(directory)
+            search.searched[directory] = None
             if found := self._in(search, directory):
                 return found
         return None
@@ -262,7 +263,7 @@ class Loader:
                 lists.append(tokens.entries_of_musl(tokens.expanded_by_musl(text, one.origin)))
         lists.append(list(self._defaults(search.program)))
         for directory in dict.fromkeys(one for directories in lists for one in directories):
-            search.searched.append(directory)
+            search.searched[directory] = None
             if not directory.startswith("/"):
                 continue
             found = self._try(search, f"{directory}/{search.soname}", passes=False)
@@ -279,6 +280,8 @@ class Loader:
             passes: a library for another machine is passed over; False: it ends the search.
         """
         self._lookups += 1
+        if len(path) > PATH_LIMIT:
+            return None  # no program can open it
         resolved = self._resolve(path)
         if resolved.final is None:
             if resolved.file is not None:

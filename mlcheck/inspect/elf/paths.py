@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 from mlcheck.engines.base import Ask
 from mlcheck.image.api import RootFS, Unreadable
+from mlcheck.image.budget import NOT_JUDGED
 from mlcheck.image.paths import LINK_LIMIT
+from mlcheck.image.scan import PATH_LIMIT
 from mlcheck.inspect.elf import interpreters, tokens
 from mlcheck.inspect.elf import probe as elf
 from mlcheck.inspect.elf.facts import ElfFile, ElfFiles, LoaderPath, LoaderPaths, RequiredPaths
 from mlcheck.inspect.elf.loader import Loader
 from mlcheck.inspect.registry import fact
+from mlcheck.model.errors import ProbeError
 from mlcheck.profile.catalog import Profile
+
+STEP_LIMIT = 2_000_000
+"""Components of the paths that are looked up, for all different paths of an image; large images
+take 100,000."""
 
 
 @fact()
@@ -70,6 +78,8 @@ class _Places:
         self._real: dict[str, str] = {}
         native = Loader(rootfs, "").native()
         self._native = native.interpreter or "" if native else ""
+        self._led = functools.cache(self._follow)
+        self._steps = 0
         self._musl: dict[str, bool] = {}
         self._lib: dict[str, str] = {}
 
@@ -87,7 +97,7 @@ class _Places:
         if file.interpreter is not None:
             text = file.interpreter
             absolute = text.startswith("/")
-            final = self._led("/", text)[0] if absolute else ""
+            final = self._led("/", text[:PATH_LIMIT])[0] if absolute else ""
             yield LoaderPath("INTERP", text, text, final, is_fixed=absolute)
 
     def search_path(self, file: ElfFile, path: str) -> Iterator[LoaderPath]:
@@ -115,7 +125,8 @@ class _Places:
         Args:
             origin: what $ORIGIN stands for.
         """
-        expanded = self._expanded(file, tag, text, origin)
+        # No program can open a longer one, and what it would lead to is told by its beginning.
+        expanded = self._expanded(file, tag, text[:PATH_LIMIT], origin)[:PATH_LIMIT]
         if not expanded.startswith("/"):
             return LoaderPath(tag, text, expanded, "", is_fixed=False)
         if text.startswith("/"):
@@ -148,7 +159,7 @@ class _Places:
             self._musl[interpreter] = interpreters.is_musl(self._rootfs, interpreter)
         return self._musl[interpreter]
 
-    def _led(self, start: str, path: str) -> tuple[str, bool]:
+    def _follow(self, start: str, path: str) -> tuple[str, bool]:
         """Follow a path from a directory without links in it, as path_resolution(7) says.
 
         Returns the place, and whether it was reached by a link to an absolute path, or by more
@@ -165,6 +176,12 @@ class _Places:
                 del there[-1:]
             elif part not in ("", "."):
                 there.append(part)
+                self._steps += len(there)
+                if self._steps > STEP_LIMIT:
+                    raise ProbeError(
+                        f"The ELF files of the image name paths of more than {STEP_LIMIT} steps.",
+                        NOT_JUDGED,
+                    )
                 file = self._rootfs.lstat("/" + "/".join(there))
                 if file is not None and file.target is not None and links < LINK_LIMIT:
                     links += 1

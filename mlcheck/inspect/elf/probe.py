@@ -25,6 +25,10 @@ from mlcheck.inspect.elf.lief_client import LIEF
 from mlcheck.inspect.prefix.facts import PrefixPath
 from mlcheck.inspect.registry import fact
 from mlcheck.model.files import File, Problem
+from mlcheck.model.units import binary
+
+ALL_NAMES_SIZE = 64 * 1024 * 1024
+"""Cost of the names of all ELF files of one directory; large images have a fifth of it."""
 
 
 @fact()
@@ -44,13 +48,26 @@ def probe(rootfs: RootFS, top: str = "/opt/conda") -> ElfFiles:
     """
     LIEF.get_ready()
     scanned = itertools.count()
+    spent = 0
 
     def begins_as_elf(path: str, head: bytes) -> bool:
         next(scanned)
         return head.startswith(elf_cut.MAGIC) or only_loaded(path)
 
+    def look(file: File, content: BinaryIO) -> elf_cut.Cut:
+        nonlocal spent
+        found = elf_cut.cut(content, file.path)
+        spent += found.cost
+        if spent > ALL_NAMES_SIZE:
+            raise Unreadable(
+                file.path,
+                f"is not judged: together with the ELF files before it, it has over "
+                f"{binary(ALL_NAMES_SIZE)} of names for the loader",
+            )
+        return found
+
     # All of them first: meanwhile lief gets ready.
-    cuts = list(rootfs.each(top, begins_as_elf, _cut))
+    cuts = list(rootfs.each(top, begins_as_elf, look))
     files: dict[str, ElfFile] = {}
     problems: list[Problem] = []
     for file, cut in cuts:
@@ -67,10 +84,6 @@ def probe(rootfs: RootFS, top: str = "/opt/conda") -> ElfFiles:
 def _is_for_debuggers(unreadable: Unreadable) -> bool:
     """Return whether it is no library that was damaged, but a file that no loader reads."""
     return isinstance(unreadable, DebugFile) and unreadable.is_in_its_place
-
-
-def _cut(file: File, content: BinaryIO) -> elf_cut.Cut:
-    return elf_cut.cut(content, file.path)
 
 
 def of_layer(layer: RootFS, top: str) -> ElfFiles:

@@ -44,13 +44,13 @@ class Search:
     Args:
         by: the object that needs it, or None for a plain search.
         like: a file whose class and machine the library must have, or None for any.
-        searched, rejected: as in `LibraryNeed`; the loader adds to them.
+        searched, rejected: as in `LibraryNeed`; the loader adds to them, to the first as keys.
     """
 
     soname: str
     by: Object | None
     like: ElfFile | None
-    searched: list[str] = field(default_factory=list)
+    searched: dict[str, None] = field(default_factory=dict)
     rejected: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -61,7 +61,7 @@ class Search:
     def need(self, found: Object | None) -> LibraryNeed:
         """Return the fact about it."""
         by = self.by.elf.path if self.by else ""
-        return need(self.soname, by, found, self.searched, self.rejected)
+        return need(self.soname, by, found, (*self.searched,), self.rejected)
 
 
 class Names:

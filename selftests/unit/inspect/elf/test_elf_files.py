@@ -258,6 +258,37 @@ def test_more_names_than_lief_reads() -> None:
 
 
 @only_64_bit
+def test_names_that_name_the_same_bytes_again_and_again() -> None:
+    """A file of 80 KB must not stand for 60 MB of names."""
+    for tag in (1, 15):
+        names = struct.pack("<qQ", tag, 0) * 3
+        assert "names of over" in what(with_entries(names, b"x" * 50_000 + b"\0"))
+        assert elf.parse(with_entries(names, b"x" * 40_000 + b"\0"), "/x").dynamic
+
+
+@only_64_bit
+def test_a_search_path_without_an_end() -> None:
+    assert "over 1000 entries" in what(
+        with_entries(struct.pack("<qQ", 29, 0), b":".join([b"/a"] * 1001) + b"\0")
+    )
+    assert elf.parse(
+        with_entries(struct.pack("<qQ", 29, 0), b":".join([b"/a"] * 1000) + b"\0"), "/x"
+    ).runpath
+
+
+@only_64_bit
+def test_names_of_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is beyond the limit for all of them is a problem, and not left out."""
+    content = with_entries(struct.pack("<qQ", 1, 0), b"x" * 10_000 + b"\0")
+    for number in range(20):
+        (tmp_path / f"{number:02}").write_bytes(content)
+    monkeypatch.setattr(elf, "ALL_NAMES_SIZE", 100_000)
+    found = elf.probe(DirectoryRootFS(tmp_path), "/")
+    assert (len(found.files), len(found.problems), found.scanned) == (9, 11, 20)
+    assert "names for the loader" in found.problems[0].what
+
+
+@only_64_bit
 @pytest.mark.parametrize(
     ("names", "word"), [(b"x" * 70_000 + b"\0", "name of over"), (b"x" * 5000, "outside its")]
 )

@@ -20,6 +20,7 @@ from mlcheck.inspect.elf import libraries, names, paths
 from mlcheck.inspect.elf import probe as elf
 from mlcheck.inspect.elf.facts import ElfFile, ElfFiles, LoaderPath, only_loaded
 from mlcheck.inspect.prefix.facts import PrefixPath
+from mlcheck.model.errors import ProbeError
 from mlcheck.profile.catalog import Profile
 from selftests.images import opened, write
 from selftests.rules import judge
@@ -64,6 +65,37 @@ def hard_coded(root: Path, one: ElfFile, profile: Profile = PROFILE) -> list[str
     files = ElfFiles({one.path: one}, 1)
     found = paths.probe(DirectoryRootFS(root), files, rpath.forbidden, {})
     return [f.found for f in judge("rpath-hard-coded", files, found, profile).findings]
+
+
+def test_long_paths_take_few_steps(conda_image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each path is followed once, and no further than a program could open it."""
+    looked: list[str] = []
+    real = DirectoryRootFS.lstat
+
+    def counting(self: DirectoryRootFS, path: str) -> object:
+        looked.append(path)
+        return real(self, path)
+
+    monkeypatch.setattr(DirectoryRootFS, "lstat", counting)
+    entry = "/opt/conda/" + "lib/../" * 9000
+    text = ":".join([entry] * 10)
+    (first, *_) = found = led(conda_image, file("/opt/conda/lib/x.so", rpath=text))
+    assert (len(found), len(first.expanded), first.is_fixed) == (10, 4096, True)
+    assert len(looked) < 1000
+    assert len(hard_coded(conda_image, file("/opt/conda/lib/x.so", rpath=text))) == 10
+
+
+def test_tokens_do_not_multiply(conda_image: Path) -> None:
+    one = file(f"/opt/conda/{'d' * 200}/x.so", rpath="$ORIGIN" * 9000)
+    (found,) = led(conda_image, one)
+    assert len(found.expanded) == 4096
+
+
+def test_too_many_steps_are_an_error(conda_image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "STEP_LIMIT", 1000)
+    text = ":".join(f"/opt/conda/{number}" for number in range(500))
+    with pytest.raises(ProbeError, match="more than 1000 steps"):
+        led(conda_image, file("/opt/conda/lib/x.so", rpath=text))
 
 
 @pytest.mark.parametrize(
