@@ -42,7 +42,7 @@ _RPM_FORMAT = "%{NAME}\\t%{VERSION}-%{RELEASE}\\t%{ARCH}\\n"
 _NOT_READ = {"pacman": ("/var/lib/pacman/local",)}
 _METADATA = (
     *(".dist-info/METADATA", ".egg-info/PKG-INFO", ".egg-info/METADATA", ".egg-info"),
-    ".egg/EGG-INFO/PKG-INFO",
+    *(".egg/EGG-INFO/PKG-INFO", ".egg"),
 )
 
 
@@ -268,7 +268,13 @@ def _python(rootfs: RootFS, environments: Prefixes, found: _Found) -> None:
 
 def _groups(rootfs: RootFS, environments: Prefixes) -> list[list[Prefix]]:
     """Return the environments that one Python has on its path together: /usr/local and /usr, unless
-    /usr/local has a Python of its own."""
+    /usr/local has a Python of its own; and what is behind a virtual environment that was given."""
+    if (
+        not environments.looked_in
+        and environments.found[:1]
+        and environments.found[0].kind == "venv"
+    ):
+        return [list(environments.found)]
     by_path = {prefix.path: prefix for prefix in environments.found}
     together = [by_path[path] for path in prefixes.SYSTEM if path in by_path]
     first = together[:1]

@@ -22,6 +22,7 @@ from packaging.version import Version
 
 from mlcheck.image.api import RootFS, Unreadable
 from mlcheck.inspect.packages.facts import HiddenPackage
+from mlcheck.inspect.packages.zipped import Files, Zipped
 from mlcheck.model.files import Problem
 
 RECORD_LIMIT = 32 * 1024 * 1024
@@ -31,7 +32,10 @@ PTH_LIMIT = 1024 * 1024
 """Bytes of a `.pth` file."""
 
 PLACES_LIMIT = 1000
-"""Directories that `.pth` files may add."""
+"""Places that `.pth` files may add."""
+
+ZIPS_LIMIT = 100
+"""Zip files among them."""
 
 REQUIRES_LIMIT = 10_000
 """Requirements of one package; the longest known list has 400."""
@@ -48,7 +52,7 @@ class PythonPackage:
 
     Args:
         key: the name under which Python finds it.
-        path: of the metadata, a file.
+        path: of the metadata, a file; or of the zip file that has it.
         root: root of its environment.
     """
 
@@ -79,7 +83,7 @@ class PythonPackages:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A directory of sys.path.
+    """A directory of sys.path, or a zip file.
 
     Args:
         python: version of the Python that looks there ("3.11"), "3" for all, "" if it is not known.
@@ -90,6 +94,7 @@ class _Place:
     python: str
     root: str
     hidden: str = ""
+    zipped: bool = False
 
 
 def find(rootfs: RootFS, roots: Sequence[tuple[str, Sequence[str]]]) -> PythonPackages:
@@ -109,9 +114,14 @@ def find(rootfs: RootFS, roots: Sequence[tuple[str, Sequence[str]]]) -> PythonPa
     first: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for place in _places(rootfs, roots):
         here: defaultdict[str, list[PythonPackage]] = defaultdict(list)
-        for key, path in _metadata(rootfs, place.path):
+        try:
+            files: Files = Zipped(rootfs, place.path) if place.zipped else rootfs
+        except Unreadable as unreadable:
+            problems.append(Problem(unreadable.path, unreadable.what))
+            continue
+        for key, path in _metadata(files, place.path):
             try:
-                package = _package(rootfs, key, path, place)
+                package = _package(files, key, path, place)
             except Unreadable as unreadable:
                 problems.append(Problem(unreadable.path, unreadable.what))
             else:
@@ -138,13 +148,17 @@ def _same(one: str, other: str) -> bool:
 def _places(rootfs: RootFS, roots: Sequence[tuple[str, Sequence[str]]]) -> Iterator[_Place]:
     """Yield the directories of sys.path in order, each real one once."""
     seen: set[tuple[str, str]] = set()
+    zips = 0
     for root, packages in roots:
         for place in _own_places(rootfs, root, packages):
             more = _added(rootfs, place) if posixpath.basename(place.path) in _SITES else ()
             for one in (place, *more):
                 real = (rootfs.resolve(one.path).final_path, one.python)
-                if real not in seen and len(seen) < PLACES_LIMIT:
-                    seen.add(real)
+                if real in seen or len(seen) >= PLACES_LIMIT:
+                    continue
+                seen.add(real)
+                zips += one.zipped
+                if zips <= ZIPS_LIMIT or not one.zipped:
                     yield one
 
 
@@ -213,11 +227,11 @@ def _added(rootfs: RootFS, place: _Place) -> Iterator[_Place]:
                 continue
             path = posixpath.normpath(posixpath.join(place.path, text))
             final = rootfs.resolve(path).final
-            if final is not None and final.type == "directory":
-                yield dataclasses.replace(place, path=path)
+            if final is not None and final.type in ("directory", "file"):
+                yield dataclasses.replace(place, path=path, zipped=final.type == "file")
 
 
-def _metadata(rootfs: RootFS, directory: str) -> Iterator[tuple[str, str]]:
+def _metadata(rootfs: Files, directory: str) -> Iterator[tuple[str, str]]:
     """Yield the name under which Python finds a package in a directory, and its metadata."""
     base = posixpath.basename(directory).lower()
     for name in rootfs.listdir(directory):
@@ -231,7 +245,7 @@ def _metadata(rootfs: RootFS, directory: str) -> Iterator[tuple[str, str]]:
         yield key, _metadata_file(rootfs, path)
 
 
-def _metadata_file(rootfs: RootFS, path: str) -> str:
+def _metadata_file(rootfs: Files, path: str) -> str:
     """Return the file with the metadata in a directory, or `path` itself if it is a file."""
     final = rootfs.resolve(path).final
     if final is not None and final.type == "file":
@@ -256,7 +270,7 @@ def metadata_files(rootfs: RootFS, directory: str) -> Iterator[str]:
         yield path
 
 
-def metadata_header(rootfs: RootFS, path: str) -> email.message.Message:
+def metadata_header(rootfs: Files, path: str) -> email.message.Message:
     """Read the header of a Python package's metadata.
 
     Raises:
@@ -271,15 +285,16 @@ def metadata_header(rootfs: RootFS, path: str) -> email.message.Message:
     return email.parser.BytesHeaderParser().parsebytes(header)
 
 
-def _package(rootfs: RootFS, key: str, path: str, place: _Place) -> PythonPackage:
-    header = metadata_header(rootfs, path)
+def _package(files: Files, key: str, path: str, place: _Place) -> PythonPackage:
+    header = metadata_header(files, path)
     name, version = (str(header.get(one, "")).strip() for one in ("Name", "Version"))
     if not name or not version:
         raise Unreadable(path, "has no Name and Version of a Python package")
     requires = [str(line) for line in header.get_all("Requires-Dist") or []]
     if len(requires) > REQUIRES_LIMIT:
         raise Unreadable(path, f"has more than {REQUIRES_LIMIT} requirements")
-    return PythonPackage(key, name, version, tuple(requires), path, place.root)
+    there = place.path if place.zipped else path
+    return PythonPackage(key, name, version, tuple(requires), there, place.root)
 
 
 def _contradictions(path: str, package: PythonPackage) -> Iterator[Problem]:

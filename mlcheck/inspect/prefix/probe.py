@@ -8,10 +8,12 @@ Python, as `pip install --target`, `--user` and `--prefix` put them.
 
 from __future__ import annotations
 
+import dataclasses
+import posixpath
 import re
 from collections.abc import Iterator
 
-from mlcheck.image.api import RootFS
+from mlcheck.image.api import RootFS, Unreadable
 from mlcheck.inspect.prefix.facts import Prefix, Prefixes, PrefixKind
 from mlcheck.model.errors import ProbeError
 from mlcheck.model.files import Problem
@@ -21,6 +23,7 @@ LIMIT = 1000
 
 SYSTEM = ("/usr/local", "/usr")
 
+_CFG_LIMIT = 64 * 1024
 _KERNELS = ("/proc", "/sys", "/dev")
 _LIBRARIES = ("lib", "lib64")
 _PACKAGES = ("site-packages", "dist-packages")
@@ -49,13 +52,44 @@ def find(rootfs: RootFS) -> Prefixes:
 
 
 def at(rootfs: RootFS, path: str | None) -> Prefixes:
-    """Return the environment at the given `path`, whatever is there, or the system's for None.
+    """Return the environment at the given `path`, whatever is there, or the system's for None; and
+    behind a virtual environment what its Python has on its path besides.
 
     Raises:
         ProbeError: this machine forbids looking.
     """
-    paths = SYSTEM if path is None else (path,)
-    return Prefixes(tuple(_prefix(rootfs, one) for one in paths))
+    if path is None:
+        return Prefixes(tuple(_prefix(rootfs, one) for one in SYSTEM))
+    first = _prefix(rootfs, path)
+    return Prefixes((first, *_below(rootfs, first)))
+
+
+def _below(rootfs: RootFS, virtual: Prefix) -> list[Prefix]:
+    """Return the environments whose packages a virtual one has as well, those of its own Python's
+    version: `include-system-site-packages`, which `site` takes for true where it is not said."""
+    try:
+        text = rootfs.read(f"{virtual.path}/pyvenv.cfg", _CFG_LIMIT).decode("utf-8", "replace")
+    except Unreadable:
+        return []
+    said = {
+        key.strip().lower(): value.strip()
+        for key, equals, value in (line.partition("=") for line in text.splitlines())
+        if equals
+    }
+    home = said.get("home", "")
+    if said.get("include-system-site-packages", "true").lower() != "true" or not home.startswith(
+        "/"
+    ):
+        return []
+    base = posixpath.dirname(rootfs.resolve(home).final_path)
+    own = {posixpath.basename(posixpath.dirname(one)) for one in virtual.packages} | {"python3"}
+    found = []
+    for path in SYSTEM if base in SYSTEM else (base,):
+        one = _prefix(rootfs, path)
+        fitting = [p for p in one.packages if posixpath.basename(posixpath.dirname(p)) in own]
+        if path != virtual.path and fitting:
+            found.append(dataclasses.replace(one, packages=tuple(fitting)))
+    return found
 
 
 def package_directories(rootfs: RootFS, path: str) -> Iterator[str]:

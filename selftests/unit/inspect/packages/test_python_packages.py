@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from mlcheck.image.rootfs import DirectoryRootFS
 from mlcheck.inspect.packages import python_packages
 from mlcheck.inspect.packages.python_packages import PythonPackages
+from mlcheck.inspect.prefix import probe as prefixes
 from mlcheck.inspect.prefix.probe import package_directories
 from selftests.images import write
 
@@ -130,6 +132,74 @@ def test_a_virtual_environment_compared_with_importlib(tmp_path: Path) -> None:
         "~cipy-1.0.dist-info": "is left of an interrupted pip, which was about to remove scipy 1.0",
         "sneaky-2.0.dist-info": "says that it is sneaky 1.0, in a directory of the version 2.0",
     }
+
+
+def egg(root: Path, path: str, content: str, member: str = "EGG-INFO/PKG-INFO") -> None:
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/__init__.py", "")
+        archive.writestr(member, content)
+
+
+def test_zipped_eggs_compared_with_importlib(tmp_path: Path) -> None:
+    text = "Metadata-Version: 2.1\nName: {0}\nVersion: 1.0\n"
+    egg(tmp_path, f"{SITE}/zipped-1.0-py3.11.egg", text.format("zipped"))
+    egg(tmp_path, f"{SITE}/alone-1.0-py3.11.egg", text.format("alone"))
+    egg(tmp_path, f"{SITE}/wheel.whl", text.format("wheel"), "wheel-1.0.dist-info/METADATA")
+    egg(tmp_path, f"{SITE}/other.zip", text.format("other"))  # EGG-INFO counts in an .egg alone
+    write(tmp_path, f"{SITE}/text.egg", "no zip")
+    lines = ["zipped-1.0-py3.11.egg", "wheel.whl", "other.zip", "text.egg", "gone.egg"]
+    write(tmp_path, f"{SITE}/easy-install.pth", "".join(f"./{line}\n" for line in lines))
+    names = ["zipped", "alone", "wheel", "other", "text"]
+    there = find(tmp_path, "opt/venv")
+    assert versions(there) == found_by_python(tmp_path, [SITE], names)
+    assert set(versions(there)) == {"zipped", "wheel"}
+    assert not there.problems
+
+
+def test_a_damaged_egg_is_a_problem(tmp_path: Path) -> None:
+    egg(tmp_path, f"{SITE}/a.egg", "Name: a\nVersion: 1\n" * 99)
+    content = (tmp_path / SITE / "a.egg").read_bytes()
+    at = content.index(b"EGG-INFO/PKG-INFO") + len("EGG-INFO/PKG-INFO")
+    write(tmp_path, f"{SITE}/a.egg", content[:at] + b"\xff" * 8 + content[at + 8 :])
+    write(tmp_path, f"{SITE}/a.pth", "a.egg\n")
+    (problem,) = find(tmp_path, "opt/venv").problems
+    assert "is damaged" in problem.what
+
+
+@pytest.mark.parametrize("said", ["true", "TRUE", "false", "yes", None])
+def test_what_is_below_a_virtual_environment_compared_with_python(
+    said: str | None, tmp_path: Path
+) -> None:
+    """pyvenv.cfg decides whether the packages of the Python that made it count."""
+    base, virtual = tmp_path / "base", tmp_path / "venv"
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    # A Python of its own below, whose standard library is this one's.
+    write(tmp_path, f"base/bin/{name}", "")
+    (base / "lib").mkdir()
+    places = [f"{one}/lib/{name}/site-packages" for one in ("venv", "base")]
+    for number, place in enumerate(places):
+        info(tmp_path, f"{place}/both-{number}.0.dist-info", "both", f"{number}.0")
+        info(tmp_path, f"{place}/one{number}-1.dist-info", f"one{number}", "1")
+    setting = f"Include-System-Site-Packages = {said}\n" if said else ""
+    write(tmp_path, "venv/pyvenv.cfg", f"home = /base/bin\n{setting}")
+    program = (
+        f"import json, site, sys; sys.prefix = sys.exec_prefix = {str(base)!r}; "
+        f"site.PREFIXES[:] = [sys.prefix, sys.exec_prefix]; sys.path[:] = []; "
+        f"sys.executable = sys._base_executable = {str(virtual / 'bin/python')!r}; "
+        "import os; os.environ.pop('__PYVENV_LAUNCHER__', None); "
+        "known = site.venv(set()); site.addsitepackages(known); print(json.dumps(sys.path))"
+    )
+    (virtual / "bin").mkdir()
+    path = json.loads(subprocess.check_output([sys.executable, "-I", "-S", "-c", program]))
+    found = prefixes.at(DirectoryRootFS(tmp_path), "/venv").found
+    assert [f"{tmp_path}{one}" for prefix in found for one in prefix.packages] == path
+    there = python_packages.find(
+        DirectoryRootFS(tmp_path), [(prefix.path, prefix.packages) for prefix in found]
+    )
+    names = ["both", "one0", "one1"]
+    assert versions(there) == found_by_python(tmp_path, path, names)
 
 
 def test_the_standard_library_comes_first_compared_with_importlib(tmp_path: Path) -> None:
