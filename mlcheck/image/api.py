@@ -128,10 +128,69 @@ class Layer:
 
 
 LAYER_START = 1024 * 1024
-"""Most bytes of a file that are looked at."""
+"""Bytes of a file that are looked at together."""
 
-Look = Callable[[str, bytes], str | None]
-"""Called with the path and the first LAYER_START bytes of a file; returns what it is, in words."""
+LAYER_OVERLAP = 64 * 1024
+"""Bytes that are looked at again with those that follow: the longest word sought fits in."""
+
+BINARY_START = 16 * 1024
+"""Bytes at the beginning of a file that have no zero among them, if it is a text."""
+
+LAYER_LIMIT = 1024 * 1024 * 1024
+"""Most bytes of a text that are looked at."""
+
+Look = Callable[[str, bytes, int], str | None]
+"""Called with the path, a piece of the file, and where in the file it begins; returns what the file
+is, in words."""
+
+
+class Looked:
+    """Looks at a file piece by piece: at all of a text, and at the beginning of any other.
+
+    Args:
+        path: in the image.
+    """
+
+    def __init__(self, path: str, look: Look) -> None:
+        self._path = path
+        self._look = look
+        self._piece = bytearray()
+        self._at = 0
+        self.said: str | None = None
+        self.wants_more = True
+
+    def feed(self, data: bytes) -> None:
+        """Take what follows in the file."""
+        view = memoryview(data)
+        while self.wants_more and view:
+            room = LAYER_START - len(self._piece)
+            self._piece += view[:room]
+            view = view[room:]
+            if len(self._piece) == LAYER_START:
+                self._judge()
+
+    def end(self) -> str | None:
+        """Return what the file is, at its end."""
+        if self.wants_more and len(self._piece) > (LAYER_OVERLAP if self._at else 0):
+            self._judge()
+        self.wants_more = False
+        return self.said
+
+    def _judge(self) -> None:
+        piece = bytes(self._piece)
+        self.said = self._look(self._path, piece, self._at)
+        binary = not self._at and b"\0" in piece[:BINARY_START]
+        self._at += len(piece) - LAYER_OVERLAP
+        self._piece = self._piece[-LAYER_OVERLAP:]
+        self.wants_more = self.said is None and not binary and self._at < LAYER_LIMIT
+
+
+def looked_at(path: str, content: BinaryIO, look: Look) -> str | None:
+    """Return what an opened file is."""
+    looked = Looked(path, look)
+    while looked.wants_more and (data := content.read(LAYER_START)):
+        looked.feed(data)
+    return looked.end()
 
 
 class ImageLayers(Protocol):

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import BinaryIO, cast
 
-from mlcheck.image.api import LAYER_START, Layer, LayerMember, Look
+from mlcheck.image.api import Layer, LayerMember, Look, looked_at
 from mlcheck.image.budget import Budget
 from mlcheck.image.byte_sources import Source, SourceFile
 from mlcheck.image.layers import LayerIndex, LayerNode, directory, refused, unpacked
@@ -141,6 +141,6 @@ class StoredLayers:
             return sha256_of(opened(member))
 
         def looked(member: LayerMember) -> str | None:
-            return look(member.path, opened(member).read(LAYER_START))
+            return looked_at(member.path, opened(member), look)
 
         return Layer(index.digest, history.created_by, found, sha256, looked, history.instructions)

@@ -206,7 +206,7 @@ def test_the_same_bytes_in_layers(way: str, tmp_path: Path) -> None:
     expected.append({"/opt/of-both": CONTENTS["/opt/of-both"]})
     with opened(way, tmp_path / "image", CONTENTS) as image:
         assert image.layers is not None
-        lower, upper = image.layers.read(lambda path: True, lambda path, start: start.hex())
+        lower, upper = image.layers.read(lambda path: True, lambda path, start, at: start.hex())
         for layer, files in zip((lower, upper), expected, strict=True):
             members = {one.path: one for one in layer.members if one.type == "file"}
             assert set(members) - set(LINKED) == set(files)

@@ -98,7 +98,8 @@ def test_layers_caches(layers: Layers, profile: Profile) -> Verdict:
 @rule("layers-secrets", also=["layers.allowed"])
 def test_layers_secrets(layers: Layers, config: Environment, profile: Profile) -> Verdict:
     """No layer holds private keys or credentials, and neither do the image's variables, labels and
-    history: who has the image can read all of these, also what a later layer deletes.
+    history: who has the image can read all of these, also what a later layer deletes. Texts are
+    searched to their end, or 1 GB; of other files the first megabyte is.
 
     Why: Every layer is an archive that everybody with the image can unpack
     (https://docs.docker.com/build/building/secrets/).

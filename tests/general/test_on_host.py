@@ -208,17 +208,27 @@ def _shell(shell: HostShell, profile: Profile) -> Verdict:
         findings.append(Finding("PATH", there.get("PATH", "not set"), wanted_path, source, show))
     if not findings:
         findings += _again(shell, source, show)
-    for name in ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH"):
-        entries = re.split("[:; ]", there.get(name, ""))
-        if any(entry.startswith(f"{shell.image}/") for entry in entries):
-            wanted_rest = "nothing of the image, which the host's own programs would load"
-            findings.append(Finding(name, there[name], wanted_rest, source, show))
-    for name in ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH"):
-        wrong = any(finding.subject == name for finding in findings)
-        for found in depends_on_directory(name, there.get(name, "/")) if not wrong else ():
-            wanted_list = "absolute directories alone"
-            findings.append(Finding(name, found, wanted_list, source, show))
+    for name in ("PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH"):
+        if all(finding.subject != name for finding in findings):
+            findings += _of_the_host(shell, name, source, show)
     return judged(2 * len(wanted) + 6, findings)
+
+
+def _of_the_host(
+    shell: HostShell, name: str, source: Source | None, show: ShowOnHost
+) -> list[Finding]:
+    """What the script does to a variable by which the host's own programs load files too."""
+    for there, how in ((shell.variables, ""), (shell.again, " (where the host has set it before)")):
+        value = there.get(name, "")
+        entries = re.split("[:; ]", value) if name != "PATH" else ()
+        if any(entry.startswith(f"{shell.image}/") for entry in entries):
+            wanted = "nothing of the image, which the host's own programs would load"
+            return [Finding(name, f"{value}{how}", wanted, source, show)]
+        found = depends_on_directory(name, value or "/") if name != "LD_PRELOAD" else ()
+        if found:
+            wanted = "absolute directories alone"
+            return [Finding(name, f"{one}{how}", wanted, source, show) for one in found]
+    return []
 
 
 def _again(shell: HostShell, source: Source | None, show: ShowOnHost) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from mlcheck.engines.oci.errors import engine_errors
 from mlcheck.engines.oci.files import PLAIN, chunks
 from mlcheck.engines.oci.pull import SILENCE_LIMIT_S
 from mlcheck.engines.oci.stored import directories
-from mlcheck.image.api import LAYER_START, Layer, LayerMember, Look, Unreadable
+from mlcheck.image.api import Layer, LayerMember, Look, Looked, Unreadable, looked_at
 from mlcheck.image.budget import LAYER_LIMIT, Budget, OverBudget
 from mlcheck.image.byte_sources import Source, compression, plain
 from mlcheck.image.layer_members import members, sha256_of
@@ -183,7 +183,7 @@ class _StoredLayer:
 
     def look(self, member: LayerMember) -> str | None:
         with self._open(member.path) as content:
-            return self._look(member.path, content.read(LAYER_START))
+            return looked_at(member.path, content, self._look)
 
     def _open(self, path: str) -> BinaryIO:
         if self._marked(path, _METACOPY):
@@ -307,15 +307,13 @@ class _Passed:
     def _passing(self, entry: LayerEntry, content: Iterator[bytes]) -> None:
         number = hashlib.sha256()
         path = normal(entry.path)
-        left = LAYER_START if self._wanted(path) else 0
-        pieces = []
+        looked = Looked(path, self._look) if self._wanted(path) else None
         for data in content:
             number.update(data)
-            if left:
-                pieces.append(data[:left])
-                left -= len(pieces[-1])
+            if looked is not None:
+                looked.feed(data)
         self._sums[entry.offset] = number.digest()
-        if pieces and (said := self._look(path, b"".join(pieces))):
+        if looked is not None and (said := looked.end()):
             self._said[entry.offset] = said
 
     def layer(self, digest: str, history: LayerHistory) -> Layer:

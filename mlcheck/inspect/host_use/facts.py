@@ -22,7 +22,7 @@ class HostShell:
         usable: names of variables whose value is a file that can be read, or, for MAMBA_EXE, a
             program that tells its version.
         again_code, again: the exit status and the variables where it is sourced twice, by a
-            relative path.
+            relative path, on a host that has set LD_LIBRARY_PATH and PYTHONPATH itself.
     """
 
     shell: str

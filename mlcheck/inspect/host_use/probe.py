@@ -10,6 +10,7 @@ import posixpath
 import secrets
 import shlex
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from mlcheck.engines.base import HostView, OpenImage
 from mlcheck.image.api import Unreadable
@@ -34,6 +35,9 @@ VARIABLES = (
 )
 """The variables that the script's documentation covers, and those by which it would change what
 the host's own programs load."""
+
+_SET_BEFORE = {"LD_LIBRARY_PATH": "/nowhere/lib", "PYTHONPATH": "/nowhere/python"}
+"""What other software on a host has set, as modules and views of CVMFS do."""
 
 _SHELLS = {
     "bash": ("bash", "--norc", "--noprofile", "-c"),
@@ -76,9 +80,8 @@ def shell(host: HostView, shell: str, script: str) -> HostShell:
     top, _, name = host.image.rpartition("/")
     relative = shlex.quote(f"./{name}{script}")
     once, said = _sourced(host, shell, f". {shlex.quote(path)}")
-    _, again = _sourced(
-        host, shell, f"cd {shlex.quote(top or '/')}\n. {relative} > /dev/null 2>&1\n. {relative}"
-    )
+    twice = f"cd {shlex.quote(top or '/')}\n. {relative} > /dev/null 2>&1\n. {relative}"
+    _, again = _sourced(host, shell, twice, _SET_BEFORE)
     return HostShell(
         shell=shell,
         image=host.image,
@@ -92,8 +95,14 @@ def shell(host: HostView, shell: str, script: str) -> HostShell:
     )
 
 
-def _sourced(host: HostView, shell: str, source: str) -> tuple[CommandResult, list[list[str]]]:
-    """Source the script, and return what was said of the variables afterwards."""
+def _sourced(
+    host: HostView, shell: str, source: str, before: Mapping[str, str] = MappingProxyType({})
+) -> tuple[CommandResult, list[list[str]]]:
+    """Source the script, and return what was said of the variables afterwards.
+
+    Args:
+        before: variables that the host has set.
+    """
     token = secrets.token_hex(TOKEN_BYTES)
     program = [source, f"printf '\\n{token} code %s\\n' \"$?\""]
     for name in VARIABLES:
@@ -109,7 +118,7 @@ def _sourced(host: HostView, shell: str, source: str) -> tuple[CommandResult, li
     result = command_result(
         host.run(
             [*_SHELLS[shell], "\n".join(program)],
-            env={"PYTHONHOME": "/nowhere"},
+            env={"PYTHONHOME": "/nowhere", **before},
             limit_s=LIMIT_S,
             output_limit=OUTPUT_LIMIT,
         )

@@ -155,23 +155,24 @@ def _by_name(path: str) -> bool:
     )
 
 
-def secret(path: str, start: bytes) -> str | None:
+def secret(path: str, piece: bytes, at: int = 0) -> str | None:
     """Return the kind of secret that a file is, or None if it is none.
 
     Args:
-        start: its first LAYER_START bytes.
+        piece: of its content; see `mlcheck.image.api.Looked`.
+        at: where in the file the piece begins.
     """
-    if _LAST.match(path, path.rfind("/") + 1):
+    if not at and _LAST.match(path, path.rfind("/") + 1):
         for kind, whole, holds in _WHOLE:
-            if whole.match(path) and holds.search(start, 0, _START):
+            if whole.match(path) and holds.search(piece, 0, _START):
                 return kind.what
-    if b"\0" in start[:_START]:
+    if b"\0" in piece[:_START]:
         return None
     common = any(place in path for place in _OF_PACKAGES) or path.startswith(_OF_SYSTEM)
-    if (found := secrets.in_content(start, common=common)) is not None:
+    if (found := secrets.in_content(piece, common=common)) is not None:
         return found
     if _SETTINGS.match(path) and not path.endswith(_TEMPLATES):
-        words = next(secrets.in_words(start.decode("utf-8", "replace")), None)
+        words = next(secrets.in_words(piece.decode("utf-8", "replace")), None)
         return words and words[0]
     return None
 

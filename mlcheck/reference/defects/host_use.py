@@ -140,3 +140,14 @@ def _host_pythonpath(image: Path) -> None:
     text = tree.at(image, _SCRIPT).read_text()
     site = SITE.removeprefix(PREFIX)
     tree.write(image, _SCRIPT, f"{text}export PYTHONPATH=$CONDA_PREFIX{site}\n")
+
+
+@DEFECTS.defect(
+    "host-library-path",
+    "setupMe-on-host.sh adds the image's libraries to a LD_LIBRARY_PATH that the host has set.",
+    *_BOTH,
+)
+def _host_library_path(image: Path) -> None:
+    text = tree.at(image, _SCRIPT).read_text()
+    add = "export LD_LIBRARY_PATH=$CONDA_PREFIX/lib:$LD_LIBRARY_PATH"
+    tree.write(image, _SCRIPT, f'{text}[ -z "${{LD_LIBRARY_PATH:-}}" ] || {add}\n')

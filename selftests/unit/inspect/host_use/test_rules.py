@@ -114,6 +114,15 @@ def test_what_the_hosts_own_programs_would_load(name: str, value: str, good: boo
     assert [finding.subject for finding in verdict.findings] == ([] if good else [name])
 
 
+def test_what_the_host_has_set_before() -> None:
+    kept = replace(SHELL, again={**VARIABLES, "LD_LIBRARY_PATH": "/nowhere/lib"})
+    assert not judge("on-host-bash", kept, PROFILE).findings
+    value = "/image/opt/conda/lib:/nowhere/lib"
+    added = replace(SHELL, again={**VARIABLES, "LD_LIBRARY_PATH": value})
+    ((name, what),) = found(judge("on-host-zsh", added, PROFILE))
+    assert (name, what) == ("LD_LIBRARY_PATH", f"{value} (where the host has set it before)")
+
+
 def test_twice_by_a_relative_path() -> None:
     failed = replace(SHELL, again_code=1)
     assert "twice" in found(judge("on-host-bash", failed, PROFILE))[0][1]

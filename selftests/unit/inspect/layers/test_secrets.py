@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlcheck.image.api import Looked, looked_at
 from mlcheck.image.rootfs import DirectoryRootFS
 from mlcheck.inspect.layers import names, secrets
 from mlcheck.inspect.layers.facts import ImageLayer, Layers, Secret
@@ -295,3 +297,21 @@ def test_the_rule_asks_for_the_package(of_a_package: bool | None, outcome: str) 
     one = Secret("/usr/lib/sdk/certs/a.key", "private key", None, "", of_a_package)
     layers = Layers((ImageLayer(1, "", "", 1, 1, secrets=(one,)),))
     assert judge("layers-secrets", layers, config(), Profile.of({})).outcome == outcome
+
+
+@pytest.mark.parametrize("at", [0, 100, 2**20 - 40, 2**20 + 1, 5 * 2**20])
+@pytest.mark.parametrize("step", [2**14, 2**21])
+def test_a_secret_far_behind_in_a_text(at: int, step: int) -> None:
+    """A text is looked at to its end, whatever pieces it comes in; of other files the beginning."""
+    secret = b"ghp_" + b"planted0By0Mlcheck0" * 2
+    text = (b"a line of some text\n" * (at // 20 + 1))[:at] + b"\n" + secret + b"\n" * (2**20)
+    for content, expected in ((text, "token of GitHub"), (b"\0" + text, None)):
+        looked = Looked("/app/log", names.secret)
+        for start in range(0, len(content), step):
+            looked.feed(content[start : start + step])
+        assert looked.end() == expected
+        assert looked_at("/app/log", io.BytesIO(content), names.secret) == expected
+
+
+def test_nothing_is_looked_at_in_an_empty_file() -> None:
+    assert looked_at("/root/.kube/config", io.BytesIO(b""), names.secret) is None
