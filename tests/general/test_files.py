@@ -67,7 +67,8 @@ def test_files(
         if not good:
             source = profile.source("files", path, "mode")
             findings.append(Finding(path, f"mode {mode:04o}", allowed, source, show))
-    return judged(len(wanted), findings, notes)
+    untried = [f"{path} {why}" for path, why in sorted(contents.unread.items())]
+    return judged(len(wanted), findings, notes, untried)
 
 
 @rule("script-shebangs", keys=["prefix"], also=["scripts.portable"])

@@ -61,7 +61,7 @@ def test_newenv_archive(archive: EnvArchive, profile: Profile) -> Verdict:
         if not any(there) and not archive.problems:
             found = "empty" if there else "not in the archive"
             findings.append(Finding(f"{directory}*-python.sh", found, "a script", source, show))
-    return judged(len(archive.links) + len(_SCRIPTS), findings, notes[:_MANY])
+    return judged(len(archive.links) + len(_SCRIPTS), findings, notes[:_MANY], archive.unread)
 
 
 @rule("newenv-created", keys=["new_env"], slow=True)

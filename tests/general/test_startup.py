@@ -112,13 +112,14 @@ def test_entrypoint(config: Environment, program: EntrypointProgram, profile: Pr
     return judged(1, findings)
 
 
-@rule("entrypoint-command", keys=["entrypoint"])
+@rule("entrypoint-command", keys=["entrypoint"], also=["banner", "entrypoint.activates"])
 def test_entrypoint_command(runs: EntrypointRuns | None, profile: Profile) -> Verdict:
     """The entrypoint runs the command behind it with all its words, its input and its exit code,
     and SIGTERM ends it: otherwise `docker run IMAGE sh -c ...` in somebody's CI is green whatever
     happens, and `docker stop` waits and kills.
 
-    A program as the entrypoint, which takes the words behind it for its own, is not judged.
+    A program as the entrypoint, which takes the words behind it for its own, is not judged, unless
+    the profile says what comes before a command: a banner, or whether the environment is activated.
 
     Why: The entrypoints of usatlas/ML-Containers lose words and exit code: `docker run IMAGE bash
     -c "exit 7"` ends with 0.
@@ -128,7 +129,9 @@ def test_entrypoint_command(runs: EntrypointRuns | None, profile: Profile) -> Ve
     """
     if runs is None:
         return not_tried("the image has no entrypoint (see the check entrypoint)")
-    if not runs.launcher and runs.heard.words is None:
+    expected = promised(profile.expect.entrypoint)
+    before_commands = expected.activates is not None or profile.expect.banner is not None
+    if not (runs.launcher or before_commands) and runs.heard.words is None:
         return skipped("the entrypoint is a program of its own, and starts no command behind it")
     findings = []
     for code, answer in runs.codes.items():

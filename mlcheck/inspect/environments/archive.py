@@ -18,6 +18,8 @@ from mlcheck.inspect.files.contents import shell_problem
 from mlcheck.inspect.listing import Listing
 from mlcheck.inspect.prefix.facts import PrefixPath
 from mlcheck.inspect.registry import fact
+from mlcheck.machine import shell_syntax
+from mlcheck.machine.shell_syntax import NotRead
 from mlcheck.model.errors import needed
 from mlcheck.model.files import Problem
 from mlcheck.model.units import binary
@@ -53,13 +55,16 @@ def environment_archive(
     path = None if expected is None else expected.archive
     why = "the profile promises no archive of links"
     archive = ask(probe, rootfs, needed(path, why), prefix)
-    found = ((name, shell_problem(text.encode(), "bash")) for name, text in archive.scripts.items())
-    problems = tuple(
-        Problem(archive.path, f"its member {shortened(name)} {what}")
-        for name, what in found
-        if what
-    )
-    return dataclasses.replace(archive, problems=archive.problems + problems)
+    problems, unread, shells = list(archive.problems), [], shell_syntax.here()
+    for name, text in archive.scripts.items():
+        try:
+            what = shell_problem(text.encode(), "bash", shells)
+        except NotRead as why:
+            unread.append(f"its member {shortened(name)} {why}")
+        else:
+            if what:
+                problems.append(Problem(archive.path, f"its member {shortened(name)} {what}"))
+    return dataclasses.replace(archive, problems=tuple(problems), unread=tuple(unread))
 
 
 def probe(rootfs: RootFS, path: str, prefix: str) -> EnvArchive:

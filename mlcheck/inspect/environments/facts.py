@@ -134,6 +134,7 @@ class EnvArchive:
         files: regular files and their sizes in bytes.
         directories: number of directories.
         scripts: shell scripts and their text, as far as it was read.
+        unread: why no shell here could read some of them.
     """
 
     path: str
@@ -142,3 +143,4 @@ class EnvArchive:
     directories: int
     problems: tuple[Problem, ...] = ()
     scripts: Mapping[str, str] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mlcheck.engines.base import Ask
 from mlcheck.image.api import RootFS, Unreadable
@@ -12,7 +12,8 @@ from mlcheck.inspect.answers import opened, shortened
 from mlcheck.inspect.elf import probe as elf
 from mlcheck.inspect.files.facts import FileContents
 from mlcheck.inspect.registry import fact
-from mlcheck.machine.shell_syntax import syntax_error
+from mlcheck.machine import shell_syntax
+from mlcheck.machine.shell_syntax import NotRead, syntax_error
 from mlcheck.model.files import ResolvedFile
 from mlcheck.profile.catalog import Profile
 
@@ -43,30 +44,34 @@ _INTERFACES = ("libblas", "libcblas", "liblapack", "liblapacke", "libmpi")
 def contents(ask: Ask, rootfs: RootFS, profile: Profile) -> FileContents:
     """Look into the promised files, and follow where promised links must lead."""
     targets = {path: expected.target for path, expected in profile.expect.files.items()}
-    return ask(probe, rootfs, targets)
+    return ask(probe, rootfs, targets, shell_syntax.here())
 
 
-def probe(rootfs: RootFS, targets: Mapping[str, str | None]) -> FileContents:
+def probe(rootfs: RootFS, targets: Mapping[str, str | None], shells: Sequence[str]) -> FileContents:
     """Look into files.
 
     Args:
         targets: the promised files, and what the profile says of the target of a link.
+        shells: those of this machine that read scripts, on which the answer depends.
 
     Raises:
         ProbeError: this machine forbids reading one.
     """
-    problems, places = {}, {}
+    problems, places, unread = {}, {}, {}
     for path, target in targets.items():
         there = rootfs.resolve(path)
         if there.final is not None and there.final.type == "file":
-            problem = judge(rootfs, path, there)
+            try:
+                problem = judge(rootfs, path, there, shells)
+            except NotRead as why:
+                problem, unread[path] = None, str(why)
             if problem is not None:
                 problems[path] = problem
         place = place_of(target)
         if place is not None:
             led = rootfs.resolve(place)
             places[path] = (led.final_path if led.final else None, there.final_path)
-    return FileContents(problems, places)
+    return FileContents(problems, places, unread)
 
 
 def place_of(target: str | None) -> str | None:
@@ -78,13 +83,14 @@ def place_of(target: str | None) -> str | None:
     return place if place.startswith("/") and not re.search(r"[*?\[]", place) else None
 
 
-def judge(rootfs: RootFS, path: str, there: ResolvedFile) -> str | None:
+def judge(rootfs: RootFS, path: str, there: ResolvedFile, shells: Sequence[str]) -> str | None:
     """Return why a file is not of the kind that its name says, or None if it is.
 
     Args:
         there: the file at the path.
 
     Raises:
+        NotRead: it is a script that no shell here can read.
         ProbeError: this machine forbids reading it.
     """
     name = path.rpartition("/")[2]
@@ -109,7 +115,7 @@ def judge(rootfs: RootFS, path: str, there: ResolvedFile) -> str | None:
         magic, kind = _MAGIC[suffix]
         return None if content.startswith(magic) else f"is no {kind} file"
     if suffix in _SHELLS:
-        return shell_problem(content, _SHELLS[suffix])
+        return shell_problem(content, _SHELLS[suffix], shells)
     if suffix in _TEXTS:
         return "is no text: it has a null byte" if b"\0" in content else None
     if content.startswith((b"\x7fELF", b"#!")):
@@ -122,8 +128,12 @@ def _is_program(path: str) -> bool:
     return directory.endswith(("/bin", "/sbin")) or "." not in name
 
 
-def shell_problem(content: bytes, shell: str) -> str | None:
-    """Return why a file is no script of a shell ("bash", "zsh", "csh"), or None if it is."""
+def shell_problem(content: bytes, shell: str, shells: Sequence[str]) -> str | None:
+    """Return why a file is no script of a shell ("bash", "zsh", "csh"), or None if it is.
+
+    Raises:
+        NotRead: none of `shells` can read it.
+    """
     if b"\0" in content:
         return "is no shell script: it has a null byte"
     if _PAGE.match(content):
@@ -138,7 +148,11 @@ def shell_problem(content: bytes, shell: str) -> str | None:
     lines = rest.splitlines() if interpreter else content.splitlines()
     if all(line.strip().startswith(b"#") or not line.strip() for line in lines):
         return "has no command"
-    said = syntax_error(content, shell) if len(content) < _LIMIT else None
+    if shell not in shells:
+        raise NotRead(f"was not read: this machine has no {shell}")
+    if len(content) == _LIMIT:
+        raise NotRead(f"was not read: it has more than {_LIMIT} bytes")
+    said = syntax_error(content, shell)
     return None if said is None else f"is no script of {shell}: {shortened(said, 200)}"
 
 

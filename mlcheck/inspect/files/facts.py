@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NewType
 
 from mlcheck.model.files import Problem, ResolvedFile
@@ -43,10 +43,12 @@ class FileContents:
         problems: path to the reason why a file is not of the kind that its name says.
         places: path of a promised link to where it must lead, or None if nothing is there, and to
             where it leads; both after all symlinks.
+        unread: path of a script to the reason why no shell here could read it.
     """
 
     problems: Mapping[str, str]
     places: Mapping[str, tuple[str | None, str]]
+    unread: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from mlcheck.machine.shell_syntax import syntax_error
+from mlcheck.machine.shell_syntax import NotRead, here, syntax_error
 
 LIKE_SH = (
     "x=$(touch {})",
@@ -55,7 +56,8 @@ LIKE_CSH = (
 )
 def test_nothing_of_a_script_is_run(shell: str, text: str, tmp_path: Path) -> None:
     marker = tmp_path / "run"
-    syntax_error(text.replace("{}", str(marker)).encode(), shell)
+    with contextlib.suppress(NotRead):
+        syntax_error(text.replace("{}", str(marker)).encode(), shell)
     assert not marker.exists()
 
 
@@ -73,3 +75,10 @@ def test_a_script_that_is_none(shell: str, program: str) -> None:
         pytest.skip(f"there is no {program} here")
     assert syntax_error(b"echo a\n", shell) is None
     assert syntax_error(b"echo 'a\n", shell)
+
+
+def test_a_shell_that_is_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert here() == ()
+    with pytest.raises(NotRead, match="this machine has no tcsh"):
+        syntax_error(b"echo a\n", "csh")

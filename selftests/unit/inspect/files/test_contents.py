@@ -12,7 +12,11 @@ import pytest
 from mlcheck.engines.base import PLAINLY
 from mlcheck.image.rootfs import DirectoryRootFS
 from mlcheck.inspect.files import contents
+from mlcheck.inspect.files.facts import PromisedFiles
+from mlcheck.inspect.system import probe as system
+from mlcheck.machine import shell_syntax
 from mlcheck.profile.catalog import Profile
+from selftests.rules import judge
 
 LONG_CASE = b"case $1 in\n+(a|b)) echo yes ;;\nesac\n"
 
@@ -62,6 +66,22 @@ def problem(root: Path, path: str, content: bytes, mode: int = 0o644) -> str | N
 def test_kinds(tmp_path: Path, path: str, content: bytes, mode: int, said: str | None) -> None:
     answer = problem(tmp_path, path, content, mode)
     assert answer is None if said is None else (answer or "").startswith(said)
+
+
+@pytest.mark.parametrize("name", ["setup.csh", "long.sh"])
+def test_a_script_that_is_not_read_is_not_called_good(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shell_syntax, "here", lambda: ("bash",))
+    (tmp_path / name).write_bytes(b"echo a\n" * 200_000)
+    profile = Profile.of({"files": {f"/{name}": {"mode": "0644"}}})
+    rootfs = DirectoryRootFS(tmp_path)
+    found = contents.contents(PLAINLY, rootfs, profile)
+    assert not found.problems
+    files = PromisedFiles(system.files(rootfs, [f"/{name}"]))
+    verdict = judge("files", files, found, profile, None)
+    assert not verdict.findings
+    assert (verdict.untried or "").startswith(f"/{name} was not read: ")
 
 
 SCRIPTS = [

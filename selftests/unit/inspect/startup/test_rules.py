@@ -130,6 +130,14 @@ def test_a_program_as_the_entrypoint_is_not_judged_as_a_launcher() -> None:
     program = EntrypointRuns(False, heard, {}, None, None, None)
     assert judge("entrypoint-command", program, ENTRYPOINT).not_applicable
     assert judge("entrypoint-command", replace(program, launcher=True), ENTRYPOINT).findings
+    # What comes before a command is promised: a script that forgot its words is no program.
+    argv: dict[str, object] = {"argv": ["/entrypoint.sh"]}
+    banner = {"script": "/printme.sh", "silenced_by": "QUIET"}
+    for told in (
+        {"entrypoint": {**argv, "activates": False}},
+        {"entrypoint": argv, "banner": banner},
+    ):
+        assert judge("entrypoint-command", program, Profile.of(told)).findings
 
 
 DOCKER = replace(CONFIG, user="", workdir="", exposed=(), labels={"imageVersion": "1"})
