@@ -24,6 +24,10 @@ one. What a planted fault cannot show is shown by a self-test, named here. No im
 could be had while this was written, nor a GPU, nor CVMFS: the last column says what that leaves
 untried. Written by `python -m selftests.coverage`.
 
+*Compared with* names the program that obeys or reads the thing. Where mlcheck has a model of it, a
+self-test puts the same input to both (`make compare` runs these); where a rule starts the program
+itself, it is marked *run*; where neither is possible here, *not here* says why.
+
 The ML-Containers come first; the other families, and what is said of every image's layers, have
 tables of their own below.
 """
@@ -63,21 +67,62 @@ def properties() -> Iterator[Property]:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A program that obeys what some rules are about.
+
+    Args:
+        rules: ids of these rules.
+        tests: files of self-tests that put the same input to it and to mlcheck's model of it.
+        runs: True if the rules start it themselves.
+        missing: why neither can be done here, or "".
+    """
+
+    name: str
+    rules: tuple[str, ...]
+    tests: tuple[str, ...]
+    runs: bool
+    missing: str
+
+    @property
+    def cell(self) -> str:
+        """What the page says of it."""
+        if self.tests:
+            return f"{self.name} ({_code(Path(test).name for test in self.tests)})"
+        if self.runs:
+            return f"{self.name} (*run*)"
+        return f"{self.name} (*not here*: {self.missing})" if self.missing else self.name
+
+
+def consumers() -> Iterator[Consumer]:
+    """All consumers, in the order of contract.toml."""
+    for row in tomllib.loads(CONTRACT.read_text(encoding="utf-8"))["consumer"]:
+        yield Consumer(
+            row["name"],
+            tuple(row["rules"]),
+            tuple(row.get("tests", ())),
+            row.get("runs", False),
+            row.get("missing", ""),
+        )
+
+
 def page() -> str:
     """The text of docs/coverage.md."""
     lines = [_HEAD]
     area = None
+    known = list(consumers())
     for row in properties():
         if row.area != area:
             area = row.area
             lines += [
                 f"\n## {area}\n" if len(lines) > 1 else f"## {area}\n",
-                "| promise | check | proven by | untried |",
+                "| promise | check | proven by | compared with | untried |",
             ]
-            lines += ["|---|---|---|---|"]
+            lines += ["|---|---|---|---|---|"]
         files = [f"selftests/{test.partition('::')[0]}" for test in row.tests]
         proofs = list(dict.fromkeys([*row.defects, *files]))
-        cells = (row.promise, _code(row.checks), _code(proofs), row.untried)
+        asked = "; ".join(one.cell for one in known if set(one.rules) & set(row.checks))
+        cells = (row.promise, _code(row.checks), _code(proofs), asked, row.untried)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -40,3 +40,24 @@ def test_the_named_self_tests_exist() -> None:
             file, _, name = test.partition("::")
             text = (coverage.ROOT / "selftests" / file).read_text(encoding="utf-8")
             assert re.search(rf"^def {name}\(", text, re.MULTILINE), test
+
+
+def test_every_check_has_a_consumer() -> None:
+    named = [rule for consumer in coverage.consumers() for rule in consumer.rules]
+    assert set(named) == set(all_rules())
+    for consumer in coverage.consumers():
+        said = [bool(consumer.tests), consumer.runs, bool(consumer.missing)]
+        assert sum(said) == 1 or (sum(said) == 0 and consumer.name.startswith("none")), (
+            consumer.name
+        )
+
+
+def test_every_comparison_with_a_consumer_is_named() -> None:
+    comparison = re.compile(r"^def test_\w*(?<!is)(?<!are)_compared(?:_with_\w+)?\(", re.MULTILINE)
+    selftests = coverage.ROOT / "selftests"
+    there = {
+        str(file.relative_to(selftests))
+        for file in selftests.rglob("test_*.py")
+        if comparison.search(file.read_text(encoding="utf-8"))
+    }
+    assert {test for consumer in coverage.consumers() for test in consumer.tests} == there
