@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -149,15 +151,20 @@ def _automatic(ref: ImageRef) -> Choice:
         return first
     if (able := reader(ref.kind)) is not None:
         return Choice(able, _ONLY_FILES)
-    hint = ""
-    if ref.kind == "registry" and Path(ref.text).is_dir():
-        hint = f"\nFor the directory of that name, write ./{ref.text}."
+    hint = _directory_hint(ref)
     listed = "\n".join(f"  {name}: {reason}" for name, reason in reasons)
     raise UsageError(
         f"{ref.text!r} is an image of kind {ref.kind}, and nothing on this machine opens "
-        f"those:\n{listed}{hint}",
-        "`mlcheck doctor` says more.",
+        f"those:\n{listed}",
+        f"{hint}\n`mlcheck doctor` says more.".strip(),
     )
+
+
+def _directory_hint(ref: ImageRef) -> str:
+    """Return what to write if the name of an image is that of a directory here, or ""."""
+    if ref.kind == "registry" and os.path.isdir(ref.text):  # noqa: PTH112 - it may be too long
+        return f"For the directory of that name, write ./{ref.text}."
+    return ""
 
 
 def with_default_tag(ref: ImageRef) -> ImageRef:
@@ -266,7 +273,13 @@ def _prepare(
     if ref.place is not None and pull == "missing":
         pull = "always" if ref.place == "registry" else "never"
     if ref.kind != "reference":
-        with chosen.prepare(ref, pull=pull, progress=progress) as prepared:
+        with contextlib.ExitStack() as stack:
+            try:
+                prepared = stack.enter_context(chosen.prepare(ref, pull=pull, progress=progress))
+            except (UsageError, EngineError) as error:
+                if hint := _directory_hint(ref):
+                    raise type(error)(error.what, f"{hint}\n{error.remedy}".strip()) from error
+                raise
             yield prepared
         return
     from mlcheck import reference

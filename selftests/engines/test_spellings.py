@@ -11,11 +11,12 @@ import tarfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from mlcheck.engines import select
-from mlcheck.model.errors import UsageError
+from mlcheck.model.errors import EngineError, UsageError
 from mlcheck.model.image_ref import ImageRef
 
 DIGEST = "sha256:" + 64 * "1"
@@ -182,3 +183,25 @@ def test_a_file_here_is_no_image_of_a_registry(tmp_path: Path) -> None:
         assert (code, f"{name!r} is a file here" in said) == (4, True), said
     code, said = check(tmp_path, "./Dockerfile")
     assert (code, "is a file, not a directory" in said) == (4, True), said
+
+
+@pytest.mark.parametrize(("name", "said"), [("images/one", True), ("images/two", False)])
+def test_a_directory_without_a_dot_is_named(
+    name: str, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no registry has may be a directory here, which is written otherwise."""
+
+    class Nothing:
+        def prepare(self, ref: ImageRef, **_: object) -> NoReturn:
+            raise EngineError(f"could not pull {ref.text}", "Check the network.")
+
+    (tmp_path / "images/one").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(select, "engine", lambda _: Nothing())
+    with (
+        pytest.raises(EngineError) as raised,
+        select.prepare(ImageRef.parse(name), "docker"),
+    ):
+        pass
+    hint = f"For the directory of that name, write ./{name}.\n" if said else ""
+    assert raised.value.remedy == f"{hint}Check the network."

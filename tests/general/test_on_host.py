@@ -21,7 +21,16 @@ from mlcheck.inspect.host_use.facts import (
 from mlcheck.inspect.startup.variables import depends_on_directory
 from mlcheck.model.command import CommandResult
 from mlcheck.model.rule import rule
-from mlcheck.model.verdict import Finding, ShowOnHost, ShowRun, Source, Verdict, judged, not_tried
+from mlcheck.model.verdict import (
+    Finding,
+    ShowFile,
+    ShowOnHost,
+    ShowRun,
+    Source,
+    Verdict,
+    judged,
+    not_tried,
+)
 from mlcheck.profile.catalog import Profile, promised
 
 _EXPECTED = {
@@ -186,6 +195,10 @@ def _shell(shell: HostShell, profile: Profile) -> Verdict:
         return judged(1, [Finding(script, found, "returns 0", source, show)])
     there = shell.variables
     prefix = profile.expect.prefix or ""
+    if shell.outside:
+        found = f"leads by an absolute link to {shell.outside}, which on a host is not the image's"
+        led = ShowFile("ls -ld", prefix)
+        return judged(1, [Finding(prefix, found, "a directory or a relative link", source, led)])
     wanted = {
         name: value.format(image=shell.image, prefix=prefix) for name, value in _EXPECTED.items()
     }

@@ -23,6 +23,7 @@ class HostShell:
             program that tells its version.
         again_code, again: the exit status and the variables where it is sourced twice, by a
             relative path, on a host that has set LD_LIBRARY_PATH and PYTHONPATH itself.
+        outside: where an absolute link makes the prefix lead out of the image, or "".
     """
 
     shell: str
@@ -34,6 +35,7 @@ class HostShell:
     usable: frozenset[str]
     again_code: int | None
     again: Mapping[str, str]
+    outside: str = ""
 
 
 BashOnHost = NewType("BashOnHost", HostShell)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +38,20 @@ class Host:
     Args:
         prefix: root of the image's environment.
         real: the same after all links in the image.
+        outside: False if they lead there on a host too. An absolute link in an unpacked image leads
+            into the host's own files.
     """
 
     view: HostView
     expected: OnHost
     prefix: str
     real: str
+    outside: bool
+
+    def need(self) -> None:
+        """Raise Untried if the prefix is not the image's on a host."""
+        if self.outside:
+            raise Untried(f"on a host {self.prefix} is not the image's (see on-host-bash)")
 
 
 @fact()
@@ -62,7 +72,10 @@ def host(
     if why is not None:
         raise Untried(why.what, why.remedy)
     real = rootfs.resolve(path).final_path
-    return Host(cleanup.enter_context(sandbox_host.opened(place, path)), expected, path, real)
+    # The host that is set up here has none of this machine's files but its system.
+    outside = os.path.realpath(f"{place}{path}") != os.path.realpath(place) + real
+    view = cleanup.enter_context(sandbox_host.opened(place, path))
+    return Host(view, expected, path, real, outside)
 
 
 @fact()
@@ -80,7 +93,8 @@ def zsh(host: Host) -> ZshOnHost:
 def _shell(host: Host, name: str) -> HostShell:
     if not probe.has_shell(host.view, name):
         raise Untried(f"this machine has no {name}")
-    return probe.shell(host.view, name, host.expected.script)
+    found = probe.shell(host.view, name, host.expected.script)
+    return dataclasses.replace(found, outside=host.real if host.outside else "")
 
 
 @fact(runs=True)
@@ -92,12 +106,14 @@ def inside_setup(image: OpenImage, profile: Profile) -> InsideSetup:
 @fact()
 def commands(host: Host) -> HostCommands:
     """Run the promised commands on the host."""
+    host.need()
     return probe.commands(host.view, host.expected.script, host.expected.commands)
 
 
 @fact()
 def libraries(host: Host) -> HostLibraries:
     """Find the libraries that python3 and the promised programs load on the host."""
+    host.need()
     expected = host.expected
     return probe.libraries(
         *(host.view, expected.script, host.prefix, host.real),

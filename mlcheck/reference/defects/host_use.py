@@ -151,3 +151,13 @@ def _host_library_path(image: Path) -> None:
     text = tree.at(image, _SCRIPT).read_text()
     add = "export LD_LIBRARY_PATH=$CONDA_PREFIX/lib:$LD_LIBRARY_PATH"
     tree.write(image, _SCRIPT, f'{text}[ -z "${{LD_LIBRARY_PATH:-}}" ] || {add}\n')
+
+
+@DEFECTS.defect(
+    "host-absolute-link",
+    "The prefix is an absolute link to /opt/miniforge3, which on a host is not the image's.",
+    *_BOTH,
+)
+def _host_absolute_link(image: Path) -> None:
+    tree.at(image, PREFIX).rename(tree.at(image, "/opt/miniforge3"))
+    tree.symlink(image, PREFIX, "/opt/miniforge3")

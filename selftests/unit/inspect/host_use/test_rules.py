@@ -114,6 +114,13 @@ def test_what_the_hosts_own_programs_would_load(name: str, value: str, good: boo
     assert [finding.subject for finding in verdict.findings] == ([] if good else [name])
 
 
+def test_a_prefix_that_leads_out_of_the_image_is_one_finding() -> None:
+    left = replace(SHELL, usable=frozenset(), outside="/opt/miniforge3")
+    ((prefix, what),) = found(judge("on-host-bash", left, PROFILE))
+    assert prefix == "/opt/conda"
+    assert "absolute link to /opt/miniforge3" in what
+
+
 def test_what_the_host_has_set_before() -> None:
     kept = replace(SHELL, again={**VARIABLES, "LD_LIBRARY_PATH": "/nowhere/lib"})
     assert not judge("on-host-bash", kept, PROFILE).findings
