@@ -74,7 +74,8 @@ def test_files(
 @rule("script-shebangs", keys=["prefix"], also=["scripts.portable"])
 def test_script_shebangs(scripts: Scripts, profile: Profile) -> Verdict:
     """Every script in the prefix's bin/ can be executed, and the portable ones do not name the
-    prefix.
+    prefix; no other executable script wants an interpreter of the prefix, or of the machine that
+    built its package, that is not there.
 
     Why: A first line that names a Python of another machine fails with `bad interpreter`; one that
     names the prefix starts another Python where the image lies elsewhere (README of
@@ -88,6 +89,15 @@ def test_script_shebangs(scripts: Scripts, profile: Profile) -> Verdict:
     findings = [
         Finding(p.path, p.what, "a readable script", show=ShowFile("head -n 1", p.path))
         for p in scripts.problems
+    ]
+    findings += [
+        Finding(
+            script.path,
+            f"#!{' '.join(script.interpreter)}",
+            "an interpreter in the image",
+            show=ShowFile("head -n 1", script.path),
+        )
+        for script in scripts.elsewhere
     ]
     absolute = []
     for script in scripts.scripts:
@@ -127,7 +137,8 @@ def test_script_shebangs(scripts: Scripts, profile: Profile) -> Verdict:
             )
         )
     nothing = f"no file in {prefix}/bin is a script"
-    return judged(len(scripts.scripts), findings, notes, nothing=nothing)
+    compared = len(scripts.scripts) + len(scripts.elsewhere)
+    return judged(compared, findings, notes, nothing=nothing)
 
 
 @rule("image-size", keys=["size"])

@@ -73,7 +73,13 @@ class Script:
 
 @dataclass(frozen=True, slots=True)
 class Scripts:
-    """All scripts directly in the prefix's `bin/`."""
+    """All scripts directly in the prefix's `bin/`.
+
+    Args:
+        elsewhere: executable scripts in the rest of the prefix whose interpreter should be in the
+            prefix and is not there.
+    """
 
     scripts: tuple[Script, ...]
     problems: tuple[Problem, ...] = ()
+    elsewhere: tuple[Script, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlcheck.engines.base import Ask, OpenImage
 from mlcheck.image.api import RootFS
+from mlcheck.inspect.answers import path_of
 from mlcheck.inspect.files.facts import PromisedFiles, Scripts
 from mlcheck.inspect.prefix.facts import PrefixPath
 from mlcheck.inspect.registry import fact
@@ -20,4 +21,4 @@ def promised_files(rootfs: RootFS, ask: Ask, profile: Profile) -> PromisedFiles:
 @fact()
 def scripts(image: OpenImage, ask: Ask, prefix: PrefixPath) -> Scripts:
     """The scripts in the prefix's bin/."""
-    return ask(probe.scripts, image.rootfs, prefix, image.environment.env.get("PATH", ""))
+    return ask(probe.scripts, image.rootfs, prefix, path_of(image.environment.env))

@@ -59,6 +59,9 @@ _KERNEL_LIMIT = 255
 _HEAD = 4096
 """Bytes of a script that are read to find the end of its first lines."""
 
+_BUILDERS = ("/home/conda/feedstock_root/", "/croot/", "/opt/conda/conda-bld/", "/feedstock_root/")
+"""Where conda-forge and Anaconda build packages: nothing of it is in any image."""
+
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 _PYTHON = """\
 import json, os, platform, sys
@@ -198,7 +201,9 @@ def _python(image: OpenImage, name: str) -> tuple[PythonInfo | None, CommandResu
 
 
 def scripts(rootfs: RootFS, prefix: str, path_env: str) -> Scripts:
-    """Find every script directly in `{prefix}/bin`; symlinks to one of the others are left out.
+    """Find every script directly in `{prefix}/bin`; symlinks to one of the others are left out. Of
+    the executable scripts elsewhere in the prefix, find those that want a program of the prefix, or
+    of a machine that builds packages, and do not get it.
 
     Args:
         path_env: PATH, for `/usr/bin/env`.
@@ -208,13 +213,15 @@ def scripts(rootfs: RootFS, prefix: str, path_env: str) -> Scripts:
     """
     found: list[Script] = []
     problems: list[Problem] = []
+    elsewhere: list[Script] = []
+    for path in _programs_elsewhere(rootfs, prefix):
+        line = _read_head(rootfs, path, []).partition(b"\n")[0].decode("utf-8", "replace")
+        words = tuple(line.removeprefix("#!").split())
+        own = words and words[0].startswith((f"{prefix}/", *_BUILDERS))
+        if line.startswith("#!") and own and on_path(rootfs, words[0], path_env) is None:
+            elsewhere.append(Script(path, words, None, 0o755))
     for path, mode in _programs(rootfs, f"{prefix}/bin"):
-        try:
-            with opened(rootfs, path) as file:
-                head = file.read(_HEAD)
-        except Unreadable as unreadable:
-            problems.append(Problem(unreadable.path, unreadable.what))
-            continue
+        head = _read_head(rootfs, path, problems)
         if not head.startswith(b"#!"):
             continue
         first = head.partition(b"\n")[0]
@@ -237,7 +244,27 @@ def scripts(rootfs: RootFS, prefix: str, path_env: str) -> Scripts:
                 number, words = again.number, again.words
                 resolved = on_path(rootfs, again.program, path_env)
         found.append(Script(path, words, resolved, mode, number))
-    return Scripts(tuple(found), tuple(problems))
+    return Scripts(tuple(found), tuple(problems), tuple(elsewhere))
+
+
+def _read_head(rootfs: RootFS, path: str, problems: list[Problem]) -> bytes:
+    try:
+        with opened(rootfs, path) as file:
+            return file.read(_HEAD)
+    except Unreadable as unreadable:
+        problems.append(Problem(unreadable.path, unreadable.what))
+        return b""
+
+
+def _programs_elsewhere(rootfs: RootFS, prefix: str) -> Iterator[str]:
+    """Yield the executable files of the prefix outside bin/, but for libraries, and for the
+    packages in conda's cache, in which the prefix is not put in yet."""
+    left_out = tuple(f"{prefix}/{name}/" for name in ("bin", "pkgs", "envs"))
+    for file in rootfs.walk(prefix):
+        if file.type == "file" and file.mode & 0o111 and file.size:
+            name = file.path.rpartition("/")[2]
+            if ".so" not in name and not file.path.startswith(left_out):
+                yield file.path
 
 
 def _programs(rootfs: RootFS, directory: str) -> Iterator[tuple[str, int]]:

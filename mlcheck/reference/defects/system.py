@@ -225,6 +225,16 @@ def _wrapper_mute(image: Path) -> None:
 
 
 @DEFECTS.defect(
+    "shebang-elsewhere",
+    "A script in libexec/ asks for a Python of the machine that built its package.",
+    "script-shebangs",
+)
+def _shebang_elsewhere(image: Path) -> None:
+    place = "/home/conda/feedstock_root/build_artifacts/tool/_build_env/bin/python"
+    tree.write(image, f"{PREFIX}/libexec/tool", f"#!{place}\nprint()\n", 0o755)
+
+
+@DEFECTS.defect(
     "shebang-second-line",
     "The script pip3 starts with #!/bin/sh, and hands itself on to a Python that is not there.",
     "script-shebangs",

@@ -220,3 +220,11 @@ def test_a_rejected_candidate_is_named() -> None:
     gl = LibraryNeed("libGL.so.1", "", None, None, None, None, ("/usr/lib64",), rejected)
     (finding,) = judge("libraries-system", Libraries((gl,)), PROFILE).findings
     assert "/usr/lib64/libGL.so.1 is a 32-bit file" in finding.found
+
+
+def test_an_environment_that_is_the_systems_has_its_libraries() -> None:
+    gl = replace(GOOD[0], path="/usr/lib/libGL.so.1", final_path="/usr/lib/libGL.so.1.7")
+    libraries = Libraries((gl, *GOOD[1:]))
+    for prefix, good in (("/usr", True), ("/usr/lib", False)):
+        profile = Profile.of({"prefix": prefix, "libraries": {"system": [gl.soname]}})
+        assert (not judge("libraries-system", libraries, profile).findings) == good

@@ -13,7 +13,9 @@ import pytest
 from mlcheck.engines.base import PLAINLY
 from mlcheck.image.rootfs import DirectoryRootFS
 from mlcheck.inspect.answers import on_path
+from mlcheck.inspect.files import promised
 from mlcheck.inspect.files.facts import Script, Scripts
+from mlcheck.inspect.prefix.facts import PrefixPath
 from mlcheck.inspect.probe_catalog import PROBES, facts_about, to_json
 from mlcheck.inspect.root import root_config
 from mlcheck.inspect.root.facts import RootConfig
@@ -180,6 +182,37 @@ def scripts(root: Path, **texts: str | bytes) -> tuple[dict[str, Script], tuple[
 
 
 @pytest.mark.parametrize(
+    ("path", "line", "good"),
+    [
+        ("libexec/tool", "#!/opt/conda/bin/python3", True),
+        ("libexec/tool", "#!/opt/conda/bin/python2", False),
+        ("share/x/tool", "#!/home/conda/feedstock_root/build_artifacts/x/bin/perl -w", False),
+        ("pkgs/x-1.0/bin/tool", "#!/home/conda/feedstock_root/x_placehold/bin/perl", True),
+        ("envs/x/bin/tool", "#!/opt/conda/envs/x/bin/python", True),
+        ("share/tool", "#!/bin/ksh", True),  # the system may have it, or not
+        ("lib/libx.so.1", "#!/opt/conda/bin/gone", True),
+    ],
+)
+def test_scripts_outside_bin(root: Path, path: str, line: str, good: bool) -> None:
+    write(root, f"opt/conda/{path}", f"{line}\n", 0o755)
+    write(root, "opt/conda/bin/python3", "", 0o755)
+    write(root, "opt/conda/share/text", "#!/opt/conda/bin/gone\n", 0o644)
+    found = system.scripts(DirectoryRootFS(root), "/opt/conda", PATH).elsewhere
+    assert [one.path for one in found] == ([] if good else [f"/opt/conda/{path}"])
+
+
+def test_scripts_of_an_image_without_path(root: Path) -> None:
+    """Engines give a process a PATH where the image sets none."""
+    write(root, "usr/bin/python3", "", 0o755)
+    write(root, "opt/conda/bin/tool", "#!/usr/bin/env python3\n", 0o755)
+    with opened(root) as image:
+        assert "PATH" not in image.environment.env
+        found = promised.scripts(image, PLAINLY, PrefixPath("/opt/conda"))
+    tool = next(one for one in found.scripts if one.path.endswith("/tool"))
+    assert tool.resolved == "/usr/bin/python3"
+
+
+@pytest.mark.parametrize(
     ("line", "resolved"),
     [
         ("#!/usr/bin/env python3", "/opt/conda/bin/python3"),
@@ -315,6 +348,7 @@ def test_json_of_odd_names_and_orders() -> None:
             }
         ],
         "problems": [{"path": "/\\udcff", "what": "x"}],
+        "elsewhere": [],
     }
     assert to_json({"b": frozenset({"z", "a"}), "a": 1}) == {"a": 1, "b": ["a", "z"]}
     assert list(to_json({"b": 1, "a": 2}) or ()) == ["a", "b"]  # type: ignore[call-overload]
