@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from mlcheck.engines.base import Ask
 from mlcheck.image.api import RootFS, Unreadable
+from mlcheck.image.budget import Budget
 from mlcheck.image.byte_sources import Inflated, Passing, compression
 from mlcheck.image.tar_headers import BrokenArchive, Member
 from mlcheck.image.tar_reader import TarReader
@@ -108,7 +109,7 @@ def _unpacked(packed: BinaryIO) -> Iterator[bytes]:
     source = _Packed(packed)
     if compression(source.pread(0, 4)) != "gzip":
         raise BrokenArchive("is not compressed by gzip")
-    unpacked = Inflated(source, "gzip")
+    unpacked = Inflated(source, "gzip", Budget())
     count = 0
     while piece := unpacked.pread(count, _PIECE):
         count += len(piece)
