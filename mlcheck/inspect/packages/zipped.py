@@ -23,7 +23,7 @@ _BROKEN = (
 
 
 class Files(Protocol):
-    """What is asked of a directory of sys.path; see `RootFS`."""
+    """Answers of a directory of sys.path; see `RootFS`."""
 
     def listdir(self, path: str) -> list[str]: ...
 
