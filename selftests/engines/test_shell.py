@@ -32,6 +32,10 @@ PATH = os.pathsep.join(
 is (exit code 126)."""
 
 
+WITHOUT_NOHUP = ("env", "--default-signal=HUP")
+"""nohup(1), with which somebody may have begun the self-tests, has the signal ignored."""
+
+
 class Shells:
     """Channels to shells that are processes of this machine, and which of them were started."""
 
@@ -43,7 +47,7 @@ class Shells:
 
     def connect(self) -> PipeStream:
         process = subprocess.Popen(
-            self.command,
+            [*WITHOUT_NOHUP, *self.command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -166,7 +170,8 @@ def test_signals_are_those_of_the_shell_s_start(shells: Shells) -> None:
         return [line for line in status.splitlines() if line.startswith(b"SigIgn")]
 
     # This process itself may be somebody's background job.
-    usual = subprocess.run(["cat", "/proc/self/status"], capture_output=True, check=True).stdout
+    status = [*WITHOUT_NOHUP, "cat", "/proc/self/status"]
+    usual = subprocess.run(status, capture_output=True, check=True).stdout
     assert ignored(shells.run("cat", "/proc/self/status").stdout) == ignored(usual)
 
 

@@ -82,7 +82,8 @@ def test_conda_files_present(
             findings.append(_finding(missing))
     if files.more:
         found = f"{files.more} more recorded files are missing"
-        findings.append(Finding(recorded.prefix, found, "the files of its packages"))
+        show = ShowFile("ls -la", f"{recorded.prefix}/conda-meta")
+        findings.append(Finding(recorded.prefix, found, "the files of its packages", show=show))
     notes = []
     if removed:
         notes.append(f"{len(removed)} are removed on purpose: {_some(removed)}")
