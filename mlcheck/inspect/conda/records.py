@@ -14,9 +14,13 @@ from mlcheck.inspect.conda.facts import CondaRecord, CondaRecords, RecordedFile
 from mlcheck.inspect.packages.python_packages import RECORD_LIMIT
 from mlcheck.inspect.prefix.probe import package_directories
 from mlcheck.model.files import Problem
+from mlcheck.model.units import binary
 
-FILES_LIMIT = 1_000_000
-"""Files of all records of a prefix; the largest known prefix has 300,000."""
+FILES_LIMIT = 500_000
+"""Files of all records of a prefix; one with TensorFlow and the scientific stack has 54,000."""
+
+SIZE_LIMIT = 256 * 1024 * 1024
+"""Bytes of all records of a prefix; those of 54,000 files have about 20 MB."""
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -35,13 +39,19 @@ def read(rootfs: RootFS, prefix: str = "/opt/conda") -> CondaRecords:
     )
     site = f"{site.removeprefix(f'{prefix}/')}/" if site else ""
     seen: dict[str, str] = {}
+    size = 0
     directory = f"{prefix}/conda-meta"
     for name in rootfs.listdir(directory):
         if not name.endswith(".json"):
             continue
         path = f"{directory}/{name}"
         try:
-            data = load_json(rootfs.read(path, RECORD_LIMIT), path)
+            content = rootfs.read(path, RECORD_LIMIT)
+            size += len(content)
+            if size > SIZE_LIMIT:
+                what = f"brings the size of all records to more than {binary(SIZE_LIMIT)}"
+                raise Unreadable(path, what)
+            data = load_json(content, path)
             record, listed = _record(data, path, prefix, site)
         except Unreadable as unreadable:
             problems.append(Problem(unreadable.path, unreadable.what))

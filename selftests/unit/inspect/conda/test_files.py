@@ -225,6 +225,12 @@ def test_a_prefix_with_more_files_than_any(tmp_path: Path, monkeypatch: pytest.M
         "brings the files of all records to more than 5"
     ]
     assert (len(recorded.records), present.compared) == (2, 3)
+    first = (tmp_path / PREFIX / "conda-meta/one-1.0-0.json").stat().st_size
+    monkeypatch.setattr(conda_records, "SIZE_LIMIT", first)
+    recorded, present, _ = probed(tmp_path)
+    (problem,) = recorded.problems
+    assert problem.what.startswith("brings the size of all records to more than")
+    assert (len(recorded.records), present.compared) == (1, 3)
 
 
 def test_a_file_of_two_packages(tmp_path: Path) -> None:
