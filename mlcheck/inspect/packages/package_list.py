@@ -23,6 +23,9 @@ from mlcheck.model.files import Problem
 SIZE_LIMIT = 4 * 1024 * 1024
 """Bytes; five hundred times the longest real list."""
 
+ENTRIES_LIMIT = 100_000
+"""Packages; a hundred times as many as the longest real list has."""
+
 PROBLEM_LIMIT = 100
 """Lines reported one by one."""
 
@@ -70,6 +73,10 @@ def parse(data: bytes, path: str) -> PackageList:
                 and _NAME.fullmatch(words[0])
                 and _VERSION.fullmatch(words[1])
             ):
+                if len(entries) == ENTRIES_LIMIT:
+                    what = f"is behind {ENTRIES_LIMIT} packages: what follows is not read"
+                    problems.append(Problem(f"{path}:{number}", what))
+                    break
                 first = lines.setdefault(" ".join(words), number)
                 if first == number:
                     entries.append(ListedPackage(words[0], words[1], number))

@@ -261,3 +261,14 @@ def test_checked_in_copy_that_is_no_file(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent", tmp_path / "fifo", Path("/dev/zero")):
         with pytest.raises(UsageError, match="expected a package list"):
             package_list.read_host_file(path)
+
+
+def test_more_packages_than_any_image_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package_list, "ENTRIES_LIMIT", 3)
+    found = package_list.parse(b"".join(b"p%d 1\n" % n for n in range(3)), PATH)
+    assert (len(found.entries), found.problems) == (3, ())
+    found = package_list.parse(b"".join(b"p%d 1\n" % n for n in range(9)), PATH)
+    assert len(found.entries) == 3
+    (problem,) = found.problems
+    assert problem.path == f"{PATH}:4"
+    assert problem.what == "is behind 3 packages: what follows is not read"
