@@ -29,11 +29,8 @@ from mlcheck.model.verdict import (
 from mlcheck.profile.catalog import Profile
 from mlcheck.profile.schema import Waiver
 from mlcheck.pytest_plugin.run import Target
-from mlcheck.report import text
+from mlcheck.report import bounds, text
 from mlcheck.report.model import FindingModel, LayerModel, WaiverModel
-
-MOST_FINDINGS = 10_000
-"""Findings of one rule that reports have; the others are counted."""
 
 RESULT = pytest.StashKey[dict[str, Any]]()
 """In a test's stash: the fields of its `ResultModel` that come from a verdict."""
@@ -79,9 +76,10 @@ class Judge:
             "rule": rule.text,
             "remedy": remedy,
             "checked": verdict.checked,
-            "findings": [self._model(*one) for one in _first(rule, findings)],
+            "findings": self._models(findings),
+            "findings_left_out": max(sum(not w for _, w in findings) - bounds.FINDINGS, 0),
             "waivers": [waiver.model_dump() for waiver in waivers],
-            "notes": [text.printable(note) for note in verdict.notes],
+            "notes": [text.printable(note) for note in bounds.notes(verdict.notes)],
             "untried": text.printable(verdict.untried) if verdict.untried else None,
         }
         if verdict.trouble is not None:
@@ -103,24 +101,31 @@ class Judge:
         if findings:
             pytest.xfail("; ".join(remarks))
 
+    def _models(self, findings: Sequence[tuple[Finding, bool]]) -> list[dict[str, Any]]:
+        """Return as many findings as a report has, in their order."""
+        counts = {True: 0, False: 0}
+        kept = []
+        for finding, waived in findings:
+            counts[waived] += 1
+            if counts[waived] <= bounds.FINDINGS:
+                kept.append(self._model(finding, waived))
+        return kept
+
     def _model(self, finding: Finding, waived: bool) -> dict[str, Any]:
         return FindingModel(
-            subject=text.printable(finding.subject),
-            found=text.printable(finding.found),
-            expected=text.printable(finding.expected),
+            subject=bounds.short(text.printable(finding.subject)),
+            found=bounds.short(text.printable(finding.found)),
+            expected=bounds.short(text.printable(finding.expected)),
             source=str(finding.source) if finding.source else None,
-            by_hand=text.printable(self._show(finding.show)) if finding.show else None,
+            by_hand=self._by_hand(finding),
             waived=waived,
         ).model_dump()
 
-
-def _first(rule: Rule, findings: Sequence[tuple[Finding, bool]]) -> list[tuple[Finding, bool]]:
-    """Return the findings for a report, open ones first if they are too many."""
-    if len(findings) <= MOST_FINDINGS:
-        return list(findings)
-    kept = sorted(findings, key=lambda one: one[1])[:MOST_FINDINGS]
-    more = Finding(rule.id, f"{len(findings) - MOST_FINDINGS} more such findings", "none")
-    return [*kept, (more, kept[-1][1])]
+    def _by_hand(self, finding: Finding) -> str | None:
+        """Return the command that shows a finding; none if it is too long: half of one shows
+        something else."""
+        command = text.printable(self._show(finding.show)) if finding.show else ""
+        return command if 0 < len(command) <= bounds.LENGTH else None
 
 
 def _waivers(profile: Profile, rule: str, finding: Finding) -> dict[int, Waiver]:
@@ -139,7 +144,7 @@ def layer_rows(layers: Layers) -> list[dict[str, Any]]:
         row = LayerModel(
             number=layer.number,
             digest=layer.digest,
-            created_by=text.printable(layer.created_by),
+            created_by=bounds.short(text.printable(layer.created_by), 500),
             size=layer.size,
             files=layer.files,
             repeated=copies,

@@ -28,7 +28,7 @@ from mlcheck.pytest_plugin.outcome import RESULT, layer_rows
 from mlcheck.pytest_plugin.rule_items import NOT_PROMISED, RULE
 from mlcheck.pytest_plugin.run import Run, target_of
 from mlcheck.pytest_plugin.selection import Selection
-from mlcheck.report import summary, text
+from mlcheck.report import bounds, summary, text
 from mlcheck.report.model import LayerModel, Report, ResultModel
 
 if TYPE_CHECKING:
@@ -278,12 +278,13 @@ class Recorder:
             layers = tuple(LayerModel(**row) for row in extra["image_layers"])
             self.run.layers[extra["image"]] = layers
         self.run.notes.setdefault(extra["image"], {}).update(dict.fromkeys(extra["image_notes"]))
+        said = _message(report, extra)
         self.run.results.append(
             ResultModel(
                 test=report.nodeid,
                 image=extra["image"],
                 outcome=_outcome(report, extra),
-                message=_message(report, extra),
+                message=said and bounds.message(said),
                 seconds=round(report.duration, 4),
                 **fields,
             )
@@ -327,7 +328,7 @@ class Recorder:
                         test=test,
                         image=target.id,
                         outcome="error",
-                        message=text.printable(message),
+                        message=bounds.message(text.printable(message)),
                         seconds=0,
                     )
                 )

@@ -30,7 +30,7 @@ from mlcheck.model.errors import EngineError, MlcheckError, UsageError, raising_
 from mlcheck.model.image_ref import ImageRef
 from mlcheck.profile.catalog import SUITE, Catalog, Profile
 from mlcheck.profile.published import ALL, Published
-from mlcheck.report import overview
+from mlcheck.report import bounds, overview
 from mlcheck.report.model import ImageModel, LayerModel, Report, ResultModel
 
 _REGISTRY_LIMIT_S = 15.0
@@ -409,7 +409,7 @@ class Run:
                 for target in self.targets
             ),
             compared_with=self.compared and f"{self.compared.ref.text}@{self.compared.engine}",
-            results=tuple(self.results),
+            results=bounds.bounded(self.results),
             counts=counts,
         )
         found = overview.images(report)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlcheck.report import overview, text
+from mlcheck.report import bounds, overview, text
 from mlcheck.report.model import FindingModel, Report, ResultModel
 from mlcheck.report.overview import ImageOverview
 
@@ -23,6 +23,12 @@ LARGEST = 1000 * 1000
 
 _NAMED = 5
 """Findings shown for a failure."""
+
+_CELL = 1000
+"""Characters of one text in the summary or an annotation."""
+
+_ROOM = 200
+"""Bytes for the line that says that this is not all."""
 
 
 @dataclass
@@ -49,7 +55,11 @@ def errors(report: Report) -> Iterator[str]:
     }
     lines = [_error(one) for one in found]
     lines += [
-        command("error", {"title": "mlcheck: not judged"}, result.message or result.test)
+        command(
+            "error",
+            {"title": "mlcheck: not judged"},
+            bounds.message(result.message or result.test, _CELL),
+        )
         for result in stopped.values()
     ]
     if len(lines) <= MOST:
@@ -76,7 +86,7 @@ def _broken(report: Report) -> Iterator[_Broken]:
         for finding in findings or [None]:
             source = (finding.source if finding else None) or ""
             one = lines.setdefault(source, _Broken(result, finding))
-            one.count += 1
+            one.count += 1 if finding is not findings[0] else 1 + result.findings_left_out
             if result.image not in one.images:
                 one.images.append(result.image)
     # The first line of every rule, then the second line of those that have one, and so on.
@@ -90,13 +100,14 @@ def _error(one: _Broken) -> str:
     more = f" (and {len(one.images) - 1} more images)" if len(one.images) > 1 else ""
     title = f"{result.check or 'a test'}: {one.images[0]}{more}"
     if finding is None:
-        return command("error", {"title": title}, result.message or result.test)
+        said = bounds.message(result.message or result.test, _CELL)
+        return command("error", {"title": title}, said)
     place = _place(finding.source) if finding.source else {}
     source = f"   ({finding.source})" if finding.source and not place else ""
     lines = [
-        f"{finding.subject}: {finding.found}"
+        f"{_short(finding.subject)}: {_short(finding.found)}"
         + (f" (and {one.count - 1} more)" if one.count > 1 else ""),
-        f"expected: {finding.expected}{source}",
+        f"expected: {_short(finding.expected)}{source}",
         f"rule: {result.rule}",
         f"mend: {result.remedy}",
     ]
@@ -151,38 +162,49 @@ def markdown(report: Report) -> str:
         mark = {"red": "❌", "yellow": "⚠️", "green": "✅"}[colour]
         parts.append(f"| {code(one.image.id)} | {mark} {words} | ")
         parts.append(" | ".join(map(str, numbers)) + " |\n")
+    size = sum(len(part.encode()) for part in parts)
+    left_out = 0
     for one in found:
-        parts += _failures(one)
-    size, kept = 0, []
-    for part in parts:
-        size += len(part.encode())
-        if size > LARGEST - 200:
-            kept.append("\n\nThis is not all: the summary would be too long for GitHub.\n\n")
-            break
-        kept.append(part)
-    return "".join(kept)
+        for part, shorter in _failures(one):
+            # A finding that does not fit must not take away those behind it.
+            fitting = next(
+                (text for text in (part, shorter) if size + len(text.encode()) <= LARGEST - _ROOM),
+                None,
+            )
+            if fitting is None:
+                left_out += 1
+                continue
+            size += len(fitting.encode())
+            parts.append(fitting)
+    if left_out:
+        parts.append(f"\n\nThis is not all: {left_out} more would be too long for GitHub.\n\n")
+    return "".join(parts)
 
 
-def _failures(one: ImageOverview) -> Iterator[str]:
+def _failures(one: ImageOverview) -> Iterator[tuple[str, str]]:
+    """Yield each part in full, and in short."""
     wrong = [result for _, result in one.results if result.outcome in ("failed", "error")]
     unjudged = one.not_judged()
     if wrong or unjudged:
-        yield f"\n### {code(one.image.id)}\n\n"
-        if one.image.digest:
-            yield f"{code(one.image.digest)}\n\n"
+        title = f"\n### {code(one.image.id)}\n\n"
+        digest = f"{code(one.image.digest)}\n\n" if one.image.digest else ""
+        yield title + digest, title
     for reason, names in unjudged:
-        yield f"- **not judged**: {code(reason)}: {code(overview.some(names))}\n\n"
+        line = f"- **not judged**: {code(_short(reason))}: {code(overview.some(names))}\n\n"
+        yield line, line
     told: set[str] = set()
     for result in wrong:
         if result.outcome == "error":
             if (message := result.message or result.test) not in told:
                 told.add(message)
-                yield f"- **not judged**: {code(message)}\n\n"
+                said = bounds.message(message, _CELL)
+                yield (
+                    f"- **not judged**: {code(said)}\n\n",
+                    f"- **not judged**: {code(overview.headline(result))}\n\n",
+                )
             continue
-        lines = [
-            f"<details><summary>{code(result.check or result.test)} "
-            f"{code(overview.headline(result))}</summary>\n\n"
-        ]
+        name = f"{code(result.check or result.test)} {code(overview.headline(result))}"
+        lines = [f"<details><summary>{name}</summary>\n\n"]
         if result.rule:
             lines.append(f"{plain(result.rule)}\n\n")
         shown = overview.open_findings(result)
@@ -190,15 +212,19 @@ def _failures(one: ImageOverview) -> Iterator[str]:
             lines.append("| what | found | expected | by |\n|---|---|---|---|\n")
         for finding in shown[:_NAMED]:
             cells = (finding.subject, finding.found, finding.expected, finding.source or "")
-            lines.append("| " + " | ".join(code(cell) for cell in cells) + " |\n")
-        if len(shown) > _NAMED:
-            lines.append(f"\nand {len(shown) - _NAMED} more\n")
+            lines.append("| " + " | ".join(code(_short(cell)) for cell in cells) + " |\n")
+        if (count := overview.open_count(result)) > _NAMED:
+            lines.append(f"\nand {count - _NAMED} more\n")
         by_hand = next((finding.by_hand for finding in shown if finding.by_hand), None)
         if by_hand:
             lines.append(f"\nby hand: {code(by_hand)}\n")
         if result.remedy:
             lines.append(f"\n**mend**: {plain(result.remedy)}\n")
-        yield "".join([*lines, "\n</details>\n\n"])
+        yield "".join([*lines, "\n</details>\n\n"]), f"- {name}\n\n"
+
+
+def _short(value: str) -> str:
+    return bounds.short(value, _CELL)
 
 
 def plain(value: str) -> str:

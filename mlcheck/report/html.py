@@ -293,9 +293,10 @@ def _packages(found: Sequence[tuple[ImageOverview, ResultModel]]) -> ET.Element:
         findings = overview.open_findings(result)
         article = _add(section, "article")
         _add(article, "h3", f"{one.image.id}: {result.check}")
-        whole = max(result.checked, len(findings))
-        words = f"{len(findings)} of {whole} differ"
-        parts = [("failed", len(findings)), ("passed", whole - len(findings))]
+        count = overview.open_count(result)
+        whole = max(result.checked, count)
+        words = f"{count} of {whole} differ"
+        parts = [("failed", count), ("passed", whole - count)]
         article.append(_bar(parts, whole, words))
         _add(article, "p", words, "quiet")
         table = _table(article, "package", "found", "expected")
@@ -304,8 +305,8 @@ def _packages(found: Sequence[tuple[ImageOverview, ResultModel]]) -> ET.Element:
             _add(line, "th", finding.subject, scope="row")
             _add(line, "td", finding.found)
             _add(line, "td", finding.expected)
-        if len(findings) > _NAMED:
-            _add(article, "p", f"and {len(findings) - _NAMED} more, in the check's cell above")
+        if count > _NAMED:
+            _add(article, "p", f"and {count - _NAMED} more, in the check's cell above")
     return section
 
 

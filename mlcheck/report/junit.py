@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from mlcheck.report import overview, text
+from mlcheck.report import bounds, overview, text
 from mlcheck.report.model import Report, ResultModel
 from mlcheck.report.overview import ImageOverview
 
@@ -101,12 +101,14 @@ def details(result: ResultModel) -> str:
     found = overview.open_findings(result)
     for finding in found[: text.MOST]:
         where = f"   ({finding.source})" if finding.source else ""
-        lines += ["", f"  {finding.subject}", f"    found     {finding.found}"]
-        lines.append(f"    expected  {finding.expected}{where}")
+        lines += ["", f"  {bounds.short(finding.subject)}"]
+        lines.append(f"    found     {bounds.short(finding.found)}")
+        lines.append(f"    expected  {bounds.short(finding.expected)}{where}")
         if finding.by_hand:
             lines.append(f"    by hand   {finding.by_hand}")
-    if len(found) > text.MOST:
-        lines.append(f"  ... and {len(found) - text.MOST} more (the JSON report has all)")
+    if (count := overview.open_count(result)) > len(found[: text.MOST]):
+        more = count - len(found[: text.MOST])
+        lines.append(f"  ... and {more} more (the JSON report has up to {bounds.FINDINGS})")
     lines += ["", f"mend      {result.remedy}"]
     return "\n".join([*lines, *(f"note      {note}" for note in result.notes)])
 

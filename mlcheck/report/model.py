@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = "1.5"
+SCHEMA_VERSION = "1.6"
 
 Outcome = Literal["passed", "failed", "error", "skipped", "waived"]
 
@@ -59,6 +59,8 @@ class ResultModel(_Model):
     checked: int = 0
     """The number of things that were compared."""
     findings: tuple[FindingModel, ...] = ()
+    findings_left_out: int = 0
+    """The number of further findings that are not waived: there are too many for a report."""
     waivers: tuple[WaiverModel, ...] = ()
     notes: tuple[str, ...] = ()
     message: str | None = None

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlcheck.model.errors import DIFFERENT, NOT_JUDGED, NOTHING_JUDGED
+from mlcheck.report import bounds
 from mlcheck.report.model import FindingModel, ImageModel, Outcome, Report, ResultModel
 
 ORDER: tuple[Outcome, ...] = ("failed", "error", "waived", "passed", "skipped")
 """Outcomes, the worst first."""
+
+_SUBJECT, _FOUND = 200, 400
+"""Characters of a subject, and of what was found, in one line."""
 
 Colour = Literal["red", "yellow", "green"]
 
@@ -138,14 +142,21 @@ def open_findings(result: ResultModel) -> list[FindingModel]:
     return [finding for finding in result.findings if not finding.waived]
 
 
+def open_count(result: ResultModel) -> int:
+    """Return the number of findings that are not waived, those that are left out too."""
+    return len(open_findings(result)) + result.findings_left_out
+
+
 def headline(result: ResultModel, gap: str = " ") -> str:
     """Say in one line what is wrong, followed by a gap and the number of further findings."""
     if result.outcome == "failed" and (found := open_findings(result)):
-        more = f"{gap}(and {len(found) - 1} more)" if len(found) > 1 else ""
-        words = f"{found[0].subject}: {found[0].found}"
-        return f"{' '.join(words.split())}{more}"
+        count = open_count(result)
+        more = f"{gap}(and {count - 1} more)" if count > 1 else ""
+        subject = bounds.short(" ".join(found[0].subject.split()), _SUBJECT)
+        words = bounds.short(" ".join(found[0].found.split()), _FOUND)
+        return f"{subject}: {words}{more}"
     first, *_ = (result.message or result.test).splitlines() or [""]
-    return first
+    return bounds.short(first, _FOUND)
 
 
 def exit_code(found: Sequence[ImageOverview]) -> int:

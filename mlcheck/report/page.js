@@ -85,6 +85,9 @@
     const findings = make("div");
     addFindings(findings, result.findings, 0);
     const more = make("dl");
+    if (result.findings_left_out) {
+      entry(more, "more", `${result.findings_left_out} findings, too many for a report`);
+    }
     if (result.checked) entry(more, "compared", String(result.checked));
     for (const note of result.notes) entry(more, "note", note);
     entry(more, "test", result.test);

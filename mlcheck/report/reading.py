@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mlcheck.model.errors import UsageError
+from mlcheck.report import bounds
 from mlcheck.report.model import (
     SCHEMA_VERSION,
     ImageModel,
@@ -67,6 +68,7 @@ def read(path: Path) -> Report:
     older = minor.isdecimal() and int(minor) < _WITH_WHAT_DID_NOT_RUN
     if older and 2 in _codes(report):
         report = _interrupted(report)
+    report = report.model_copy(update={"results": bounds.bounded(report.results)})
     known = {image.id for image in report.images}
     for index, result in enumerate(report.results):
         if result.image not in known:
@@ -151,7 +153,7 @@ def merge(reports: Sequence[Report]) -> tuple[Report, int]:
         runs=tuple(runs),
         images=tuple(images),
         compared_with=compared.pop() if len(compared) == 1 else None,
-        results=tuple(results),
+        results=bounds.bounded(results),
         counts=counts,
     )
     return merged, left_out

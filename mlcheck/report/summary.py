@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Protocol, TextIO
 
-from mlcheck.report import overview, text
+from mlcheck.report import bounds, overview, text
 from mlcheck.report.model import Report, ResultModel
 from mlcheck.report.overview import ImageOverview, Row
 
@@ -71,7 +71,7 @@ def _write_image(screen: Screen, one: ImageOverview, *, every_rule: bool) -> Non
         if result.outcome == "failed":
             _write_failure(screen, result)
     for message, tests in _grouped(results, "error"):
-        first, *rest = message.splitlines() or [""]
+        first, *rest = bounds.message(message).splitlines() or [""]
         screen.write("  ERROR   ", red=True)
         screen.write(text.printable(f"{first}   [{tests}]\n"))
         for line in rest:
@@ -96,7 +96,7 @@ def _write_image(screen: Screen, one: ImageOverview, *, every_rule: bool) -> Non
         screen.write("  not judged  ", yellow=True)
         screen.write(text.printable(f"{reason}   [{overview.some(names)}]\n"))
     for message, tests in _grouped(results, "skipped"):
-        screen.write(text.printable(f"  skipped {message}   [{tests}]\n"))
+        screen.write(text.printable(f"  skipped {bounds.message(message)}   [{tests}]\n"))
     if image.not_promised:
         count = len(image.not_promised)
         rules = "one rule is" if count == 1 else f"{count} rules are"

@@ -8,11 +8,15 @@ from collections.abc import Callable, Sequence
 
 from mlcheck.model.rule import Rule
 from mlcheck.model.verdict import Finding, Show, Verdict
+from mlcheck.report import bounds
 
 MANY = 6
 """The number of findings from which they are shown as a table."""
 MOST = 60
-"""Maximum findings shown in a terminal; the JSON report has all."""
+"""Maximum findings shown in a terminal; the JSON report has more."""
+
+_CELL = 300
+"""Characters of a cell of a table of findings."""
 
 
 def printable(text: str) -> str:
@@ -53,8 +57,11 @@ def headline(rule: Rule, findings: Sequence[Finding]) -> str:
     first = findings[0]
     more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
     subject, found = " ".join(first.subject.split()), " ".join(first.found.split())
-    shortened = found if len(found) <= 120 else found[:117] + "..."
-    return printable(f"{rule.id}: {subject}: {shortened}{more}")
+    return printable(f"{rule.id}: {_cut(subject, 120)}: {_cut(found, 120)}{more}")
+
+
+def _cut(said: str, most: int) -> str:
+    return said if len(said) <= most else said[: most - 3] + "..."
 
 
 def failure(
@@ -83,13 +90,14 @@ def failure(
         lines.append(f"found     {len(findings)} findings, {verdict.checked} things checked")
         lines += ["", *_table(findings[:MOST])]
         if len(findings) > MOST:
-            lines.append(f"  ... and {len(findings) - MOST} more (--mlcheck-json FILE has all)")
+            more = len(findings) - MOST
+            lines.append(f"  ... and {more} more (--mlcheck-json FILE has up to {bounds.FINDINGS})")
         lines.append("")
         by_hand = next((finding.show for finding in findings if finding.show), None)
-        if by_hand:
-            lines.append(f"by hand   {show(by_hand)}")
+        if by_hand and len(command := show(by_hand)) <= bounds.LENGTH:
+            lines.append(f"by hand   {command}")
     lines.append(f"mend      {verdict.remedy or rule.fix}")
-    lines += [f"note      {note}" for note in (*remarks, *verdict.notes)]
+    lines += [f"note      {note}" for note in (*remarks, *bounds.notes(verdict.notes))]
     return printable("\n".join(lines))
 
 
@@ -97,18 +105,21 @@ def _block(finding: Finding, show: Callable[[Show], str]) -> list[str]:
     where = f"   ({finding.source})" if finding.source else ""
     lines = [
         "",
-        f"  {finding.subject}",
-        f"    found     {finding.found}",
-        f"    expected  {finding.expected}{where}",
+        f"  {bounds.short(finding.subject)}",
+        f"    found     {bounds.short(finding.found)}",
+        f"    expected  {bounds.short(finding.expected)}{where}",
     ]
-    if finding.show:
-        lines.append(f"    by hand   {show(finding.show)}")
+    if finding.show and len(command := show(finding.show)) <= bounds.LENGTH:
+        lines.append(f"    by hand   {command}")
     return [*lines, ""]
 
 
 def _table(findings: Sequence[Finding]) -> list[str]:
     rows = [("", "found", "expected", "by")]
-    rows += [(f.subject, f.found, f.expected, str(f.source or "")) for f in findings]
+    rows += [
+        (_cut(f.subject, _CELL), _cut(f.found, _CELL), _cut(f.expected, _CELL), str(f.source or ""))
+        for f in findings
+    ]
     widths = [min(60, max(len(row[column]) for row in rows)) for column in range(4)]
     return [
         "  "

@@ -80,6 +80,31 @@ def test_a_run_on_github_prints_annotations_and_no_other_commands(
     assert "Be kind" in summary.read_text()
 
 
+def test_findings_without_an_end(suite: Suite) -> None:
+    """Every report of a run is bounded, and tells their true number."""
+    (suite.profiles / "mini" / "test_endless.py").write_text(
+        "from mlcheck import Finding, Verdict, judged, rule\n"
+        "@rule('endless')\n"
+        "def test_endless() -> Verdict:\n"
+        "    '''Nothing is endless.\n\n    Why: Some are.\n\n    Fix: Stop.\n    '''\n"
+        "    text = 'x' * 50_000\n"
+        "    many = [Finding(f'{number}{text}', text, text) for number in range(1500)]\n"
+        "    return judged(1500, many, [text] * 100)\n"
+    )
+    files = {kind: suite.directory / f"report.{kind}" for kind in ("json", "html", "xml")}
+    done = suite.run(
+        *("-k", "endless", "--html", str(files["html"])),
+        *("--mlcheck-json", str(files["json"]), "--junitxml", str(files["xml"])),
+    )
+    assert done.returncode == 1
+    assert len(done.stdout) < 500_000
+    assert "(and 1499 more)" in done.stdout
+    assert all(file.stat().st_size < 20_000_000 for file in files.values())
+    (result,) = reading.read(files["json"]).results
+    assert len(result.findings) + result.findings_left_out == 1500
+    assert len(result.findings) <= 1000
+
+
 def test_a_run_elsewhere_prints_nothing_for_github(suite: Suite) -> None:
     summary = suite.directory / "summary.md"
     done = suite.run("-k", "os-release", env={"GITHUB_STEP_SUMMARY": str(summary)})
