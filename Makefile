@@ -6,6 +6,8 @@
 #                           consumer (ld.so, musl, Python, rattler, bash, dpkg, rpm, jupyter_client)
 # make verdicts             write the record of verdicts anew, after a change of what is said
 # make bench [QUICK=1]      how fast, against peers on this machine; QUICK: small sizes, a minute
+# make attack [QUICK=1]     inputs that cost more than they weigh, and archives broken at random, with
+#                           memory and time measured: ten minutes; QUICK: a minute
 # make test/IMAGENAME [REPO=...] [TAG=...]   judge REPO/IMAGENAME:TAG, as in AAW's repository
 # make docs                 the API reference, from docstrings, in build/api
 # make lint                 ruff and mypy
@@ -19,7 +21,10 @@ TAG ?= latest
 
 BUILD = .venv/bin/mlcheck reference build $(if $(REAL),--real)
 
-.PHONY: demo selftest compare verdicts bench docs lint venv-reference venv-dev clean
+QUICK_ATTACK = a-layer-that-is-named-again implied-directories long-targets empty-members \
+	names-for-the-loader
+
+.PHONY: demo selftest compare verdicts bench attack docs lint venv-reference venv-dev clean
 
 demo: venv-reference
 	$(if $(REAL),,@echo "ROOT is a stand-in in this image; REAL=1 takes ROOT itself.")
@@ -46,6 +51,9 @@ verdicts: venv-dev
 
 bench: venv-dev
 	.venv/bin/python -m benchmarks $(if $(QUICK),--quick)
+
+attack: venv-dev
+	.venv/bin/python -m selftests.attack --seconds $(if $(QUICK),5,400) $(if $(QUICK),$(QUICK_ATTACK))
 
 test/%: venv-reference
 	@IMAGE_NAME="$(if $(REPO),$(REPO)/)$*:$(TAG)" .venv/bin/pytest
