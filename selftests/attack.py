@@ -239,7 +239,10 @@ def amplifiers(names: list[str], directory: Path) -> list[str]:
         wrong = code != 0 or memory > MEMORY or seconds > FACTOR * usual
         failed += [name] if wrong else []
         mark = "FAILED" if wrong else "ok"
-        print(f"{mark:7}{name:30}{size / 1e6:7.2f} MB {seconds:7.1f} s {memory:6} MB  {said[:150]}")
+        print(
+            f"{mark:7}{name:30}{size / 1e6:7.2f} MB {seconds:7.1f} s {memory:6} MB  {said[:150]}",
+            flush=True,
+        )
     return failed
 
 

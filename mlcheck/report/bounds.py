@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from mlcheck.report.model import FindingModel, ResultModel
+if TYPE_CHECKING:  # pydantic, which is slow to import, is not needed for texts
+    from mlcheck.report.model import FindingModel, ResultModel
 
 LENGTH = 4000
 """Characters kept of one text of a finding, and of a message at each of its ends."""

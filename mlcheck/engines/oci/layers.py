@@ -24,7 +24,7 @@ from mlcheck.engines.oci.files import PLAIN, chunks
 from mlcheck.engines.oci.pull import SILENCE_LIMIT_S
 from mlcheck.engines.oci.stored import directories
 from mlcheck.image.api import Layer, LayerMember, Look, Looked, Unreadable, looked_at
-from mlcheck.image.budget import LAYER_LIMIT, Budget, OverBudget
+from mlcheck.image.budget import LAYER_LIMIT, NOT_JUDGED, Budget, OverBudget
 from mlcheck.image.byte_sources import Source, compression, plain
 from mlcheck.image.layer_members import members, sha256_of
 from mlcheck.image.layers import (
@@ -103,8 +103,9 @@ def stored(image: Mapping[str, Any], look: Look) -> list[Layer] | None:
     found: list[_StoredLayer] = []
     budget = Budget()
     try:
-        for path in paths:
-            found.append(_StoredLayer(Path(path), found[:], budget, look))
+        with refused():
+            for path in paths:
+                found.append(_StoredLayer(Path(path), found[:], budget, look))
     except (OSError, ProbeError):
         return None
     return [
@@ -139,7 +140,8 @@ class _StoredLayer:
         look: looks at a file.
 
     Raises:
-        OSError, ProbeError: it cannot be read, or has more members.
+        OSError, ProbeError: it cannot be read.
+        OverBudget: the image has more than an image may have.
     """
 
     def __init__(
@@ -154,10 +156,7 @@ class _StoredLayer:
             hiding.append(LayerMember("/", "opaque"))
         numbers: dict[tuple[int, int], int] = {}
         for file in self.files.walk("/"):
-            try:
-                budget.entries(1, len(file.path))
-            except OverBudget as error:
-                raise ProbeError(f"The image {error}.") from None
+            budget.entries(1, len(file.path))
             parent, _, name = file.path.rpartition("/")
             if file.type == "char" and self._device(file.path) == 0:
                 hiding.append(LayerMember(file.path, "whiteout"))
@@ -233,6 +232,8 @@ def saved(
     try:
         with TarStream(chunks(client, response, f"the layers of {name}")) as stream:
             return from_stream(stream, wanted, look)
+    except OverBudget as error:
+        raise EngineError(f"The image {error}.", NOT_JUDGED) from None
     except (BrokenArchive, ValueError) as error:
         raise EngineError(
             f"The archive that {client.dialect.label} sent of {name} {error}.",

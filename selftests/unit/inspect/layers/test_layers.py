@@ -649,3 +649,14 @@ def test_the_report_has_the_layers(judged: Report) -> None:
     assert (third["size"], third["hidden"], third["repeated"]) == (0, 0, 0)
     assert rows["layer-permissions"][1]["repeated"] == rows["layer-permissions"][1]["size"]
     assert rows["layer-cache"][1]["caches"] == 20_000_000
+
+
+def test_the_limits_are_those_of_an_image_in_a_stream_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `docker save` sends it: files of all layers together, and each mention of a layer."""
+    layers = [layer(*(member(f"{number}/{n}", A) for n in range(10))) for number in range(3)]
+    monkeypatch.setattr("mlcheck.image.budget.ENTRY_LIMIT", 25)
+    assert passing_by(docker_archive(tmp_path / "image.tar", layers[:2])).size > 0
+    with pytest.raises(BrokenArchive, match="more than 25 files"):
+        passing_by(docker_archive(tmp_path / "image.tar", layers))
