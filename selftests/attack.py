@@ -18,6 +18,7 @@ import resource
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -124,9 +125,15 @@ def empty_frames_in_gzip(path: Path) -> Path:
 
 @amplifier
 def bombs(path: Path) -> Path:
-    """Many layers of zeros, each within the limits of a layer."""
-    one = layer(member("x", bytes(200_000_000)))
-    return docker_archive(path, [one] * 60, how="zstd")
+    """Layers of zeros, each within the limit, which is that of the image."""
+    layers = [layer(member(f"{number}", "x")) for number in range(3)]
+    part, count = 1 << 26, 64
+    info = tarfile.TarInfo("zeros")
+    info.size = part * count
+    zeros = _zstd().compress(bytes(part)) * count
+    stored = _zstd().compress(info.tobuf()) + zeros + _zstd().compress(bytes(1024))
+    names = [f"{digest(one)[7:]}-{number}/layer.tar" for number, one in enumerate(layers)]
+    return docker_archive(path, layers, changed=dict.fromkeys(names, stored))
 
 
 @amplifier
