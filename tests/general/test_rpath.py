@@ -180,8 +180,9 @@ def test_libraries_resolve(libraries: Libraries, profile: Profile) -> Verdict:
 def test_libraries_system(libraries: Libraries, profile: Profile) -> Verdict:
     """The loader finds the promised system libraries, outside the prefix, and what they need.
 
-    Why: libGL has to fit the machine's graphics driver: neither ROOT nor micromamba installs it,
-    the system's package manager does (README of usatlas/ML-Containers, "Missing Library libGL.so").
+    Why: libGL has to fit the machine's graphics driver, so the system's package manager installs
+    it; a copy of conda's in the prefix does not stand for it (README of usatlas/ML-Containers,
+    "Missing Library libGL.so").
 
     Fix: Install the library with the system's package manager (libGL.so.1: mesa-libGL or
     libglvnd-glx).

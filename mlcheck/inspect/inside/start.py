@@ -37,8 +37,6 @@ async def start(request: Json, top: str) -> Json:
         env.pop(name, None)
     env[request["variable"]] = request["prefix"]
     if request["own_user"]:
-        # The home is not that of the image's user, in which docker-stacks' health check looks for
-        # the server's address (/home/$NB_USER).
         env["JUPYTER_RUNTIME_DIR"] = home + "/.local/share/jupyter/runtime"
         # The engine runs everything as root, which Jupyter refuses.
         env["JUPYTER_CONFIG_PATH"] = top + "/config"
@@ -69,7 +67,12 @@ async def start(request: Json, top: str) -> Json:
         deadline = began + 2 * request["limit_s"]
         found["pages"] = [page(port, path, deadline) for path in request["pages"]]
         found["seconds"] = time.monotonic() - began
-        found["healthcheck"] = healthy(request["healthcheck"], env, home, deadline)
+        # The home may be another than that of the image's user, in which docker-stacks' health
+        # check looks for the server's address: /home/$NB_USER/.local/share/jupyter/runtime.
+        looked_in = "/home/" + env.get("NB_USER", "")
+        moved = request["own_user"] and "NB_USER" in env and home != looked_in
+        its_own = {**env, "NB_USER": ".." + home} if moved else env
+        found["healthcheck"] = healthy(request["healthcheck"], its_own, home, deadline)
     elif last_words(log):
         found["error"] += "; it said: " + last_words(log)
     found["installed"], found["read_only"] = install(request["site"], top, env)

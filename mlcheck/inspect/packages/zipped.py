@@ -23,7 +23,7 @@ _BROKEN = (
 
 
 class Files(Protocol):
-    """Answers of a directory of sys.path; see `RootFS`."""
+    """A directory of sys.path, as far as it is asked; see `RootFS`."""
 
     def listdir(self, path: str) -> list[str]: ...
 

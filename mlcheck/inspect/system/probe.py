@@ -214,10 +214,12 @@ def scripts(rootfs: RootFS, prefix: str, path_env: str) -> Scripts:
     found: list[Script] = []
     problems: list[Problem] = []
     elsewhere: list[Script] = []
+    # Python's own cgi.py asks for /usr/local/bin/python, which most systems have not.
+    places = _BUILDERS if prefix in ("/usr", "/usr/local") else (f"{prefix}/", *_BUILDERS)
     for path in _programs_elsewhere(rootfs, prefix):
         line = _read_head(rootfs, path, []).partition(b"\n")[0].decode("utf-8", "replace")
         words = tuple(line.removeprefix("#!").split())
-        own = words and words[0].startswith((f"{prefix}/", *_BUILDERS))
+        own = words and words[0].startswith(places)
         if line.startswith("#!") and own and on_path(rootfs, words[0], path_env) is None:
             elsewhere.append(Script(path, words, None, 0o755))
     for path, mode in _programs(rootfs, f"{prefix}/bin"):
@@ -270,6 +272,8 @@ def _programs_elsewhere(rootfs: RootFS, prefix: str) -> Iterator[str]:
 def _programs(rootfs: RootFS, directory: str) -> Iterator[tuple[str, int]]:
     real = rootfs.resolve(directory).final_path
     for name in rootfs.listdir(directory):
+        if name.endswith("-gdb.py"):
+            continue  # gdb loads it beside the program (its manual, "The objfile-gdb.ext file")
         resolved = rootfs.resolve(f"{directory}/{name}")
         if resolved.final is None or resolved.final.type != "file":
             continue

@@ -201,6 +201,18 @@ def test_scripts_outside_bin(root: Path, path: str, line: str, good: bool) -> No
     assert [one.path for one in found] == ([] if good else [f"/opt/conda/{path}"])
 
 
+def test_what_gdb_loads_is_no_script(root: Path) -> None:
+    """CPython installs `python3.11-gdb.py` with a first line that most machines have not."""
+    found, problems = scripts(root, **{"python3.11-gdb.py": "#!/usr/bin/python\n"})
+    assert "python3.11-gdb.py" not in found
+    assert not problems
+
+
+def test_scripts_of_the_systems_python(root: Path) -> None:
+    write(root, "usr/lib/python3.11/cgi.py", "#! /usr/local/bin/python\n", 0o755)
+    assert not system.scripts(DirectoryRootFS(root), "/usr", PATH).elsewhere
+
+
 def test_scripts_of_an_image_without_path(root: Path) -> None:
     """Engines give a process a PATH where the image sets none."""
     write(root, "usr/bin/python3", "", 0o755)
