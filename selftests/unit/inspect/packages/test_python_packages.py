@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -233,6 +234,34 @@ def test_packages_of_this_machine_compared_with_importlib(tmp_path: Path, direct
     there = find(tmp_path, "opt/venv")
     assert versions(there) == expected
     assert not (there.hidden or there.doubled or there.problems)
+
+
+_DEBIANS = ("/usr/local", "/usr")
+PYTHONS = {
+    sys.executable: (sys.prefix,),
+    os.path.realpath(sys.executable): _DEBIANS if sys.base_prefix == "/usr" else (sys.base_prefix,),
+    "/usr/bin/python3": _DEBIANS,
+}
+"""The Pythons of this machine, with their environments in the order of sys.path."""
+OWN_PACKAGES = """\
+import json
+from importlib import metadata
+found = {}
+for one in metadata.distributions():
+    found.setdefault(one.metadata["Name"], one.version)
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize(
+    ("python", "prefixes"), [one for one in PYTHONS.items() if os.access(one[0], os.X_OK)]
+)
+def test_pythons_of_this_machine_compared_with_importlib(
+    python: str, prefixes: tuple[str, ...]
+) -> None:
+    """Each finds what the model finds of its environment, `.pth` files and all."""
+    said = json.loads(subprocess.check_output([python, "-I", "-c", OWN_PACKAGES], text=True))
+    assert versions(find(Path("/"), *(one.lstrip("/") for one in prefixes))) == said
 
 
 def test_a_link_in_pth_files_leads_inside_the_image(tmp_path: Path) -> None:
