@@ -29,9 +29,13 @@ Action = dict[str, Any]
 """An action that undoes something; made by the functions below."""
 
 
-def http_delete(host: str, path: str) -> Action:
-    """Send DELETE for `path` to a server: host is "unix:///SOCKET" or "tcp://HOST:PORT"."""
-    return {"kind": "http-delete", "host": host, "path": path}
+def http_delete(host: str, path: str, *, in_work: bool = False) -> Action:
+    """Send DELETE for `path` to a server: host is "unix:///SOCKET" or "tcp://HOST:PORT".
+
+    Args:
+        in_work: the server may still be creating it: wait a while for it to exist.
+    """
+    return {"kind": "http-delete", "host": host, "path": path, "in_work": in_work}
 
 
 def kill(pid: int, *, group: bool = False) -> Action:
@@ -122,6 +126,27 @@ def promised(action: Action) -> Iterator[None]:
         yield
     finally:
         _JANITOR.send({"drop": number})
+
+
+@contextlib.contextmanager
+def answered(action: Action, refusal: type[Exception]) -> Iterator[None]:
+    """Do `action` when this process ends, unless a server answers in the context.
+
+    A request that is given up (a signal, a timeout) is carried out all the same, and later.
+
+    Args:
+        refusal: the error that is an answer.
+    """
+    number = _JANITOR.add(action)
+    with contextlib.ExitStack() as drop:
+        drop.callback(_JANITOR.send, {"drop": number})
+        try:
+            yield
+        except refusal:
+            raise
+        except BaseException:
+            drop.pop_all()
+            raise
 
 
 @contextlib.contextmanager

@@ -26,6 +26,9 @@ from typing import Any
 _LIMIT_S = 30.0
 _SILENCE_S = 120.0
 _GRACE_S = 10.0
+_IN_WORK_S = 30.0
+"""As long as a server may take to create something that was asked for before the end: podman on a
+slow disk takes seconds."""
 
 UNDO_ERRORS = (OSError, http.client.HTTPException, subprocess.SubprocessError)
 """Errors of `undo` to ignore: the thing is already gone, or is not ours to deal with."""
@@ -56,14 +59,17 @@ def start_time(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
-def _http_delete(host: str, path: str) -> None:
+def _http_delete(host: str, path: str, in_work: bool) -> None:
     """Send DELETE over a unix socket or TCP.
 
-    Repeat it while the server holds a lock or is too busy: a later action may end the server.
+    Repeat it while the server holds a lock or is too busy: a later action may end the server. If
+    the server may still create it (`in_work`), repeat it also while it does not exist.
     """
     url = urllib.parse.urlsplit(host)
     late = time.monotonic() + _SILENCE_S
-    for _ in range(20):
+    created = time.monotonic() + (_IN_WORK_S if in_work else 0)
+    refused = 0
+    while refused < 20:
         connection = (
             _UnixConnection(url.path)
             if url.scheme in ("unix", "http+unix")
@@ -72,9 +78,12 @@ def _http_delete(host: str, path: str) -> None:
         with contextlib.closing(connection):
             try:
                 connection.request("DELETE", path)
-                if connection.getresponse().status in (200, 204, 404):
+                status = connection.getresponse().status
+                if status in (200, 204) or (status == 404 and time.monotonic() > created):
                     return
+                refused += status != 404
             except TimeoutError:
+                refused += 1
                 if time.monotonic() > late:
                     raise
         # No engine notifies clients when it releases a lock.
@@ -111,7 +120,7 @@ def undo(action: dict[str, Any]) -> None:
     """Do one action; `mlcheck.machine.janitor` has the functions that make them."""
     match action["kind"]:
         case "http-delete":
-            _http_delete(action["host"], action["path"])
+            _http_delete(action["host"], action["path"], action["in_work"])
         case "kill":
             _kill(action["pid"], action["started"], action["group"])
         case "remove":

@@ -142,7 +142,8 @@ class Started:
 
     def nothing_left(self) -> list[str]:
         """What there is still after a while: nothing, if all is well."""
-        deadline = time.monotonic() + 20
+        # A server creates what it was asked for before the end, and the janitor waits for it.
+        deadline = time.monotonic() + 60
         while (left := self.left()) and time.monotonic() < deadline:
             time.sleep(0.05)
         return left

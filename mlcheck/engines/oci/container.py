@@ -245,12 +245,17 @@ class Created:
         )
         if start.gpu:
             host_config["DeviceRequests"] = [dict(dialect.gpu)]
-        delete = janitor.http_delete(client.host, f"/containers/{self.name}?force=1&v=1")
-        self._resources.enter_context(janitor.promised(delete))
+        path = f"/containers/{self.name}?force=1&v=1"
+        self._resources.enter_context(janitor.promised(janitor.http_delete(client.host, path)))
+        in_work = janitor.http_delete(client.host, path, in_work=True)
         try:
             doing = f"create a container of {image}"
             self._workdir = options.pop("working_dir", "/")
-            with engine_errors(dialect, doing), self._configuration_errors():
+            with (
+                engine_errors(dialect, doing),
+                self._configuration_errors(),
+                janitor.answered(in_work, docker.errors.APIError),
+            ):
                 client.create_container(
                     image,
                     entrypoint=list(argv[:1]),

@@ -222,9 +222,11 @@ def _loaded(client: Client, ref: ImageRef, progress: Progress) -> Iterator[Mappi
     if not path.exists():
         raise UsageError(f"{ref.text}: there is no {path.absolute()}.", "Check the path.")
     name = f"{LOADED}:{os.urandom(8).hex()}"
-    with janitor.undone(janitor.http_delete(client.host, _delete_path(client, name))):
+    delete = _delete_path(client, name)
+    with janitor.undone(janitor.http_delete(client.host, delete)):
         progress(f"loading {path}")
-        load(client, path, name)
+        with janitor.answered(janitor.http_delete(client.host, delete, in_work=True), Exception):
+            load(client, path, name)
         found = inspect(client, name)
         if found is None:
             raise EngineError(f"{client.dialect.label} loaded {path}, but does not have it now.")

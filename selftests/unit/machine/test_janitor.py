@@ -122,12 +122,13 @@ def test_a_group_may_finish_what_it_is_doing(
 
 class _Handler(BaseHTTPRequestHandler):
     deleted: list[str]
+    first = 409
+    """The status at first: of a container that is being removed already."""
 
     def do_DELETE(self) -> None:
         self.deleted.append(self.path)
         self.wait()
-        # A container that is being removed already, the first time.
-        self.send_response(409 if len(self.deleted) == 1 else 204)
+        self.send_response(self.first if self.deleted.count(self.path) == 1 else 204)
         self.end_headers()
 
     def wait(self) -> None:
@@ -174,6 +175,31 @@ def test_http_delete_is_repeated_until_it_succeeds(server: tuple[str, list[str]]
     with janitor.undone(janitor.http_delete(host, "/containers/x?force=1")):
         assert deleted == []
     assert deleted == ["/containers/x?force=1"] * 2
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_what_a_server_still_creates_is_deleted_when_it_exists(
+    refused: bool, server: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """podman goes on with a container for seconds after its client has ended; what it refused to
+    create never comes."""
+    host, deleted = server
+    monkeypatch.setattr(_Handler, "first", 404)
+    body = (
+        "try:\n"
+        "    with janitor.answered(\n"
+        "        janitor.http_delete(sys.argv[1], '/containers/x', in_work=True), OSError\n"
+        "    ):\n"
+        "        raise OSError if sys.argv[2] == 'True' else KeyboardInterrupt\n"
+        "except BaseException: pass\n"
+        "with janitor.promised(janitor.http_delete(sys.argv[1], '/last')):\n"
+        "    os.kill(os.getpid(), 9)"
+    )
+    with tool(body, host, str(refused)) as process:
+        process.wait()
+    last = ["/last"]
+    assert until(lambda: len(deleted) == (1 if refused else 3))
+    assert deleted == (last if refused else [*last, *["/containers/x"] * 2])
 
 
 def test_only_an_ended_process_of_this_machine_has_abandoned_its_label() -> None:
