@@ -19,6 +19,9 @@ QUICK ?=
 REPO ?=
 TAG ?= latest
 
+# Without its byte code, pytest compiles mlcheck anew at each of a thousand starts.
+unexport PYTHONDONTWRITEBYTECODE
+
 BUILD = .venv/bin/mlcheck reference build $(if $(REAL),--real)
 
 QUICK_ATTACK = a-layer-that-is-named-again implied-directories long-targets empty-members \

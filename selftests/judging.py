@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import functools
 import json
+import typing
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -113,24 +114,19 @@ def slow_rules() -> dict[str, Rule]:
 
 
 def without_slow_tests(but: Set[str]) -> list[str]:
-    """The options that leave out the slow rules of all files but those that have these rules. The
-    files about Jupyter count as one."""
+    """The options that leave out the slow rules that ask for more facts than these rules do: what
+    a server says of a kernel that dies takes longer than to judge the kernel."""
     slow = slow_rules()
-    kept = {_place(rule) for name, rule in slow.items() if name in but}
-    if not kept:
+    asked = {fact for name in but & slow.keys() for fact in _facts(slow[name])}
+    if not asked:
         return ["-m", "not slow"]
     return [
         f"--deselect=tests/{rule.file.relative_to(SUITE)}::{rule.check.__name__}"
         for rule in slow.values()
-        if _place(rule) not in kept
+        if not _facts(rule) <= asked
     ]
 
 
-def _place(rule: Rule) -> str:
-    jupyter = (
-        "test_kernels.py",
-        "test_kernel_cells.py",
-        "test_jupyterlab.py",
-        "test_run_server.py",
-    )
-    return "jupyter" if rule.file.name in jupyter else str(rule.file)
+def _facts(rule: Rule) -> Set[object]:
+    parameters = typing.get_type_hints(rule.check)
+    return {kind for name, kind in parameters.items() if name not in ("profile", "return")}

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -297,12 +297,12 @@ def recompressed(archive: Path, target: Path, how: str) -> None:
                 new.addfile(one, content)
 
 
-def facts_of(image: OpenImage) -> dict[str, object]:
-    """What every probe finds that needs no process."""
+def facts_of(image: OpenImage, probes: Iterable[str] = PROBES) -> dict[str, object]:
+    """What each of these probes finds that needs no process."""
     found = {}
-    for name, probe in PROBES.items():
+    for name in probes:
         try:
-            found[name] = to_json(probe(facts_about(image)))
+            found[name] = to_json(PROBES[name](facts_about(image)))
         except NothingRuns:
             continue
     return found
@@ -323,6 +323,10 @@ class ReadOnly:
     start = run
 
 
+OF_ALL_FILES = ("elf", "conda-files", "kernelspecs")
+"""Facts that differ if a file's name, type, target or content does."""
+
+
 @pytest.mark.slow
 def test_every_static_fact_is_that_of_the_directory(saved: dict[str, str], part: Path) -> None:
     with select.open_image(ImageRef.parse(f"{part}/"), "sandbox") as image:
@@ -332,9 +336,9 @@ def test_every_static_fact_is_that_of_the_directory(saved: dict[str, str], part:
     sizes = set()
     assert {"elf", "conda-files", "installed", "libraries", "kernelspecs"} < expected.keys()
     assert isinstance(told, dict)
-    for name, text in saved.items():
+    for number, (name, text) in enumerate(saved.items()):
         with opened(text) as found:
-            facts = facts_of(found)
+            facts = facts_of(found, ("environment", "layers", *OF_ALL_FILES) if number else PROBES)
         environment = facts.pop("environment")
         layers = facts.pop("layers")
         assert isinstance(environment, dict)
@@ -342,7 +346,7 @@ def test_every_static_fact_is_that_of_the_directory(saved: dict[str, str], part:
         sizes.add(sum(layer["size"] for layer in layers["layers"]))
         assert environment["env"] == told["env"], name
         assert environment["labels"] == told["labels"], name
-        assert facts.keys() == expected.keys(), name
+        assert number or facts.keys() == expected.keys(), name
         for probe in facts:
             assert without_owner(facts[probe]) == without_owner(expected[probe]), (name, probe)
     assert len(sizes) == 1

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 ENGINES = ("sandbox", "docker", "podman", "apptainer", "apptainer-sif")
 NAME = "mlcheck-selftest/small"
-KILLS = 10
+KILLS = 6
 """For each engine, at moments spread over the whole run."""
 
 LONG = f"300.{os.getpid()}"

@@ -36,7 +36,8 @@ _END = {"sh": "exit {code}", "python": "import os; os._exit({code})"}
 _KILL = {"sh": "kill -KILL $$; exit 9", "python": "import os; os.kill(os.getpid(), 9); os._exit(9)"}
 
 # The entrypoint is the topmost process above this one that has the token among its arguments. 4000
-# is SIGTERM in the masks of /proc/PID/status.
+# is SIGTERM in the masks of /proc/PID/status. A shell handles it between commands, also if these
+# fail because there is no program `sleep`.
 _STOP = {
     "sh": (
         "t=TOKEN; trap \"printf '\\n%s caught\\n' $t; exit 0\" TERM; top=$$; p=$$; "
@@ -48,7 +49,7 @@ _STOP = {
         "who=parent; [ $top = $$ ] && who=replaced; how=default; "
         "[ $((0x$g & 0x4000)) = 0 ] || how=handled; [ $((0x$i & 0x4000)) = 0 ] || how=ignored; "
         "printf '\\n%s %s %s\\n' $t $who $how; [ $how = ignored ] && exit 0; "
-        "kill -TERM $top; while :; do :; done"
+        "kill -TERM $top; while :; do sleep 0.05; done 2>/dev/null"
     ),
     "python": (
         "import os, signal; t = 'TOKEN'; say = lambda *a: print('\\n' + t, *a, flush=True); "

@@ -394,10 +394,10 @@ def same_as_in_full(path: Path) -> tuple[str, bool, bool] | None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(2))
 def test_what_is_cut_out_says_the_same_as_the_whole_file(part: int) -> None:
-    """Every ELF file of this machine: programs, libraries, objects, debug files."""
-    files = itertools.islice(elf_files_of_this_machine(), part, None, 4)
+    """A quarter of the ELF files of this machine: programs, libraries, objects, debug files."""
+    files = itertools.islice(elf_files_of_this_machine(), part, None, 8)
     with ThreadPoolExecutor() as pool:
         compared = set(pool.map(same_as_in_full, files))
     assert len(compared) >= 3
