@@ -58,13 +58,16 @@ def with_fault(report: Report, good: Report) -> dict[str, str]:
     return {check: said for check, said in told(report).items() if before.get(check) != said}
 
 
-def recorded(name: str, fault: str, now: dict[str, str], good: Report) -> dict[str, str]:
-    """What the record says, of what can be tried on this machine. On another Python, for which
-    PyPI has other packages, the test is skipped.
+def recorded(
+    name: str, fault: str, now: dict[str, str], report: Report, good: Report
+) -> dict[str, str]:
+    """What the record says of the checks that were tried. On another Python, for which PyPI has
+    other packages, the test is skipped.
 
     Args:
         fault: "good" for the good image.
         now: what is said now, and is written where the record is written anew.
+        report: where it is said.
         good: what is said of the good image, which tells what cannot be tried here.
     """
     if platform.python_version_tuple()[:2] != _PYTHON:
@@ -74,7 +77,8 @@ def recorded(name: str, fault: str, now: dict[str, str], good: Report) -> dict[s
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(f"{check} {said}\n" for check, said in sorted(now.items())))
     blocks = re.findall(r"^(\S+) (.*(?:\n  .*)*)", file.read_text(), re.MULTILINE)
-    return {check: said for check, said in blocks if check not in untried(good)}
+    tried = told(report).keys() - untried(good)
+    return {check: said for check, said in blocks if check in tried}
 
 
 def _plain(text: str) -> str:

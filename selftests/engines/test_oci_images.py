@@ -87,9 +87,12 @@ def gone(client: Client, identity: str) -> bool:
 
 
 def layer(text: str = "hello", size: int = 0) -> bytes:
+    # An engine has images of one content once: to remove one by force removes the containers of
+    # all, so no other worker's may be the same.
+    files = (("etc/greeting", text.encode()), ("filler", os.urandom(size)), ("by", MINE.encode()))
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in (("etc/greeting", text.encode()), ("filler", os.urandom(size))):
+        for name, content in files:
             info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))

@@ -47,7 +47,7 @@ def test_the_good_image_conforms(name: str, of_all_workers: Path) -> None:
     report = good_in_a_directory(name, of_all_workers)
     assert by_outcome(report).keys() == {"passed", "skipped"}
     now = {check: said for check, said in verdicts.told(report).items() if said != "untried"}
-    assert now == verdicts.recorded(name, "good", now, report)
+    assert now == verdicts.recorded(name, "good", now, report, report)
 
 
 def judged_together() -> Iterator[list[str]]:
@@ -83,4 +83,4 @@ def test_defects_are_caught_by_their_checks_alone(
     assert {name for name, part in found.items() if "error" in by_outcome(part)} == set()
     for name, part in found.items():
         now = verdicts.with_fault(part, good)
-        assert now == verdicts.recorded(image, name, now, good)
+        assert now == verdicts.recorded(image, name, now, part, good)
