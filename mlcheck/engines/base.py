@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, ParamSpec, Protocol
+from typing import Any, Generic, Literal, ParamSpec, Protocol
 
 from mlcheck.engines import file_commands
 from mlcheck.image.api import ImageLayers, RootFS, T
@@ -355,11 +355,14 @@ class Prepared:
         location: the path or image ID that the engine opens; paths are absolute.
         digest: identifies the content in reports, "sha256:..."; None for a directory, which has
             no digest.
+        config_digest: digest of its configuration, which is the same in every engine and registry;
+            None if it is not known here.
     """
 
     ref: ImageRef
     location: str
     digest: str | None = None
+    config_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,12 +394,26 @@ class Start:
     binds: tuple[Bind, ...] = ()
 
 
-class Inspected(NamedTuple):
-    """An engine's description of an image in its store, in docker's form, and the digest of
-    its manifest."""
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """An engine's description of an image in its store.
+
+    Args:
+        image: in docker's form.
+        index: digest of the index, if it is known that the image belongs to one.
+        manifest: digest of its manifest, or, where engines do not tell them apart, of its index;
+            None if it is not known here.
+        config: digest of its configuration; None if it is not known here.
+        compressed_size, unpacked_size: bytes of its layers as they are stored and sent, and of
+            what is in them; None if the engine does not tell.
+    """
 
     image: Mapping[str, Any]
+    index: str | None
     manifest: str | None
+    config: str | None
+    compressed_size: int | None = None
+    unpacked_size: int | None = None
 
 
 class Store(Protocol):

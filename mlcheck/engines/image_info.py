@@ -33,7 +33,7 @@ class ImageInfo:
         source: source of the information: "registry docker.io", "docker", "SIF file", ...
         index_digest: digest of the index, if a name has images for several platforms.
         manifest_digest: the digest of one image as a registry and `docker pull` show it.
-        config_digest: the image ID of docker and podman.
+        config_digest: the image ID of podman, and of docker with its classic store.
         file_digest: sha256 of a SIF file.
         compressed_size: bytes of the layers as a registry stores and sends them.
         unpacked_size: bytes of the layers' contents.
@@ -110,7 +110,8 @@ def _of_registry(ref: ImageRef) -> ImageInfo:
     for store in select.stores_with(ref):
         inspected = select.engine(store).store.inspect(ref)
         if inspected is not None:
-            here[store] = "same" if _digest(inspected.image.get("Id")) in same else "another"
+            theirs = {inspected.index, inspected.manifest, inspected.config} - {None}
+            here[store] = "same" if theirs & same else "another"
     return ImageInfo(
         image=found.reference,
         source=f"registry {registry.host_of(ref)[0]}",
@@ -140,21 +141,19 @@ def _of_store(ref: ImageRef, store: str) -> ImageInfo:
             "config": image.get("Config"),
         }
     )
-    identity = _digest(image.get("Id"))
-    # With containerd's store, docker's ID of an image is the digest of its manifest or index.
-    descriptor = image.get("Descriptor")
-    if isinstance(descriptor, dict) and descriptor.get("digest") == identity:
-        identity = None
-    size = image.get("Size")
     rootfs = image.get("RootFS")
     layers = rootfs.get("Layers") if isinstance(rootfs, dict) else None
     return ImageInfo(
         image=ref.text,
         source=store,
+        index_digest=found.index,
         manifest_digest=found.manifest,
-        config_digest=identity,
-        unpacked_size=size if isinstance(size, int) else None,
-        notes=() if found.manifest else ("It has no manifest: it never was in a registry.",),
+        config_digest=found.config,
+        compressed_size=found.compressed_size,
+        unpacked_size=found.unpacked_size,
+        notes=()
+        if found.index or found.manifest
+        else ("It has no manifest: it never was in a registry.",),
         **(_told(config) | {"layers": len(layers) if isinstance(layers, list) else None}),
     )
 
@@ -226,8 +225,3 @@ def _told(config: ImageConfig) -> dict[str, Any]:
     )
     told = {name: getattr(config, name) for name in names}
     return {**told, "labels": None if config.labels is None else dict(config.labels)}
-
-
-def _digest(identity: object) -> str | None:
-    """Return an image ID as a digest; podman omits the algorithm."""
-    return f"sha256:{str(identity).removeprefix('sha256:')}" if identity else None

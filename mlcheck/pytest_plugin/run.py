@@ -227,7 +227,7 @@ class Run:
                 raise UsageError(
                     f"{option} {value}: expected [IMAGE=]sha256:<64 hex digits>.",
                     "It is the digest of the image's configuration: "
-                    "`docker image inspect --format {{.Id}} IMAGE`.",
+                    "`mlcheck info IMAGE` shows it as config digest.",
                 )
             found[image] = digest
         return found
@@ -337,9 +337,9 @@ class Run:
             EngineError: it could not be made ready.
         """
         if self._given is not None:
-            location, digest, *error = self._given["images"][target.id]
+            given, *error = self._given["images"][target.id]
             found: Prepared | EngineError = (
-                EngineError(*error) if error else Prepared(target.ref, location, digest)
+                EngineError(*error) if error else Prepared(target.ref, *given)
             )
         else:
             found = self._ready[target.id]
@@ -361,9 +361,9 @@ class Run:
         for target in self.targets:
             engines.setdefault(target.ref.text, []).append((target.engine, target.why))
         images = {
-            id_: (None, None, ready.what, ready.remedy)
+            id_: (None, ready.what, ready.remedy)
             if isinstance(ready, EngineError)
-            else (ready.location, ready.digest)
+            else ((ready.location, ready.digest, ready.config_digest),)
             for id_, ready in self._ready.items()
         }
         resolved = [(dataclasses.asdict(found.ref), found.why) for found in self._resolved]
@@ -442,6 +442,7 @@ class Run:
             not_promised=not_promised,
             engine=target.engine,
             digest=ready.digest if isinstance(ready, Prepared) else None,
+            config_digest=ready.config_digest if isinstance(ready, Prepared) else None,
             notes=(*self.notes.get(target.id, ()), *self._misspelt(target)),
             unused_waivers=tuple(unused),
             layers=self.layers.get(target.id, ()),

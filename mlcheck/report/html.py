@@ -185,6 +185,8 @@ def _images(found: Sequence[ImageOverview]) -> ET.Element:
         _add(card, "p", " · ".join(details), "quiet")
         if one.image.digest:
             _add(card, "p", one.image.digest, "quiet code")
+        if one.image.config_digest not in (None, one.image.digest):
+            _add(card, "p", f"configuration {one.image.config_digest}", "quiet code")
         for reason, names in one.not_judged():
             _add(card, "p", f"not judged: {reason}: {', '.join(names)}", "quiet")
         if others := ", ".join(one.image.not_promised):

@@ -51,6 +51,7 @@ def _suite(report: Report, one: ImageOverview) -> ET.Element:
         "image": image.reference,
         "engine": image.engine,
         "digest": image.digest,
+        "configuration digest": image.config_digest,
         "profile": image.profile + (f":{image.tag}" if image.tag else ""),
         "verdict": one.verdict[0],
         "not judged": "; ".join(f"{why}: {', '.join(names)}" for why, names in one.not_judged())

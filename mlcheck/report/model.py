@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = "1.6"
+SCHEMA_VERSION = "1.7"
 
 Outcome = Literal["passed", "failed", "error", "skipped", "waived"]
 
@@ -111,6 +111,9 @@ class ImageModel(_Model):
     engine: str
     digest: str | None = None
     """Digest of the content that was judged; None for a directory, which has none."""
+    config_digest: str | None = None
+    """Digest of its configuration, which is the same for one image on every engine and in its
+    registry; None if it is not known."""
     notes: tuple[str, ...] = ()
     """Anything unusual in how commands were run, and since when facts are kept."""
     unused_waivers: tuple[str, ...] = ()

@@ -120,10 +120,10 @@ def _unpacked(ref: ImageRef, name: str, pull: PullPolicy, progress: Progress) ->
         )
     temporary = Path(tempfile.gettempdir())
     path = Path(ref.location).expanduser().absolute()
-    digest = ref.digest
+    digest, config = ref.digest, None
     if ref.kind != "registry":
         _check_file(ref, path, temporary)
-        digest = _checked_digest(ref, ref.kind, path)
+        digest, config = _checked_digests(ref, ref.kind, path)
     directory = temporary / f"mlcheck-image-{os.urandom(8).hex()}"
     with ExitStack() as stack:
         stack.enter_context(removed_at_the_end(directory))
@@ -147,10 +147,10 @@ def _unpacked(ref: ImageRef, name: str, pull: PullPolicy, progress: Progress) ->
         _build(ref, name, [*argv, str(directory / "image"), source], env, progress)
         if ref.kind == "registry":
             # An OCI layout that contains nothing but the image that was just fetched.
-            seen = _checked_digest(ref, "oci", directory / "cache/cache/blob")
+            seen, config = _checked_digests(ref, "oci", directory / "cache/cache/blob")
             digest = digest or seen
             shutil.rmtree(directory / "cache", ignore_errors=True)
-        yield Prepared(ref, str(directory / "image"), digest)
+        yield Prepared(ref, str(directory / "image"), digest, config)
 
 
 def _write_renamed(ref: ImageRef, path: Path, target: Path) -> None:
@@ -271,17 +271,18 @@ def _size_without_links(ref: ImageRef, layout: Path) -> int:
     return size
 
 
-def _checked_digest(ref: ImageRef, kind: str, path: Path) -> str | None:
-    """Return the digest of an image in an archive or layout that is for this machine.
+def _checked_digests(ref: ImageRef, kind: str, path: Path) -> tuple[str | None, str | None]:
+    """Return the digest of an image in an archive or layout that is for this machine, and that of
+    its configuration.
 
     None if its documents cannot be read: the engine that unpacks the image reports that.
     """
     try:
         contents, _ = look_into(kind, path)
     except ValueError:
-        return None
+        return None, None
     _check_architecture(ref, contents.config.architecture)
-    return contents.digest
+    return contents.digest, contents.config_digest
 
 
 def _check_architecture(ref: ImageRef, architecture: str | None) -> None:

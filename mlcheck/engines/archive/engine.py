@@ -64,7 +64,8 @@ class Archive(Engine):
                 f"{ref.text}: the engine archive does not open this kind of image.",
                 f"It opens: {', '.join(ARCHIVE.opens)}.",
             )
-        yield Prepared(ref, ref.location, read_image(ref).contents.digest)
+        contents = read_image(ref).contents
+        yield Prepared(ref, ref.location, contents.digest, contents.config_digest)
 
     @contextmanager
     def open(self, prepared: Prepared, *, start: Start = Start()) -> Iterator[OpenArchive]:

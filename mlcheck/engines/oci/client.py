@@ -25,6 +25,8 @@ class Client(docker.APIClient):  # type: ignore[misc] # the SDK has no types
         dialect: the server's dialect.
         host: the server's address: "unix:///SOCKET", "tcp://HOST:PORT".
         engine_version: version of the server, as far as it consists of numbers: (4, 3, 1).
+        newest_api: the newest version of docker's API that the server speaks, such as "1.51", which
+            may be newer than the SDK's.
     """
 
     def __init__(self, dialect: Dialect, host: str, tls: Any) -> None:
@@ -33,6 +35,7 @@ class Client(docker.APIClient):  # type: ignore[misc] # the SDK has no types
         self.dialect = dialect
         self.host = host
         self.engine_version: tuple[int, ...] = ()
+        self.newest_api = version
 
     @property
     def api_url(self) -> str:
@@ -41,8 +44,9 @@ class Client(docker.APIClient):  # type: ignore[misc] # the SDK has no types
 
     @property
     def images_url(self) -> str:
-        """Return the URL of the API for images."""
-        return f"{self.api_url}/images"
+        """Return the URL of the API for images, in the newest form: an older one does not tell in
+        which kind of store an image is."""
+        return f"/{self.dialect.own_api or f'v{self.newest_api}'}/images"
 
 
 @contextmanager
@@ -92,6 +96,7 @@ def _check(client: Client, headers: Mapping[str, str]) -> None:
             dialect.old,
         )
     client.engine_version = _numbers(version)
+    client.newest_api = spoken
     # The newest that both support: a server may refuse versions that are much older than itself.
     newest = docker.constants.DEFAULT_DOCKER_API_VERSION
     client._version = min(spoken, newest, key=_numbers)

@@ -266,6 +266,9 @@ class Created:
                     # The engine would create the image's if it did not exist.
                     working_dir=self._workdir,
                     healthcheck={"test": ["NONE"]},
+                    # podman 5 stops a container before it removes it, even by force, and a shell as
+                    # first process ignores SIGTERM: it would wait for ten seconds.
+                    stop_signal="SIGKILL",
                     **options,
                 )
         except BaseException:

@@ -40,7 +40,6 @@ from mlcheck.engines.oci.layers import OciLayers
 from mlcheck.engines.oci.one_shot import run_alone
 from mlcheck.engines.shell import NoShell
 from mlcheck.image.api import ImageLayers, RootFS
-from mlcheck.image.rootfs import DirectoryRootFS
 from mlcheck.machine import janitor
 from mlcheck.model import shell_words
 from mlcheck.model.environment import Environment
@@ -65,7 +64,7 @@ class OciStore:
         """See `Store.inspect`."""
         with connect(self._dialect) as client:
             found = oci_images.inspect(client, oci_images.name_of(ref))
-            return None if found is None else Inspected(found, oci_images.digest(ref, found))
+            return None if found is None else oci_images.inspected(client, ref, found)
 
     def keep(self, archive: Path, name: str) -> None:
         """See `Store.keep`."""
@@ -214,11 +213,7 @@ class OpenOci(ContainerImage[Container]):
         Whether a directory that the engine names is on this machine is known once the container's
         files have been found.
         """
-
-        def local() -> bool:
-            return isinstance(self.rootfs, DirectoryRootFS)
-
-        return OciLayers(self.client, self._image, self.ref.text, local)
+        return OciLayers(self.client, self._image, self.ref.text, lambda: self.rootfs)
 
     def _run_alone(self, command: Command) -> Completed:
         command = self._in_shell(command)

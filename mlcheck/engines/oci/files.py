@@ -2,7 +2,8 @@
 
 merged: the directory in which the engine has merged the image's layers, if this user may read
 everything in it. Rootless engines keep it private, in a mount namespace of their own; that is
-entered through /proc.
+entered through /proc. Docker does not tell it with containerd's store, where it is looked for among
+the engine's mounts.
 streamed: archives from the engine; for daemons elsewhere, for containers that do not start, and for
 files that only the engine may read, such as private ones of a rootless engine's subordinate users.
 
@@ -28,7 +29,8 @@ from mlcheck.engines.oci.client import Client
 from mlcheck.engines.oci.container import Container
 from mlcheck.engines.oci.errors import engine_errors
 from mlcheck.engines.oci.monitors import has_arguments
-from mlcheck.engines.oci.stored import stored_layers
+from mlcheck.engines.oci.mounts import mounts
+from mlcheck.engines.oci.stored import below_container, stored_layers
 from mlcheck.engines.oci.streamed import StreamedRootFS
 from mlcheck.image.api import RootFS
 from mlcheck.image.directory_listing import Status, fact
@@ -54,11 +56,11 @@ def local_files(container: Container, image: Mapping[str, Any]) -> RootFS | None
         image: the engine's description of the image.
     """
     pid, client = container.pid, container.client
-    if pid is None or (merged := _merged(container.state)) is None:
+    if pid is None:
         return None
     try:
         top = Path(f"/proc/{pid}/root").stat()
-        directory = next((one for one in _seen(client, merged) if _is(one, top)), None)
+        directory = next((one for one in _seen(client, container, top) if _is(one, top)), None)
         if directory is None:
             return None
         users, groups = (_ranges(Path(f"/proc/{pid}/{name}")) for name in ("uid_map", "gid_map"))
@@ -66,7 +68,8 @@ def local_files(container: Container, image: Mapping[str, Any]) -> RootFS | None
         if os.geteuid() != 0:
             rootfs.check_readable()
         names_tell = client.dialect.names_tell
-        rootfs.stored = stored_layers(image, container.state, names_tell=names_tell)
+        below = below_container(container.state, pid)
+        rootfs.stored = stored_layers(image, below, names_tell=names_tell)
     except (OSError, ProbeError):
         return None
     return rootfs if has_arguments(pid, container.name) else None
@@ -121,11 +124,22 @@ def _merged(state: Any) -> Path | None:
     return Path(path) if isinstance(path, str) and path.startswith("/") else None
 
 
-def _seen(client: Client, path: Path) -> Iterator[Path]:
-    """Iterate over the paths at which a directory of the engine may be visible from here."""
-    yield path
-    if (pid := _server(client.host)) is not None:
-        yield Path(f"/proc/{pid}/root{path}")
+def _seen(client: Client, container: Container, top: os.stat_result) -> Iterator[Path]:
+    """Iterate over the paths at which the merged directory of a container may be visible from here.
+
+    Args:
+        top: status of the container's root.
+    """
+    told = _merged(container.state)
+    server = _server(client.host)
+    for process in ("self", *([str(server)] if server is not None else [])):
+        above = "" if process == "self" else f"/proc/{process}/root"
+        if told is not None:
+            yield Path(f"{above}{told}")
+            continue
+        for mount in mounts(process):
+            if (mount.device, mount.root) == (top.st_dev, "/"):
+                yield Path(f"{above}{mount.point}")
 
 
 def _is(directory: Path, status: os.stat_result) -> bool:

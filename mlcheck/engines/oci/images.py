@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlcheck.engines.base import Prepared, Progress, PullPolicy
+from mlcheck.engines.base import Inspected, Prepared, Progress, PullPolicy
+from mlcheck.engines.oci import containerd
 from mlcheck.engines.oci.archive import renamed
 from mlcheck.engines.oci.client import Client
+from mlcheck.engines.oci.documents import INDEX_TYPES
 from mlcheck.engines.oci.errors import despite_removals, engine_errors
 from mlcheck.engines.oci.pull import SILENCE_LIMIT_S
 from mlcheck.engines.oci.pull import pull as pull_image
@@ -52,8 +54,8 @@ def prepare(
 ) -> Iterator[Prepared]:
     """Make an image ready for this engine; see `mlcheck.engines.base.Engine.prepare`.
 
-    The location is the image's ID; the digest is that of its manifest, or the ID if the image never
-    was in a registry.
+    The location is the image's ID; the digest is that of its manifest or index, or the ID if it has
+    neither: if it never was in a registry, and is not in containerd's store.
     """
     if ref.kind == "registry":
         yield _checked(client, ref, _from_registry(client, ref, pull, progress))
@@ -133,8 +135,42 @@ def _checked(client: Client, ref: ImageRef, found: Mapping[str, Any]) -> Prepare
             f"runs {'/'.join(machine)}.",
             "Give a tag for this machine, or use a machine that fits the image.",
         )
-    identity = f"sha256:{str(found['Id']).removeprefix('sha256:')}"
-    return Prepared(ref, identity, digest(ref, found) or identity)
+    known = inspected(client, ref, found)
+    location = _identity(found)
+    return Prepared(ref, location, digest(ref, found) or location, known.config)
+
+
+def inspected(client: Client, ref: ImageRef, found: Mapping[str, Any]) -> Inspected:
+    """Return an image's description with its digests.
+
+    Raises:
+        EngineError: the engine did not answer.
+    """
+    if not containerd.holds(found):
+        size = found.get("Size")
+        return Inspected(
+            found,
+            None,
+            digest(ref, found),
+            _identity(found),
+            unpacked_size=size if isinstance(size, int) else None,
+        )
+    if (documents := containerd.documents(client, found)) is not None:
+        return Inspected(
+            found,
+            documents.index_digest,
+            documents.manifest_digest,
+            documents.manifest.config.digest,
+            compressed_size=documents.manifest.size,
+        )
+    if found["Descriptor"].get("mediaType") not in INDEX_TYPES:
+        return Inspected(found, None, _identity(found), None)
+    return Inspected(found, _identity(found), None, None)
+
+
+def _identity(found: Mapping[str, Any]) -> str:
+    """Return an image's ID as a digest; podman omits the algorithm."""
+    return f"sha256:{str(found['Id']).removeprefix('sha256:')}"
 
 
 def _machine(client: Client) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mlcheck.engines.archive.contents import read_contents
+from mlcheck.engines.oci import containerd
 from mlcheck.engines.oci import images as oci_images
 from mlcheck.engines.oci.client import Client
 from mlcheck.engines.oci.documents import DOCUMENT_LIMIT, history_of, matches, parse_config
@@ -23,7 +24,7 @@ from mlcheck.engines.oci.errors import engine_errors
 from mlcheck.engines.oci.files import PLAIN, chunks
 from mlcheck.engines.oci.pull import SILENCE_LIMIT_S
 from mlcheck.engines.oci.stored import directories
-from mlcheck.image.api import Layer, LayerMember, Look, Looked, Unreadable, looked_at
+from mlcheck.image.api import Layer, LayerMember, Look, Looked, RootFS, Unreadable, looked_at
 from mlcheck.image.budget import LAYER_LIMIT, NOT_JUDGED, Budget, OverBudget
 from mlcheck.image.byte_sources import Source, compression, plain
 from mlcheck.image.layer_members import members, sha256_of
@@ -39,13 +40,17 @@ from mlcheck.image.rootfs import DirectoryRootFS
 from mlcheck.image.tar_headers import BLOCK, BrokenArchive
 from mlcheck.image.tar_reader import TarStream
 from mlcheck.model.errors import EngineError, ProbeError
+from mlcheck.model.image_ref import Kind
 from mlcheck.model.layer_history import UNKNOWN, LayerHistory
 
-_DRIVERS = ("overlay", "overlay2")
+_DRIVERS = ("overlay", "overlay2", "overlayfs")
 _OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 _METACOPY = ("trusted.overlay.metacopy", "user.overlay.metacopy")
 """Attributes by which overlayfs marks a directory that hides everything below it, and a file of
 which it has copied only the owner and mode: https://docs.kernel.org/filesystems/overlayfs.html."""
+
+_NO_ZSTD = "not supported for docker images"
+"""podman 4 saves no docker-archive of an image whose registry has layers in zstd."""
 
 _DOCUMENTS = 4 + 3 * LAYER_LIMIT
 """Most documents in one archive; engines write four, and a small one or two for each layer."""
@@ -61,16 +66,16 @@ class OciLayers:
         client: returns the connection to the engine.
         image: the image's ID.
         name: name of the image, for people.
-        local: returns whether the engine's directories are on this machine.
+        files: returns the image's files.
     """
 
     def __init__(
-        self, client: Callable[[], Client], image: str, name: str, local: Callable[[], bool]
+        self, client: Callable[[], Client], image: str, name: str, files: Callable[[], RootFS]
     ) -> None:
         self._client = client
         self._image = image
         self._name = name
-        self._local = local
+        self._files = files
 
     def read(self, wanted: Callable[[str], bool], look: Look) -> Sequence[Layer]:
         """See `mlcheck.image.api.ImageLayers.read`."""
@@ -78,20 +83,36 @@ class OciLayers:
         found = oci_images.inspect(client, self._image)
         if found is None:
             raise EngineError(f"{client.dialect.label} has no image {self._name} any more.")
-        if self._local() and (layers := stored(found, look)) is not None:
-            return layers
+        files = self._files()
+        if isinstance(files, DirectoryRootFS):
+            mounted = [layer.rootfs.root for layer in files.stored]
+            documents = containerd.documents(client, found) if containerd.holds(found) else None
+            history = None if documents is None else documents.config.history
+            if (layers := stored(found, look, mounted, history)) is not None:
+                return layers
         return saved(client, self._image, self._name, wanted, look)
 
 
 # The engine's store
 
 
-def stored(image: Mapping[str, Any], look: Look) -> list[Layer] | None:
+def stored(
+    image: Mapping[str, Any],
+    look: Look,
+    mounted: Sequence[Path] = (),
+    history: Sequence[LayerHistory] | None = None,
+) -> list[Layer] | None:
     """Return the layers from the directories in the engine's description of an image, or None if
-    they cannot be read."""
+    they cannot be read.
+
+    Args:
+        mounted: the directories of its layers that a container's files are merged from, the lowest
+            first, for an engine that does not describe them.
+        history: if it is known already.
+    """
     digests = (image.get("RootFS") or {}).get("Layers") or ()
     lower, upper = directories(image)
-    paths = [*upper, *lower][::-1]
+    paths = [*upper, *lower][::-1] or list(map(str, mounted))
     if (
         (image.get("GraphDriver") or {}).get("Name") not in _DRIVERS
         or len(paths) != len(digests)
@@ -99,7 +120,8 @@ def stored(image: Mapping[str, Any], look: Look) -> list[Layer] | None:
         or not all(path.startswith("/") for path in paths)
     ):
         return None
-    history = _history(image, Path(paths[-1])) or [UNKNOWN] * len(paths)
+    if history is None:
+        history = _history(image, Path(paths[-1])) or [UNKNOWN] * len(paths)
     found: list[_StoredLayer] = []
     budget = Budget()
     try:
@@ -221,17 +243,17 @@ def saved(
     client: Client, image: str, name: str, wanted: Callable[[str], bool], look: Look
 ) -> list[Layer]:
     """Read the layers from the stream of `docker save`."""
+    kind: Kind = "docker-archive"
     with engine_errors(client.dialect, f"save {name}"):
-        response = client._get(
-            client._url("/images/{0}/get", image),
-            headers=PLAIN,
-            stream=True,
-            timeout=SILENCE_LIMIT_S,  # engines write the archive first and send it then
-        )
+        response = _archive(client, client._url("/images/{0}/get", image))
+        if client.dialect.own_api and not response.ok and _NO_ZSTD in response.text:
+            kind = "oci-archive"
+            url = f"{client.base_url}{client.images_url}/{image}/get?format={kind}"
+            response = _archive(client, url)
         client._raise_for_status(response)
     try:
         with TarStream(chunks(client, response, f"the layers of {name}")) as stream:
-            return from_stream(stream, wanted, look)
+            return from_stream(stream, wanted, look, kind)
     except OverBudget as error:
         raise EngineError(f"The image {error}.", NOT_JUDGED) from None
     except (BrokenArchive, ValueError) as error:
@@ -241,8 +263,18 @@ def saved(
         ) from error
 
 
-def from_stream(stream: TarStream, wanted: Callable[[str], bool], look: Look) -> list[Layer]:
-    """Read the layers of an image from the stream of a `docker save` archive.
+def _archive(client: Client, url: str) -> Any:
+    # Engines write the archive first and send it then.
+    return client._get(url, headers=PLAIN, stream=True, timeout=SILENCE_LIMIT_S)
+
+
+def from_stream(
+    stream: TarStream,
+    wanted: Callable[[str], bool],
+    look: Look,
+    kind: Kind = "docker-archive",
+) -> list[Layer]:
+    """Read the layers of an image from the stream of an archive of that kind.
 
     Raises:
         BrokenArchive, ValueError: the archive is damaged; the message follows its name.
@@ -280,7 +312,7 @@ def from_stream(stream: TarStream, wanted: Callable[[str], bool], look: Look) ->
         return path
 
     contents, found = read_contents(
-        "docker-archive", lambda name: documents[final(name)], lambda name: layers[final(name)]
+        kind, lambda name: documents[final(name)], lambda name: layers[final(name)]
     )
     digests = contents.diff_ids()
     history = contents.config.history or [UNKNOWN] * len(found)

@@ -162,13 +162,19 @@ _REFUSALS: tuple[tuple[str, type[MlcheckError], str, str], ...] = (
         "Wait, or log in: {engine} login {host}.",
     ),
     (
+        "no basic auth",  # docker with containerd's store says it after what follows here
+        EngineError,
+        "{host} refused the login",
+        "Log in: {engine} login {host}.",
+    ),
+    (
         "does not exist or may require|requested access to the resource is denied",
         EngineError,
         "{host} has no image {name}, or does not show it without a login",
         "Check the name, or log in: {engine} login {host}.",
     ),
     (
-        "unauthorized|authentication required|no basic auth|denied|forbidden|incorrect username",
+        "unauthorized|authentication required|denied|forbidden|incorrect username",
         EngineError,
         "{host} refused the login",
         "Log in: {engine} login {host}.",
@@ -186,7 +192,7 @@ _REFUSALS: tuple[tuple[str, type[MlcheckError], str, str], ...] = (
         "Check the name.",
     ),
     (
-        "manifest unknown|manifest for .* not found",
+        "manifest unknown|manifest for .* not found|failed to resolve reference .*: not found",
         UsageError,
         "{host} has no image of this name, or not with this tag or digest",
         "Check name and tag.",
@@ -228,7 +234,8 @@ _REFUSALS: tuple[tuple[str, type[MlcheckError], str, str], ...] = (
         "Check this machine's network and proxy.",
     ),
     (
-        r"unexpected http status:? 5\d\d|received unexpected http status|status:? 5\d\d",
+        r"unexpected http status:? 5\d\d|received unexpected http status|status:? 5\d\d"
+        r"|unexpected status from .*: 5\d\d",
         EngineError,
         "{host} answers with an error of its own",
         "Try again; when it stays, see the registry's log.",
