@@ -67,7 +67,8 @@ runc = ["$ROOT/usr/sbin/runc"]
 [network]
 network_backend = "netavark"
 CONF
-  echo "CONTAINERS_CONF=$server/containers.conf" >"$server/environment"
+  printf '%s\n' "CONTAINERS_CONF=$server/containers.conf" PODMAN_IGNORE_CGROUPSV1_WARNING=1 \
+    >"$server/environment"
   cat >"$server/bin/podman" <<SH
 #!/bin/sh
 exec $ROOT/usr/bin/podman --root $DATA/podman --runroot $RUN/podman --tmpdir $RUN/libpod "\$@"
@@ -115,7 +116,8 @@ stop() {
   fi
   if [ -d "$DATA/podman" ]; then
     # Also unmounts what it has mounted.
-    env "$(cat "$SERVERS/podman-5/environment")" "$SERVERS/podman-5/bin/podman" \
+    # shellcheck disable=SC2046
+    env $(cat "$SERVERS/podman-5/environment") "$SERVERS/podman-5/bin/podman" \
       system reset --force >/dev/null 2>&1 || true
   fi
   rm -rf "$DATA" "$RUN" "$SERVERS"
@@ -129,11 +131,10 @@ fi
 install_programs
 start_docker
 configure_podman
-(
-  export "$(cat "$SERVERS/docker-28/environment")"
-  "$SERVERS/docker-28/bin/docker" version --format 'docker {{.Server.Version}}'
-)
-(
-  export "$(cat "$SERVERS/podman-5/environment")"
-  "$SERVERS/podman-5/bin/podman" version --format 'podman {{.Client.Version}}'
-)
+for server in docker-28 podman-5; do
+  (
+    # shellcheck disable=SC2046
+    export $(cat "$SERVERS/$server/environment")
+    "$SERVERS/$server/bin/${server%-*}" version --format "$server: {{.Client.Version}}"
+  )
+done

@@ -144,6 +144,13 @@ def push(
     return push_manifest(registry, repository, tag, json.dumps(manifest).encode())
 
 
+def push_blob(registry: Registry, repository: str, content: bytes) -> str:
+    """Push a layer or a document as it is; returns its digest."""
+    blob = _Blob.of(content)
+    _upload(registry, repository, blob)
+    return blob.digest
+
+
 def push_manifest(
     registry: Registry, repository: str, tag: str, manifest: bytes, kind: str = MANIFEST
 ) -> str:
