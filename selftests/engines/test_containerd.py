@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import docker
 import pytest
 
 from mlcheck.engines.oci import containerd
 from mlcheck.engines.oci import images as oci_images
 from mlcheck.engines.oci.client import Client
+from mlcheck.engines.oci.container import Created
 from mlcheck.engines.oci.dialect import DOCKER
 from mlcheck.engines.oci.mounts import Mount, mounts, overlaid
 from mlcheck.engines.oci.pull import refusal
@@ -125,3 +128,22 @@ def test_why_docker_with_this_store_could_not_pull(
     error = refusal(client(Path("/none")), REF.text, message.format(name=REF.text))
     assert type(error) is kind
     assert what in error.what
+
+
+@pytest.mark.parametrize(("failures", "gone"), [(0, True), (2, True), (3, True), (1, False)])
+def test_a_layer_that_goes_while_a_container_is_created(failures: int, gone: bool) -> None:
+    """Answers as of docker 28.5.2 while images with a layer in common are loaded and removed."""
+    word = "parent snapshot" if gone else "image"
+    asked = []
+
+    def create_container(image: str, **options: object) -> None:
+        asked.append((image, options))
+        if len(asked) <= failures:
+            why = f"NotFound: {word} sha256:5f70 does not exist: not found"
+            raise docker.errors.NotFound("404", explanation=why)
+
+    created = cast("Created", SimpleNamespace(client=SimpleNamespace(**locals())))
+    fails = failures == 3 or not gone
+    with pytest.raises(docker.errors.NotFound) if fails else contextlib.nullcontext():
+        Created._create(created, "sha256:1", name="x")
+    assert asked == [("sha256:1", {"name": "x"})] * (min(failures + 1, 3) if gone else 1)

@@ -84,6 +84,11 @@ engine may report the start while the process is still the runtime's own (`runc 
 
 _FIRST_WORD_S = 30.0
 
+_LAYER_GONE = "parent snapshot"
+"""In docker's answer with containerd's store: seen with 28.5.2 while images with a layer in common
+are loaded and removed."""
+_ASKED = 3
+
 
 # What engines say of a USER without an entry in the image's /etc/passwd or /etc/group, and of a
 # WORKDIR that is a file or may not be entered.
@@ -256,7 +261,7 @@ class Created:
                 self._configuration_errors(),
                 janitor.answered(in_work, docker.errors.APIError),
             ):
-                client.create_container(
+                self._create(
                     image,
                     entrypoint=list(argv[:1]),
                     command=list(argv[1:]),
@@ -274,6 +279,18 @@ class Created:
         except BaseException:
             self.close()
             raise
+
+    def _create(self, image: str, **options: Any) -> None:
+        """Create it, again if docker has removed a layer in between: it takes a layer of another
+        image as its own, which goes with that image. Asked again, it makes it anew."""
+        for _ in range(_ASKED - 1):
+            try:
+                self.client.create_container(image, **options)
+                return
+            except docker.errors.APIError as error:
+                if _LAYER_GONE not in reason(error):
+                    raise
+        self.client.create_container(image, **options)
 
     def attach(self, *, stdin: bool) -> Attached:
         """Connect to the container's first process, before it is started.
