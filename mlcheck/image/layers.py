@@ -92,7 +92,7 @@ def index_layer(
         BrokenArchive: it is not an intact tar archive, or has more than an image may have.
         EngineError: this machine cannot read it.
     """
-    reader = TarReader(source, end_may_be_unmarked=True)
+    reader = TarReader(source, end_may_be_unmarked=True, padding_may_be_missing=True)
     with without_collection():
         return _index(reader, digest, passing, budget or Budget())
 

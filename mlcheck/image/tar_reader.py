@@ -25,6 +25,8 @@ class TarReader:
         source: the archive, without compression.
         end_may_be_unmarked: True if the archive may end behind any member, as Go's archive/tar and
             GNU tar accept. In a stream that may break off, the end marker must be there.
+        padding_may_be_missing: True if it may then end before the padding of its last content, as
+            only Go's does; umoci 0.4.7 writes such layers, and all engines take them.
 
     Attributes:
         at: offset in the source of the next bytes; after `next`, of the member's content.
@@ -33,10 +35,17 @@ class TarReader:
         BrokenArchive: from every method: the archive is damaged.
     """
 
-    def __init__(self, source: Source, *, end_may_be_unmarked: bool = False) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        end_may_be_unmarked: bool = False,
+        padding_may_be_missing: bool = False,
+    ) -> None:
         self.at = 0
         self._source = source
         self._end_may_be_unmarked = end_may_be_unmarked
+        self._padding_may_be_missing = padding_may_be_missing
         self._window = b""
         self._window_at = 0
         self._content_end = 0
@@ -91,8 +100,8 @@ class TarReader:
         data = self.peek(count)
         if len(data) < count:
             whole = not data and self.at == self._next_header
-            # The padding of the last content must be present.
-            if self._end_may_be_unmarked and whole and (not self.at or self._is_there(self.at - 1)):
+            end = self._content_end if self._padding_may_be_missing else self.at
+            if self._end_may_be_unmarked and whole and (not end or self._is_there(end - 1)):
                 return _EMPTY
             raise _broke_off()
         self.at += count

@@ -180,6 +180,20 @@ def test_an_archive_that_was_cut_is_known_as_such(unmarked: bool) -> None:
                     list(read(reader))
 
 
+def test_a_layer_may_end_before_its_padding() -> None:
+    archive = b"".join(MEMBERS[:1])
+    for at in range(BLOCK + 690, len(archive)):
+        for may in (False, True):
+            reader = TarReader(
+                Held(archive[:at]), end_may_be_unmarked=True, padding_may_be_missing=may
+            )
+            if may and at >= BLOCK + 700:
+                assert [one.name for one, _ in read(reader)] == ["a"]
+            else:
+                with pytest.raises(BrokenArchive, match="broke off"):
+                    list(read(reader))
+
+
 def test_one_block_of_zeros_is_an_end() -> None:
     archive = b"".join(MEMBERS) + bytes(BLOCK)
     assert len(list(read(TarReader(Held(archive))))) == len(MEMBERS)
