@@ -22,6 +22,16 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     )
 
 
+_ABILITIES = {
+    "store": "store",
+    "files": "files are read",
+    "gpus": "GPUs",
+    "users": "users",
+    "limits": "limits",
+}
+"""The words before what an engine can do; its version is in the line before."""
+
+
 def _run(arguments: argparse.Namespace) -> int:
     findings = doctor.examine()
     chosen = doctor.chosen(findings)
@@ -37,6 +47,9 @@ def _run(arguments: argparse.Namespace) -> int:
                 print(text.line(f"    {line}"))
             if finding.usable:
                 print(f"    opens: {', '.join(finding.kinds)}")
+            for ability, word in _ABILITIES.items() if finding.can else ():
+                if told := getattr(finding.can, ability):
+                    print(text.line(f"    {word}: {told}"))
         print("--engine auto takes, by the kind of image:")
         for kind, name in chosen.items():
             print(f"    {kind}: {name or 'nothing: no engine for it works here'}")

@@ -416,6 +416,27 @@ class Inspected:
     unpacked_size: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What an engine can do on this machine, in a few words for people; "" if it is not known.
+
+    Args:
+        version: of the engine's program or server.
+        store: where and how it keeps images.
+        files: how an image's files are read.
+        gpus: how GPUs are asked for.
+        users: whose processes those in an image are.
+        limits: the resources that the engine can limit.
+    """
+
+    version: str = ""
+    store: str = ""
+    files: str = ""
+    gpus: str = ""
+    users: str = ""
+    limits: str = ""
+
+
 class Store(Protocol):
     """The images that an engine keeps by their names.
 
@@ -465,6 +486,14 @@ class Engine(ABC):
 
         Things that are wrong with it follow, one on each line.
         """
+
+    def abilities(self) -> Abilities:
+        """Return what it can do here. Only for an engine that is usable.
+
+        Raises:
+            EngineError: it did not answer.
+        """
+        return Abilities()
 
     @abstractmethod
     def prepare(

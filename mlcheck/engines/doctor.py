@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlcheck.engines import installed, select
+from mlcheck.engines.base import Abilities
 from mlcheck.machine import gpu
 from mlcheck.model.errors import MlcheckError
 from mlcheck.model.image_ref import Kind
@@ -23,6 +24,7 @@ class Finding:
         remedy: what to do if it cannot be used, or if something is wrong with it although it can.
         kinds: the kinds of images that it opens.
         chosen: True if `--engine auto` chooses it; a run starts nothing to find that out.
+        can: what it can do here; None if it cannot be used.
     """
 
     engine: str
@@ -31,14 +33,16 @@ class Finding:
     remedy: str
     kinds: tuple[str, ...]
     chosen: bool
+    can: Abilities | None = None
 
 
 def examine() -> list[Finding]:
     """Try every engine for real."""
-    return [_examined(name) for name in installed.names()]
+    return [examined(name) for name in installed.names()]
 
 
-def _examined(name: str) -> Finding:
+def examined(name: str) -> Finding:
+    """Try an engine for real."""
     try:
         declared, engine = installed.declaration(name), select.engine(name)
     except MlcheckError as error:
@@ -50,7 +54,7 @@ def _examined(name: str) -> Finding:
         chosen = forbidden is None
         return Finding(name, False, trouble.what, trouble.remedy, kinds, chosen)
     what, _, wrong = engine.describe().partition("\n")
-    return Finding(name, True, what, wrong, kinds, True)
+    return Finding(name, True, what, wrong, kinds, True, engine.abilities())
 
 
 def chosen(findings: list[Finding]) -> dict[str, str | None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,12 +18,14 @@ from mlcheck.engines.oci import images as oci_images
 from mlcheck.engines.oci.client import Client
 from mlcheck.engines.oci.container import Created
 from mlcheck.engines.oci.dialect import DOCKER
+from mlcheck.engines.oci.files import expected_files
 from mlcheck.engines.oci.mounts import Mount, mounts, overlaid
 from mlcheck.engines.oci.pull import refusal
 from mlcheck.model.errors import EngineError, MlcheckError, UsageError
 from mlcheck.model.image_ref import ImageRef
 from selftests.archives import layer, layout, member
 
+IN_CONTAINERD = "io.containerd.snapshotter.v1"
 REF = ImageRef.parse("registry.example/group/image:v1")
 SNAPSHOTS = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
 
@@ -147,3 +151,46 @@ def test_a_layer_that_goes_while_a_container_is_created(failures: int, gone: boo
     with pytest.raises(docker.errors.NotFound) if fails else contextlib.nullcontext():
         Created._create(created, "sha256:1", name="x")
     assert asked == [("sha256:1", {"name": "x"})] * (min(failures + 1, 3) if gone else 1)
+
+
+@pytest.mark.parametrize(
+    ("told", "host", "files", "store"),
+    [
+        ({"Driver": "overlay2"}, "unix", "where they lie", "overlay2"),
+        (
+            {"Driver": "overlayfs", "DriverStatus": [["driver-type", IN_CONTAINERD]]},
+            "unix",
+            "where they lie",
+            "containerd (overlayfs)",
+        ),
+        ({"Driver": "vfs"}, "unix", "streamed by the engine", "vfs"),
+        ({"Driver": "overlay2"}, "tcp://127.0.0.1:2375", "streamed by the engine", "overlay2"),
+    ],
+)
+@pytest.mark.parametrize("rootless", [False, True])
+def test_what_an_engine_says_of_its_files(
+    told: dict[str, Any],
+    host: str,
+    files: str,
+    store: str,
+    rootless: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        given = SimpleNamespace(host=f"unix://{path}" if host == "unix" else host)
+        told = told | {"SecurityOptions": ["name=seccomp", *["name=rootless"] * rootless]}
+        assert oci_images.store_of(told) == store
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        assert expected_files(cast("Client", given), told) == files
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+        assert expected_files(cast("Client", given), told) == "streamed by the engine"
+        if rootless and files == "where they lie":
+            owner = Path("/proc/self").stat().st_uid or 12345
+            monkeypatch.setattr(Path, "stat", lambda _: SimpleNamespace(st_uid=owner))
+            monkeypatch.setattr(os, "geteuid", lambda: owner)
+            expected = "where they lie; streamed where this user may not read all"
+            assert expected_files(cast("Client", given), told) == expected

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from mlcheck.engines import image_info, select
+from mlcheck.engines import doctor, image_info, select
 from mlcheck.engines.base import silent
 from mlcheck.engines.oci import registry as oci_registry
 from mlcheck.engines.oci.documents import INDEX_TYPES, MANIFEST_TYPES, sha256
 from mlcheck.engines.oci.engine import Oci
 from mlcheck.model.image_ref import ImageRef
-from selftests import registry, servers
+from selftests import engine_table, registry, servers
 from selftests.archives import layer, member, packed
 from selftests.registry import Registry
 from selftests.servers import Server
@@ -102,6 +102,12 @@ def ref(server: Server, engine: Oci, shelf: Registry) -> Iterator[ImageRef]:
     with engine.prepare(ImageRef.parse(text)) as prepared:
         yield prepared.ref
     subprocess.run([server.engine, "rmi", "-f", text], check=True, capture_output=True)
+
+
+def test_the_table_of_engines(server: Server) -> None:
+    found = engine_table.row(doctor.examined(server.engine))
+    # Not the version, since Debian's unstable release goes on, nor the machine's limits.
+    assert (found[0], *found[2:-1]) in {(row[0], *row[2:-1]) for row in engine_table.in_page()}
 
 
 def test_an_image_has_the_digests_of_its_registry(engine: Oci, ref: ImageRef) -> None:

@@ -42,6 +42,7 @@ from mlcheck.engines.apptainer.process import started
 from mlcheck.engines.apptainer.program import PASSED, Program, find_program, usable_program
 from mlcheck.engines.apptainer.sif import mounted, read_sif
 from mlcheck.engines.base import (
+    Abilities,
     Command,
     Completed,
     Engine,
@@ -98,6 +99,17 @@ class Apptainer(Engine):
         """Return which program it is, and whether it uses user namespaces."""
         found = usable_program(self.name)
         return f"{found.version} ({found.path}{' --userns' if found.userns else ''})"
+
+    def abilities(self) -> Abilities:
+        """See `Engine.abilities`."""
+        return Abilities(
+            version=usable_program(self.name).version.rpartition(" ")[2],
+            store="none",
+            files="where they lie; of a SIF file, through squashfuse",
+            gpus="--nv",
+            users="this user",
+            limits="none",
+        )
 
     def prepare(
         self, ref: ImageRef, *, pull: PullPolicy = "missing", progress: Progress = silent

@@ -14,11 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, NoReturn, cast
 
+import mlcheck
 from mlcheck.engines import file_commands
 from mlcheck.engines.archive import ARCHIVE
 from mlcheck.engines.archive.image import ArchivedImage, Layer, check_unchanged, read_image
 from mlcheck.engines.base import (
     PLAINLY,
+    Abilities,
     Ask,
     Command,
     Engine,
@@ -53,6 +55,17 @@ class Archive(Engine):
     def describe(self) -> str:
         """Return what this engine is."""
         return "reads archives without unpacking them; runs nothing"
+
+    def abilities(self) -> Abilities:
+        """See `Engine.abilities`."""
+        return Abilities(
+            version=f"mlcheck {mlcheck.__version__}",
+            store="none",
+            files="in the archive",
+            gpus="no",
+            users="runs nothing",
+            limits="runs nothing",
+        )
 
     @contextmanager
     def prepare(

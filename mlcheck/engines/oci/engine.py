@@ -17,6 +17,7 @@ from typing import Any
 
 from mlcheck.engines import binds, file_commands
 from mlcheck.engines.base import (
+    Abilities,
     Command,
     Completed,
     Engine,
@@ -35,7 +36,14 @@ from mlcheck.engines.oci.client import Client, connect
 from mlcheck.engines.oci.container import Container, Created, new_name
 from mlcheck.engines.oci.dialect import Dialect
 from mlcheck.engines.oci.errors import engine_errors
-from mlcheck.engines.oci.files import WAYS, Way, local_files, streamed_files
+from mlcheck.engines.oci.files import (
+    WAYS,
+    Way,
+    expected_files,
+    is_rootless,
+    local_files,
+    streamed_files,
+)
 from mlcheck.engines.oci.layers import OciLayers
 from mlcheck.engines.oci.one_shot import run_alone
 from mlcheck.engines.shell import NoShell
@@ -112,6 +120,34 @@ class Oci(Engine):
             version = ".".join(map(str, client.engine_version))
             what = f"{self.dialect.label} {version} at {client.host}"
             return "\n".join([what, *abandoned.broken(client)])
+
+    def abilities(self) -> Abilities:
+        """See `Engine.abilities`."""
+        dialect = self.dialect
+        with connect(dialect) as client:
+            with engine_errors(dialect, "say what it can do"):
+                told = client.info()
+            containers = expected_files(client, told)
+            since, version = dialect.gpu_since, client.engine_version
+            too_old = since is not None and version < since
+            needed = ".".join(map(str, since or ()))
+            rootless = is_rootless(told)
+            limits = [
+                word
+                for key, word in (
+                    *(("MemoryLimit", "memory"), ("PidsLimit", "processes")),
+                    ("CpuCfsQuota", "processors"),
+                )
+                if told.get(key)
+            ]
+            return Abilities(
+                version=".".join(map(str, version)),
+                store=f"{oci_images.store_of(told)} in {told.get('DockerRootDir')}",
+                files=containers,
+                gpus=f"no: {needed} or newer" if too_old else " ".join(dialect.gpu_option),
+                users="this user's subordinate ones" if rootless else "the image's, root too",
+                limits=f"{', '.join(limits) or 'none'} (cgroup v{told.get('CgroupVersion')})",
+            )
 
     @contextmanager
     def prepare(

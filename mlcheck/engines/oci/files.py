@@ -75,6 +75,32 @@ def local_files(container: Container, image: Mapping[str, Any]) -> RootFS | None
     return rootfs if has_arguments(pid, container.name) else None
 
 
+def expected_files(client: Client, told: Mapping[str, Any]) -> str:
+    """Return how the files of an image that has a shell are read here, in words for people.
+
+    Args:
+        told: the engine's description of itself (`info`).
+    """
+    streamed = "streamed by the engine"
+    server = _server(client.host)
+    if server is None or told.get("Driver") not in ("overlay", "overlay2", "overlayfs"):
+        return streamed
+    if os.geteuid() == 0:
+        return "where they lie"
+    try:
+        own = Path(f"/proc/{server}").stat().st_uid == os.geteuid()
+    except OSError:
+        return streamed
+    if not is_rootless(told) or not own:
+        return streamed
+    return "where they lie; streamed where this user may not read all"
+
+
+def is_rootless(told: Mapping[str, Any]) -> bool:
+    """Return whether an engine runs as an ordinary user, from its description of itself."""
+    return "name=rootless" in (told.get("SecurityOptions") or ()) or bool(told.get("Rootless"))
+
+
 def streamed_files(client: Client, name: str) -> StreamedRootFS:
     """Return the files of the container `name`, running or not, from archives of the engine."""
 

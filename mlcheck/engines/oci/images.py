@@ -168,6 +168,18 @@ def inspected(client: Client, ref: ImageRef, found: Mapping[str, Any]) -> Inspec
     return Inspected(found, _identity(found), None, None)
 
 
+def store_of(told: Mapping[str, Any]) -> str:
+    """Return the kind of an engine's store: "overlay2", "containerd (overlayfs)".
+
+    Args:
+        told: the engine's description of itself (`info`).
+    """
+    driver = str(told.get("Driver"))
+    statuses = [status for status in told.get("DriverStatus") or () if isinstance(status, list)]
+    containerd_s = ["driver-type", "io.containerd.snapshotter.v1"] in statuses
+    return f"containerd ({driver})" if containerd_s else driver
+
+
 def _identity(found: Mapping[str, Any]) -> str:
     """Return an image's ID as a digest; podman omits the algorithm."""
     return f"sha256:{str(found['Id']).removeprefix('sha256:')}"

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from mlcheck.engines import binds, file_commands, installed
 from mlcheck.engines.base import (
+    Abilities,
     Command,
     Completed,
     Engine,
@@ -64,6 +65,17 @@ class Sandbox(Engine):
         if isinstance(found, Trouble):
             raise found.error()
         return f"namespaces of the kernel, by {found[0]}"
+
+    def abilities(self) -> Abilities:
+        """See `Engine.abilities`."""
+        return Abilities(
+            version=f"Linux {platform.release().partition('-')[0]}",
+            store="none",
+            files="where they lie",
+            gpus="no",
+            users="this user, as root inside",
+            limits="none",
+        )
 
     @contextmanager
     def prepare(
