@@ -418,7 +418,7 @@ class Inspected:
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What an engine can do on this machine, in a few words for people; "" if it is not known.
+    """Abilities of an engine on this machine, in a few words for people; "" if it is not known.
 
     Args:
         version: of the engine's program or server.
