@@ -22,6 +22,7 @@ LIBRARIES=$TOP/lib
 SERVERS=$TOP/servers
 DATA=/var/lib/mlcheck-engines
 RUN=/run/mlcheck-engines
+BRIDGE=mlcheck-docker
 LOG=/var/log/mlcheck-engines-dockerd.log
 
 PROGRAMS=(docker.io docker-cli containerd runc podman crun conmon netavark aardvark-dns catatonit
@@ -88,11 +89,17 @@ start_docker() {
   "exec-root": "$RUN/docker",
   "pidfile": "$RUN/docker.pid",
   "hosts": ["unix://$RUN/docker.sock"],
-  "bridge": "none", "iptables": false, "ip6tables": false
+  "bridge": "$BRIDGE", "iptables": false, "ip6tables": false
 }
 JSON
   answers() { "$ROOT/usr/bin/docker" --host "unix://$RUN/docker.sock" version >/dev/null 2>&1; }
   ! answers || return 0
+  # A bridge of its own: with "none", the daemon deletes docker0, which is the machine's docker's.
+  if [ ! -e "/sys/class/net/$BRIDGE" ]; then
+    ip link add "$BRIDGE" type bridge
+    ip address add 172.31.255.1/24 dev "$BRIDGE"
+    ip link set "$BRIDGE" up
+  fi
   # Killed daemons leave their files behind.
   rm -f "$RUN/docker.pid" "$RUN/docker/containerd/containerd.pid"
   PATH=$ROOT/usr/bin:$ROOT/usr/sbin:$PATH dockerd --config-file "$server/daemon.json" \
@@ -120,6 +127,10 @@ stop() {
     env $(cat "$SERVERS/podman-5/environment") "$SERVERS/podman-5/bin/podman" \
       system reset --force >/dev/null 2>&1 || true
   fi
+  [ ! -e "/sys/class/net/$BRIDGE" ] || ip link delete "$BRIDGE"
+  # What a daemon leaves mounted: its network namespace.
+  awk -v top="$RUN/" 'index($2, top) == 1 { print $2 }' /proc/mounts | tac |
+    xargs --no-run-if-empty umount --lazy
   rm -rf "$DATA" "$RUN" "$SERVERS"
 }
 
