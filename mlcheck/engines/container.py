@@ -5,6 +5,7 @@ In an image without a usable shell, each command gets a container of its own.
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from typing import Generic, Protocol, TypeVar
 
@@ -29,8 +30,13 @@ class Container(Protocol):
             StreamEnded: the container has ended.
         """
 
-    def kill(self, group: int) -> None:
-        """Send SIGKILL to a process group, by its ID in the container, without waiting for it."""
+    def kill(self, group: int, since: int | None) -> None:
+        """Send SIGKILL to a process group, by its ID in the container, and to what left it,
+        without waiting for their end; see `mlcheck.engines.shell_kill.line`.
+
+        Raises:
+            EngineError: it cannot be done.
+        """
 
     def close(self) -> None:
         """End all processes in the container."""
@@ -99,8 +105,15 @@ class ContainerImage(OpenImage, Generic[C]):
                 except NoShell:
                     self._give_up_shell()
                     return None
-                self._running = container, Channels(container.connect, container.kill)
+                end = functools.partial(self._end_alone, container)
+                self._running = container, Channels(container.connect, container.kill, end)
             return self._running
+
+    def _end_alone(self, container: C) -> None:
+        """End a container in which a command cannot be ended; a later command gets another."""
+        with self._lock:
+            if self._running is not None and self._running[0] is container:
+                self._end_container()
 
     def _give_up_shell(self) -> None:
         self._has_shell = False

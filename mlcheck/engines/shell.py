@@ -8,7 +8,7 @@ a banner nor binary output can be mistaken for one of them.
 The shell is the leader of its process group, and its commands are in that group: a limit ends them
 with all that they started, and the shell with them; the next command gets another shell. A group of
 its own for each command would need another program of the image in between, which takes longer than
-most commands do.
+most commands do. `mlcheck.engines.shell_kill` finds what has left the group.
 
 Only features of a shell that POSIX specifies are used; `selftests/engines/test_shell.py` tries
 several shells.
@@ -30,7 +30,9 @@ import time
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from mlcheck.engines import shell_kill
 from mlcheck.engines.base import Command, Completed
+from mlcheck.model.errors import EngineError
 
 _CHUNK = 256 * 1024
 _START_LIMIT_S = 60.0
@@ -197,11 +199,15 @@ class _Output:
 class _Shell:
     """One shell that runs one command at a time.
 
+    Attributes:
+        usable: True if it can run another command.
+        has_ended: False if it could not be ended with a command that ran into a limit.
+
     Raises:
         NoShell: the other end does not answer as a shell does.
     """
 
-    def __init__(self, stream: Stream, kill: Callable[[int], None]) -> None:
+    def __init__(self, stream: Stream, kill: Callable[[int, int | None], None]) -> None:
         self._stream = stream
         self._kill = kill
         nonce = _nonce()
@@ -228,6 +234,7 @@ class _Shell:
             raise NoShell from None
         self._group = greeting.marks[b"g"]
         self.usable = True
+        self.has_ended = True
 
     def run(self, command: Command) -> Completed:
         """See `mlcheck.engines.base.OpenImage.run`.
@@ -261,12 +268,8 @@ class _Shell:
         if ended == "exited" and (not out.marks[b"e"] or self._rest_ends(nonce, out, err)):
             self.usable = True
         else:
-            # Output from before the end is still to come.
-            self._kill(self._group)
-            with contextlib.suppress(StreamEnded):
-                end = time.monotonic() + _END_LIMIT_S
-                while (left := end - time.monotonic()) > 0:
-                    self._receive(left, out, err)
+            since = None if ended == "exited" else out.marks.get(b"b")
+            self.has_ended = self._ends(since, out, err)
             out.end()
             err.end()
         if out.exceeded or err.exceeded:
@@ -275,6 +278,22 @@ class _Shell:
         if code is not None and code > 255:  # ksh93: 256+n for signal n
             code -= 128
         return Completed(command.argv, code, bytes(out.kept), bytes(err.kept), ended, seconds)
+
+    def _ends(self, since: int | None, out: _Output, err: _Output) -> bool:
+        """End the command and this shell; return whether that could be done.
+
+        Output from before the end is still received.
+        """
+        end = time.monotonic() + _END_LIMIT_S
+        try:
+            self._kill(self._group, since)
+            while (left := end - time.monotonic()) > 0:
+                self._receive(left, out, err)
+        except StreamEnded:
+            return True
+        except EngineError:  # it can start no process in the container
+            return False
+        return False
 
     def _receive(self, timeout_s: float, out: _Output, err: _Output) -> None:
         for number, data in self._stream.receive(timeout_s):
@@ -310,17 +329,25 @@ class Channels:
 
     Args:
         connect: starts one more shell in the container.
-        kill: sends SIGKILL to a process group of the container, by its ID there. It must not wait
-            for its end, which an engine may report only after all output has been read.
+        kill: sends SIGKILL to a process group of the container, by its ID there, and to what left
+            it; see `mlcheck.engines.shell_kill.line`. It must not wait for the end, which an engine
+            may report only after all output has been read.
+        end: ends the container: a command in it cannot be ended.
 
     Raises:
         NoShell: from `run`, if the image has no usable shell.
         StreamEnded: from `run`, if the container ended during a command.
     """
 
-    def __init__(self, connect: Callable[[], Stream], kill: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Stream],
+        kill: Callable[[int, int | None], None],
+        end: Callable[[], None],
+    ) -> None:
         self._connect = connect
         self._kill = kill
+        self._end = end
         self._idle: list[_Shell] = []
         self._lock = threading.Lock()
 
@@ -348,6 +375,8 @@ class Channels:
                 self._idle.append(shell)
         else:
             shell.close()
+            if not shell.has_ended:
+                self._end()
         return completed
 
     def close(self) -> None:
@@ -379,8 +408,8 @@ _END = "printf '%s e %d;' {0} $n; printf '%s e;' {0} >&3"
 def _script(nonce: str, command: Command) -> bytes:
     """Return the text that makes the shell run a command and print, in this order:
 
-    stdout: mark b, output, mark d with the exit code, mark e with 1 if something of the process
-    group is still there. stderr: mark b, output, mark e.
+    stdout: mark b with the time, output, mark d with the exit code, mark e with 1 if something of
+    the process group is still there. stderr: mark b, output, mark e.
     """
     # A name that is not valid in a shell can only be set by env(1).
     odd = [f"{name}={value}" for name, value in command.env.items() if not _NAME.fullmatch(name)]
@@ -394,7 +423,7 @@ def _script(nonce: str, command: Command) -> bytes:
     # Each byte that printf could interpret is written as a number.
     feed = "".join(chr(b) if chr(b).isalnum() and b < 128 else f"\\{b:03o}" for b in command.stdin)
     return (
-        f"printf '%s b;' {nonce}; printf '%s b;' {nonce} >&3; "
+        f"{shell_kill.NOW}; printf '%s b %s;' {nonce} $u; printf '%s b;' {nonce} >&3; "
         + (f"printf '{feed}' | " if command.stdin else "")
         + f"( exec 2>&3 3>&-; cd {directory} 2>/dev/null || "
         + f"{{ printf 'mlcheck: cannot start in %s\\n' {directory} >&2; exit 126; }}; "

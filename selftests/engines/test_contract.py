@@ -206,11 +206,14 @@ class TestCommands:
         assert image.run(["cat"], stdin=data).stdout == data
         assert image.run(["cat"]).stdout == b""
 
-    def test_a_time_limit_ends_the_group(self, image: OpenImage) -> None:
-        done = sh(image, "echo out; echo err >&2; sleep 4321 & sleep 4321", limit_s=0.5)
+    def test_a_time_limit_ends_all_that_was_started(self, image: OpenImage) -> None:
+        sh(image, "setsid sleep 7654 >/dev/null 2>&1 & sleep 0.1")
+        daemon = "setsid sh -c 'setsid sleep 4321 & sleep 4321' >/dev/null 2>&1 &"
+        done = sh(image, f"({daemon}); echo out; echo err >&2; sleep 4321 & sleep 4321", limit_s=1)
         assert (done.exit_code, done.ended) == (None, "timeout")
         assert (done.stdout, done.stderr) == (b"out\n", b"err\n")
         assert not running(image, "sleep 4321")
+        assert running(image, "sleep 7654", patience_s=0), "it is another command's"
 
     def test_an_output_limit(self, image: OpenImage) -> None:
         done = image.run(["yes"], output_limit=100_000)
@@ -250,9 +253,9 @@ class TestCommands:
         assert sh(image, "echo after").stdout == b"after\n"
 
 
-def running(image: OpenImage, command: str) -> bool:
+def running(image: OpenImage, command: str, patience_s: float = 5) -> bool:
     """Whether a command is still running in the image after a moment."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + patience_s
     look = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline; echo; done 2>/dev/null"
     while True:
         lines = sh(image, look).stdout.decode().splitlines()

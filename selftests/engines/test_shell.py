@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from mlcheck.engines import shell_kill
 from mlcheck.engines.base import Command, Completed
 from mlcheck.engines.shell import Channels, NoShell, PipeStream, StreamEnded
+from mlcheck.model.errors import EngineError
 
 SHELLS = {
     "dash": "Debian, Ubuntu",
@@ -43,7 +46,8 @@ class Shells:
         self.command = command
         self.processes: list[subprocess.Popen[bytes]] = []
         self.killed: list[int] = []
-        self.channels = Channels(self.connect, self.kill)
+        self.unstoppable = 0
+        self.channels = Channels(self.connect, self.kill, self.end)
 
     def connect(self) -> PipeStream:
         process = subprocess.Popen(
@@ -57,9 +61,12 @@ class Shells:
         self.processes.append(process)
         return PipeStream(process)
 
-    def kill(self, group: int) -> None:
+    def kill(self, group: int, since: int | None) -> None:
         self.killed.append(group)
         os.killpg(os.getpgid(group), signal.SIGKILL)
+
+    def end(self) -> None:
+        self.unstoppable += 1
 
     def run(
         self,
@@ -184,6 +191,33 @@ def test_a_time_limit_ends_the_whole_group(shells: Shells) -> None:
     assert shells.run("echo", "next").stdout == b"next\n"
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_left_the_group_is_ended_too(shell: str, tmp_path: Path) -> None:
+    """In a PID namespace of the test's own: everything that is no older than the command, even by
+    a misleading name, but nothing that was there before, and nothing of another shell."""
+    if shutil.which(shlex.split(shell)[0]) is None:
+        pytest.skip(f"{shell} is not installed")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    orphan = "until read -r _ _ _ parent _ </proc/$$/stat; [ $parent = 1 ]; do :; done"
+    daemon = f"{orphan}; printf 'x\\n) Z 0 1' >/proc/$$/comm; echo daemon >{fifo}; sleep 1002"
+    names = 'for f in /proc/[2-9] /proc/[1-9]?*; do tr "\\0" " " <$f/cmdline; echo; done'
+    script = f"""
+        setsid sleep 1001 & sleep 0.05; {shell_kill.NOW}; since=$u
+        setsid sh -c '(setsid sh -c "$1" &); sleep 1003' sh "$1" & group=$!
+        read -r _ <{fifo}; {shell_kill.line(11, 22)}
+        {names}
+    """.replace("=11;", "=$group;").replace("=22;", "=$since;")
+    unshare = "unshare --user --map-root-user --pid --fork --kill-child --mount-proc"
+    done = subprocess.run(
+        [*shlex.split(f"{unshare} {shell}"), "-c", script, "sh", daemon],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(re.findall(r"sleep (\d+)", done.stdout)) == {"1001"}, done.stderr
+
+
 def group_is_gone(group: int) -> bool:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
@@ -302,6 +336,21 @@ def test_a_shell_that_reads_nothing(tmp_path: Path) -> None:
     assert (done.exit_code, done.ended) == (None, "timeout")
     assert shells.processes[0].returncode == -signal.SIGKILL
     assert shells.killed == [shells.processes[0].pid]
+
+
+def test_a_command_that_cannot_be_ended_takes_its_container_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shells = Shells(["sh"])
+
+    def refuse(_: int, __: int | None) -> None:
+        raise EngineError("no process can be started in the container")
+
+    monkeypatch.setattr(shells, "kill", refuse)
+    shells.channels = Channels(shells.connect, shells.kill, shells.end)
+    assert shells.sh("sleep 1000", limit_s=0.1).ended == "timeout"
+    assert shells.unstoppable == 1
+    assert shells.sh("echo next").stdout == b"next\n"
 
 
 def test_the_shell_dies_in_mid_command() -> None:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from mlcheck.engines import shell_kill
 from mlcheck.engines.apptainer.process import in_container, started
 from mlcheck.engines.shell import NoShell, StreamEnded, write_all
 from mlcheck.model.errors import EngineError
@@ -158,10 +159,10 @@ class Container:
             raise
         return stream
 
-    def kill(self, group: int) -> None:
-        """Send SIGKILL to a process group, by its ID in the container."""
+    def kill(self, group: int, since: int | None) -> None:
+        """Send SIGKILL to a process group, and to what left it; see `shell_kill.line`."""
         with self._lock:
-            self._order(f"kill -9 -{group}")
+            self._order(shell_kill.line(group, since))
 
     def _order(self, line: str) -> None:
         assert self._process.stdin is not None

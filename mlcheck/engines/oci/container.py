@@ -24,6 +24,7 @@ from typing import Any
 import docker
 import requests
 
+from mlcheck.engines import shell_kill
 from mlcheck.engines.base import Start
 from mlcheck.engines.oci import monitors
 from mlcheck.engines.oci.client import Client
@@ -430,14 +431,14 @@ class Container:
         except (requests.RequestException, OSError):
             raise StreamEnded from None
 
-    def kill(self, group: int) -> None:
-        """Send SIGKILL to a process group, by its ID in the container.
+    def kill(self, group: int, since: int | None) -> None:
+        """Send SIGKILL to a process group, and to what left it; see `shell_kill.line`.
 
-        Does not wait for its end: docker does not report it before all output of the killed shell
+        Does not wait for the end: docker does not report it before all output of the killed shell
         has been read.
         """
         with engine_errors(self.client.dialect, "end a command"):
-            command = ["/bin/sh", "-c", f"kill -9 -{group}"]
+            command = ["/bin/sh", "-c", shell_kill.line(group, since)]
             exec_id = self.client.exec_create(self.name, command, user="0")["Id"]
             self.client.exec_start(exec_id, detach=True)
 

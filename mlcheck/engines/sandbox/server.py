@@ -10,7 +10,7 @@ the kernel ends everything in its PID namespace.
 """
 
 # pathlib imports parts of itself late.
-# ruff: noqa: PTH110, PTH112, PTH113, PTH118, PTH123
+# ruff: noqa: PTH110, PTH112, PTH113, PTH118, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 HEADER = struct.Struct("!IcI")
 RUN = b"r"  # to the sandbox; payload: length of a JSON object, the object, the bytes for stdin
@@ -41,6 +41,8 @@ CHUNK = 256 * 1024
 """Most bytes in one frame from the sandbox."""
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_ROUNDS = 50
 
 _GRACE_S = 1.0
 """Seconds for which a command's output is still read after its first process has ended."""
@@ -64,6 +66,38 @@ class _Command:
         self.stdin: int | None = None
         self.input = memoryview(b"")
         self.exit_code: int | None = None
+        own = _process(process.pid)
+        self.begun = own.begun if own else 0
+
+
+class _Process(NamedTuple):
+    """One process of the sandbox.
+
+    Args:
+        begun: when it started, in ticks since boot.
+    """
+
+    pid: int
+    parent: int
+    group: int
+    begun: int
+
+
+def _process(pid: int) -> _Process | None:
+    """Return a process from /proc/PID/stat, proc(5); None if it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    if fields[0] in b"ZX":
+        return None
+    return _Process(pid, int(fields[1]), int(fields[2]), int(fields[19]))
+
+
+def _processes() -> dict[int, _Process]:
+    found = (_process(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return {process.pid: process for process in found if process}
 
 
 class Server:
@@ -219,11 +253,14 @@ class Server:
             self._finish(command, "exited")
 
     def _finish(self, command: _Command, ended: str) -> None:
-        """End the rest of the command's process group and report."""
+        """End the rest of the command's process group, and after a limit all that it started;
+        report."""
         if self._commands.pop(command.number, None) is None:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(command.process.pid, signal.SIGKILL)
+        if ended != "exited":
+            self._kill_daemons(command)
         for fd in list(command.kinds):
             while command.room[fd] >= 0 and self._output(command, fd):
                 pass
@@ -238,6 +275,35 @@ class Server:
         self._send_end(
             command.number, command.exit_code if ended == "exited" else None, ended, seconds
         )
+
+    def _kill_daemons(self, command: _Command) -> None:
+        """Kill what has left the command's process group: descendants of this process that are no
+        older than the command, and not another command's.
+
+        They may go on to start processes: this looks for them until a look finds none that is new.
+        A command that is faster than that takes everything in the sandbox with it.
+        """
+        others = {other.process.pid for other in self._commands.values()}
+        killed: set[int] = set()
+        for _ in range(_ROUNDS):
+            processes = _processes()
+            new = set()
+            for pid, process in processes.items():
+                top = process
+                while top.parent in processes and top.parent != 1:
+                    top = processes[top.parent]
+                if (
+                    process.parent != 0
+                    and top.begun >= command.begun
+                    and not {top.pid, top.group, process.group} & others
+                ):
+                    new.add(pid)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            if new <= killed:
+                return
+            killed |= new
+        os.kill(-1, signal.SIGKILL)
 
     def _send_end(self, number: int, code: int | None, ended: str, seconds: float) -> None:
         report = {"exit_code": code, "ended": ended, "seconds": seconds}
