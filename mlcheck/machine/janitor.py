@@ -2,8 +2,11 @@
 
 Before this process creates something that would outlive it (a container, a daemon, a mount, a
 temporary directory), it registers with the janitor an action that undoes it. When the process has
-cleaned up in the ordinary way, it drops the action. Leftovers of a power cut are recognised by
-their label: see `owner`.
+cleaned up in the ordinary way, it drops the action.
+
+Leftovers of a power cut, or of an end that took the janitor too, are recognised by their label: a
+container has it as `owner`, a temporary directory in its name. The first action of a process has
+the janitor remove such directories.
 """
 
 from __future__ import annotations
@@ -11,9 +14,11 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import hashlib
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -49,7 +54,8 @@ def kill(pid: int, *, group: bool = False) -> Action:
 
 
 def remove(path: Path) -> Action:
-    """Remove a directory with its contents."""
+    """Remove a directory with its contents, also one of an image that not even its owner may
+    change."""
     return {"kind": "remove", "path": str(path.absolute())}
 
 
@@ -68,11 +74,7 @@ class _Janitor:
         with self._lock:
             if self._process is None:
                 self._process = self._start()
-            assert self._process.stdin is not None
-            # If somebody killed the janitor, ordinary cleaning up still works.
-            with contextlib.suppress(OSError):
-                self._process.stdin.write(json.dumps(message).encode() + b"\n")
-                self._process.stdin.flush()
+            self._write(self._process, message)
 
     def add(self, action: Action) -> int:
         number = next(self._numbers)
@@ -102,7 +104,17 @@ class _Janitor:
             for fd in pidfds:
                 os.close(fd)
         atexit.register(self._end, process)
+        for directory in abandoned_directories():
+            self._write(process, {"now": remove(directory)})
         return process
+
+    @staticmethod
+    def _write(process: subprocess.Popen[bytes], message: dict[str, Any]) -> None:
+        assert process.stdin is not None
+        # If somebody killed the janitor, ordinary cleaning up still works.
+        with contextlib.suppress(OSError):
+            process.stdin.write(json.dumps(message).encode() + b"\n")
+            process.stdin.flush()
 
     @staticmethod
     def _end(process: subprocess.Popen[bytes]) -> None:
@@ -161,12 +173,44 @@ def undone(action: Action) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def temporary_directory(prefix: str = "mlcheck-") -> Iterator[Path]:
-    """Create a private directory that is removed with the context or with this process."""
-    directory = Path(tempfile.gettempdir()) / f"{prefix}{os.urandom(8).hex()}"
+def temporary_directory(prefix: str = "mlcheck-", place: Path | None = None) -> Iterator[Path]:
+    """Create a private directory that is removed with the context or with this process.
+
+    Args:
+        prefix: what its name begins with; "mlcheck-" begins that.
+        place: the directory that it is created in; None for that of temporary files.
+    """
+    directory = labelled(prefix, place)
     with undone(remove(directory)):  # registered before the directory exists
         directory.mkdir(mode=0o700)
         yield directory
+
+
+def labelled(prefix: str, place: Path | None = None) -> Path:
+    """Return a path that does not exist, whose name says which process it belongs to."""
+    machine, boot, namespace, pid, started = owner().split("/")
+    label = (_short(machine), _short(boot), namespace, pid, started, os.urandom(4).hex())
+    return (place or Path(tempfile.gettempdir())) / f"{prefix}{'-'.join(label)}"
+
+
+def abandoned_directories(place: Path | None = None) -> list[Path]:
+    """Return the labelled directories of this user whose owner has ended."""
+    found = []
+    with contextlib.suppress(OSError), os.scandir(place or tempfile.gettempdir()) as entries:
+        for entry in entries:
+            if (label := _LABELLED.fullmatch(entry.name)) is None:
+                continue
+            mine = entry.is_dir(follow_symlinks=False) and (
+                entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+            )
+            if mine and _has_ended(*label.groups()):
+                found.append(Path(entry.path))
+    return found
+
+
+_LABELLED = re.compile(
+    r"mlcheck-(?:[a-z]+-)?([0-9a-f]{8})-([0-9a-f]{8})-(\d+)-(\d+)-(\d*)-[0-9a-f]{8}"
+)
 
 
 @functools.cache
@@ -186,12 +230,20 @@ def is_abandoned(label: str) -> bool:
     parts = label.split("/")
     if len(parts) != 5 or not parts[3].isdigit():
         return False
-    machine, boot, namespace = _here()
-    if parts[0] != machine:
+    return _has_ended(_short(parts[0]), _short(parts[1]), *parts[2:])
+
+
+def _has_ended(machine: str, boot: str, namespace: str, pid: str, started: str) -> bool:
+    here = _here()
+    if machine != _short(here[0]):
         return False
-    if parts[1] != boot:
+    if boot != _short(here[1]):
         return True
-    return parts[2] == namespace and start_time(int(parts[3])) != parts[4]
+    return namespace == here[2] and start_time(int(pid)) != started
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 @functools.cache

@@ -1,8 +1,9 @@
 """Undo what a process left behind when it ended without cleaning up.
 
 `mlcheck.machine.janitor` starts this process in a session of its own. Its standard input carries
-JSON lines: `{"add": N, "action": {...}}` and `{"drop": N}`. When that input ends, or the process
-ends whose PID file descriptor is the argument, the remaining actions are done, the last one first.
+JSON lines: `{"add": N, "action": {...}}`, `{"drop": N}`, and `{"now": {...}}` for what an earlier
+process left, which is done meanwhile. When that input ends, or the process ends whose PID file
+descriptor is the argument, the remaining actions are done, the last one first.
 
 Only the standard library is used: this process must start fast and stay small.
 """
@@ -19,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 from typing import Any
@@ -116,6 +118,16 @@ def _alive(group: int) -> bool:
     return False
 
 
+def _remove(path: str) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    if os.path.lexists(path) and os.geteuid() != 0:
+        # A SIF file that is still mounted, directories that their owner cannot change.
+        for argv in (["fusermount3", "-u", "-z"], ["chmod", "-R", "u+rwX"]):
+            with contextlib.suppress(*UNDO_ERRORS):
+                subprocess.run([*argv, path], capture_output=True, timeout=_LIMIT_S, check=False)
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def undo(action: dict[str, Any]) -> None:
     """Do one action; `mlcheck.machine.janitor` has the functions that make them."""
     match action["kind"]:
@@ -124,7 +136,7 @@ def undo(action: dict[str, Any]) -> None:
         case "kill":
             _kill(action["pid"], action["started"], action["group"])
         case "remove":
-            shutil.rmtree(action["path"], ignore_errors=True)
+            _remove(action["path"])
         case "run":
             subprocess.run(
                 action["argv"],
@@ -157,6 +169,8 @@ def main() -> None:
                 message = json.loads(line)
                 if "add" in message:
                     actions[message["add"]] = message["action"]
+                elif "now" in message:
+                    threading.Thread(target=undo, args=[message["now"]], daemon=True).start()
                 else:
                     actions.pop(message["drop"], None)
         else:

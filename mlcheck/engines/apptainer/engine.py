@@ -29,7 +29,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
@@ -57,6 +56,7 @@ from mlcheck.engines.one_shot import feeding, printed
 from mlcheck.engines.shell import PipeStream
 from mlcheck.image.rootfs import DirectoryRootFS
 from mlcheck.image.singularity_d import read_environment
+from mlcheck.machine import janitor
 from mlcheck.machine.proxies import proxies
 from mlcheck.model import shell_words
 from mlcheck.model.environment import Environment
@@ -263,9 +263,7 @@ class OpenApptainer(ContainerImage[Container]):
         """The option for a large `/tmp`; none for root, whose `/tmp` is large."""
         if os.geteuid() == 0:
             return []
-        directory = Path(tempfile.gettempdir(), f"mlcheck-tmp-{os.urandom(8).hex()}")
-        self._resources.enter_context(apptainer_images.removed_at_the_end(directory))
-        directory.mkdir(mode=0o700)
+        directory = self._resources.enter_context(janitor.temporary_directory("mlcheck-tmp-"))
         return ["--workdir", str(directory)]
 
     def _outside(self) -> dict[str, str]:

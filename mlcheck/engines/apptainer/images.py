@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from mlcheck.engines.apptainer import sif as apptainer_sif
@@ -124,11 +124,8 @@ def _unpacked(ref: ImageRef, name: str, pull: PullPolicy, progress: Progress) ->
     if ref.kind != "registry":
         _check_file(ref, path, temporary)
         digest, config = _checked_digests(ref, ref.kind, path)
-    directory = temporary / f"mlcheck-image-{os.urandom(8).hex()}"
-    with ExitStack() as stack:
-        stack.enter_context(removed_at_the_end(directory))
-        (directory / "tmp").mkdir(parents=True, mode=0o700)
-        directory.chmod(0o700)
+    with janitor.temporary_directory("mlcheck-image-") as directory:
+        (directory / "tmp").mkdir()
         env = _variables(found.prefix) | {f"{found.prefix}_TMPDIR": str(directory / "tmp")}
         argv = [found.path, "build", "--sandbox"]
         if ref.kind == "registry":
@@ -159,17 +156,6 @@ def _write_renamed(ref: ImageRef, path: Path, target: Path) -> None:
             file.writelines(renamed(path, "mlcheck:image"))
     except OSError as error:
         raise EngineError(f"{ref.text}: {target} cannot be written: {error.strerror}.") from None
-
-
-@contextmanager
-def removed_at_the_end(directory: Path) -> Iterator[None]:
-    """Remove a directory with the files of an image in it, even if this process is killed."""
-    with ExitStack() as stack:
-        stack.enter_context(janitor.undone(janitor.remove(directory)))
-        if os.geteuid() != 0:  # an image may hold directories that even their owner cannot change
-            writable = janitor.run(["chmod", "-R", "u+rwX", str(directory)])
-            stack.enter_context(janitor.undone(writable))
-        yield
 
 
 def _variables(prefix: str) -> dict[str, str]:

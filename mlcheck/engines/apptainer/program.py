@@ -7,9 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlcheck.engines.apptainer.container import last_words
 from mlcheck.machine import environ, janitor
@@ -85,9 +83,7 @@ def find_program(name: str) -> Program | Trouble:
 def _tried(name: str, path: str, version: str) -> Program | Trouble:
     """Start a container in an empty image. It should get as far as failing to find its program."""
     said = []
-    directory = Path(tempfile.gettempdir(), f"mlcheck-trial-{os.urandom(8).hex()}")
-    with janitor.undone(janitor.remove(directory)):
-        directory.mkdir(mode=0o700)
+    with janitor.temporary_directory("mlcheck-trial-") as directory:
         for needed in ("dev", "proc", "sys", "tmp", "etc", "var/tmp"):
             (directory / needed).mkdir(parents=True)
         for userns in (("--userns",), ()):

@@ -214,7 +214,7 @@ def mounted(path: Path) -> Iterator[Path]:
             "Install squashfuse (`apt install squashfuse`, `dnf install squashfuse`).",
         )
     with ExitStack() as stack:
-        point = Path(tempfile.gettempdir(), f"mlcheck-sif-{os.urandom(8).hex()}")
+        point = janitor.labelled("mlcheck-sif-")
         stack.enter_context(janitor.undone(janitor.run(["rmdir", str(point)])))
         point.mkdir(mode=0o700)
         argv = [program, "-f", "-o", f"ro,nosuid,nodev,offset={sif.offset}", str(path), str(point)]

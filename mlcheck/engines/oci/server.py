@@ -202,7 +202,7 @@ def _place_for_a_socket() -> Path:
     """Return the directory for temporary files, or another one if the path of a socket in it were
     too long, unix(7)."""
     usual = tempfile.gettempdir()
-    if len(os.fsencode(usual)) <= _SOCKET_PATH_LIMIT - len("/mlcheck-0123456789abcdef/socket"):
+    if len(os.fsencode(janitor.labelled("mlcheck-") / "socket")) <= _SOCKET_PATH_LIMIT:
         return Path(usual)
     return Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp")  # noqa: S108 - below, for us alone
 
@@ -211,9 +211,7 @@ def _place_for_a_socket() -> Path:
 def _service(dialect: Dialect) -> Iterator[str]:
     """Start a server for this process alone; give its address."""
     assert dialect.service is not None
-    directory = _place_for_a_socket() / f"mlcheck-{os.urandom(8).hex()}"
-    with janitor.undone(janitor.remove(directory)):
-        directory.mkdir(mode=0o700)
+    with janitor.temporary_directory(place=_place_for_a_socket()) as directory:
         host = f"unix://{directory}/socket"
         with (directory / "log").open("w+b") as log:
             process = subprocess.Popen(

@@ -221,3 +221,34 @@ def test_an_owner_that_ended_has_abandoned_its_label() -> None:
         label = process.stdout.read().strip()
         process.wait()
     assert janitor.is_abandoned(label)
+
+
+def test_a_directory_whose_owner_has_ended_is_removed_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after the kernel's OOM killer took both processes."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    body = (
+        "directory = janitor.labelled('mlcheck-image-')\n"
+        "(directory / 'image').mkdir(parents=True); (directory / 'image/file').touch()\n"
+        "print(directory, flush=True)"
+    )
+    with tool(body) as process:
+        assert process.stdout is not None
+        left = Path(process.stdout.readline().strip())
+    # Of a living process, of an unknown machine, of nobody, of another boot, and no directory.
+    alive = janitor.labelled("mlcheck-image-", tmp_path)
+    machine, boot, *rest = left.name.removeprefix("mlcheck-image-").split("-")
+    elsewhere = left.with_name("-".join(["mlcheck-image", "0" * 8, boot, *rest]))
+    nobody = left.with_name("mlcheck-image-0123456789abcdef")
+    earlier = left.with_name("-".join(["mlcheck-rpm", machine, "0" * 8, *rest]))
+    for directory in (alive, elsewhere, nobody, earlier):
+        directory.mkdir()
+    link = left.with_name(f"{left.name[:-8]}{'0' * 8}")
+    link.symlink_to(alive)
+    assert {*janitor.abandoned_directories(tmp_path)} == {left, earlier}
+    body = f"with janitor.promised(janitor.remove(Path(sys.argv[1]))):\n    {READY}"
+    with tool(body, str(tmp_path / "none")) as process:
+        assert until(lambda: not left.exists() and not earlier.exists())
+        process.kill()
+    assert {*tmp_path.iterdir()} == {alive, elsewhere, nobody, link}
