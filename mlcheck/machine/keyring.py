@@ -24,10 +24,18 @@ def join_own() -> None:
         _libc.syscall(number, _JOIN_SESSION_KEYRING, None)
 
 
-def with_own(start: Callable[[], T]) -> T:
+def with_own(start: Callable[[], T], then: Callable[[], object] = lambda: None) -> T:
     """Return the result of a function that starts a program, which gets an empty session keyring.
 
     It runs in a thread of its own: a keyring is the thread's, and cannot be given back.
+
+    Args:
+        then: takes more from that thread, before the program is started.
     """
-    with ThreadPoolExecutor(1, initializer=join_own) as pool:
+
+    def join() -> None:
+        join_own()
+        then()
+
+    with ThreadPoolExecutor(1, initializer=join) as pool:
         return pool.submit(start).result()

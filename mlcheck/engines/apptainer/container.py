@@ -94,6 +94,7 @@ class Container:
     Args:
         argv: the program with all options and the image; the command is added.
         gpu: True if NVIDIA's driver libraries must be in the container.
+        confined: see `started`.
         explain: makes an EngineError from apptainer's last messages.
 
     Raises:
@@ -108,11 +109,12 @@ class Container:
         env: Mapping[str, str],
         *,
         gpu: bool,
+        confined: bool,
         explain: Callable[[str], EngineError],
     ) -> None:
         self._lock = threading.Lock()
         with ExitStack() as stack:
-            process = stack.enter_context(started([*argv, "/bin/sh"], env))
+            process = stack.enter_context(started([*argv, "/bin/sh"], env, confined=confined))
             found, said = _greet(process)
             words = last_words(said)
             if NO_NV in said or (found and gpu and not found.cuda):

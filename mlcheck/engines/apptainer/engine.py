@@ -13,7 +13,8 @@ is discarded. HOME is `/tmp`, as in the other engines.
 User namespaces are used wherever the machine has them, even as root and where apptainer is
 installed set-uid root: mlcheck may then inspect and end every process. The only mapped user is the
 one who runs mlcheck; other users' files appear to belong to `nobody`. As root the commands keep the
-capabilities that a docker container has.
+capabilities that they have in a docker container. They get no new privileges and a filter of system
+calls (`mlcheck.machine.seccomp`), except where apptainer needs its own set-uid program.
 
 All commands run in one container. In an image without /bin/sh or setsid(1), each command gets a
 container of its own: the output of the image's scripts then precedes its output, HOME is the home
@@ -34,7 +35,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 
-from mlcheck.engines import binds, file_commands
+from mlcheck.engines import binds, capabilities, file_commands
 from mlcheck.engines.apptainer import images as apptainer_images
 from mlcheck.engines.apptainer.container import NO_NV, Container, last_words
 from mlcheck.engines.apptainer.process import started
@@ -63,16 +64,11 @@ from mlcheck.model.environment import Environment
 from mlcheck.model.errors import EngineError, Trouble
 from mlcheck.model.image_ref import ImageRef
 
-# capabilities(7). These are missing from docker's default set.
-_DROPPED = ",".join(
-    f"CAP_{name}"
-    for name in (
-        *("SYS_ADMIN", "SYS_PTRACE", "SYS_MODULE", "SYS_RAWIO", "SYS_BOOT", "SYS_TIME", "SYSLOG"),
-        *("SYS_RESOURCE", "SYS_NICE", "NET_ADMIN", "MAC_ADMIN", "MAC_OVERRIDE", "LINUX_IMMUTABLE"),
-        *("DAC_READ_SEARCH", "IPC_OWNER", "BPF", "PERFMON", "CHECKPOINT_RESTORE"),
-    )
+_MACHINES = tuple(
+    f"/proc/{name}"
+    for name in ("acpi", "bus", "fs", "irq", "mtrr", "pressure", "scsi", "sys", "sysrq-trigger")
 )
-
+"""Parts of /proc that are the machine's, and which root may write whatever its namespace."""
 
 _FAILED = 255
 """apptainer's exit code when it fails itself."""
@@ -173,7 +169,9 @@ class OpenApptainer(ContainerImage[Container]):
         argv = [program.path, action, *options, "--pwd", command.cwd, str(self.location)]
         begun = time.monotonic()
         code = None
-        with started([*argv, *command.argv], {**self._outside(), **told}) as process:
+        variables = {**self._outside(), **told}
+        confined = bool(program.userns)
+        with started([*argv, *command.argv], variables, confined=confined) as process:
             stream = PipeStream(process)
             with feeding(stream, command.stdin):
                 ended, stdout, stderr = printed(stream, command, begun)
@@ -235,7 +233,13 @@ class OpenApptainer(ContainerImage[Container]):
     def _new_container(self) -> Container:
         program, options = self._command()
         argv = [program.path, "exec", *options, *self._roomy_tmp, str(self.location)]
-        return Container(argv, self._outside(), gpu=self._start.gpu, explain=self._explain)
+        return Container(
+            argv,
+            self._outside(),
+            gpu=self._start.gpu,
+            confined=bool(program.userns),
+            explain=self._explain,
+        )
 
     def _lost(self, command: Command, *, container_ended: bool) -> EngineError:
         what = "container" if container_ended else "shell in the container"
@@ -249,10 +253,15 @@ class OpenApptainer(ContainerImage[Container]):
         hidden = "bind-paths"
         if os.geteuid() == 0:
             # Root of this machine is root for its files too, whatever its namespace.
-            options += ["--drop-caps", _DROPPED, "--bind", "/proc/sys:/proc/sys:ro"]
+            dropped = (*capabilities.DROPPED, *capabilities.NEWER)
+            options += ["--drop-caps", ",".join(f"CAP_{name}" for name in dropped)]
+            for path in _MACHINES:
+                options += ["--bind", f"{path}:{path}:ro"] if Path(path).exists() else []
             hidden += "" if self._start.gpu else ",sys"
         options += ["--no-mount", hidden]
-        options += [] if self._start.network else ["--net", "--network", "none"]
+        if not self._start.network:
+            # The addresses of this machine's name servers tell something, and are of no use.
+            options += ["--net", "--network", "none", "--dns", "127.0.0.1"]
         options += ["--nv"] if self._start.gpu else []
         if self._start.binds:
             options += binds.words("--bind", binds.usable(self.rootfs, self._start.binds), ":ro")

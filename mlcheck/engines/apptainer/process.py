@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from mlcheck.engines.apptainer import session_end
-from mlcheck.machine import janitor, keyring
+from mlcheck.machine import janitor, keyring, seccomp
 from mlcheck.machine.janitor_process import start_time
 
 # Only this small shell runs before the janitor knows it; if its standard input ends before the line
@@ -20,12 +20,23 @@ _GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@"', "sh")
 
 @contextmanager
 def started(
-    argv: Sequence[str], env: Mapping[str, str], *, stderr: int = subprocess.PIPE
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    stderr: int = subprocess.PIPE,
+    confined: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a program in a session of its own, which ends with all its processes on leaving, and
     with a session keyring of its own.
 
     Its standard input and output are pipes.
+
+    Args:
+        confined: True if it, and what it starts, gets no new privileges (set-uid programs) and not
+            what `mlcheck.machine.seccomp` refuses.
+
+    Raises:
+        EngineError: it could not be confined.
     """
     with ExitStack() as stack:
         process = keyring.with_own(
@@ -38,7 +49,8 @@ def started(
                 cwd="/",
                 bufsize=0,
                 start_new_session=True,
-            )
+            ),
+            seccomp.confine if confined else lambda: None,
         )
         stack.callback(_close, process)
         birth = start_time(process.pid) or ""

@@ -27,6 +27,8 @@ class Dialect:
         gpu: the request for all GPUs, in the form of HostConfig.DeviceRequests.
         gpu_since: first version of the server that does not silently ignore that request.
         gpu_option: the same for a person who types `run`.
+        no_name_servers: options of a container without a network that keep this machine's name
+            servers out of its `/etc/resolv.conf`.
         tmpfs: options for a directory in memory that is empty whatever the image has there.
         monitor: name, and an argument, of the processes that it leaves for minutes after each
             command that was started through its API (`exit_command_delay` in containers.conf(5)).
@@ -53,6 +55,7 @@ class Dialect:
     gpu: Mapping[str, Any] = field(hash=False)
     gpu_since: tuple[int, int] | None
     gpu_option: tuple[str, ...]
+    no_name_servers: Mapping[str, Any] = field(hash=False)
     tmpfs: str
     monitor: tuple[str, str] | None
     exports: bool
@@ -78,6 +81,7 @@ DOCKER = Dialect(
     gpu={"Driver": "", "Count": -1, "Capabilities": [["gpu"]]},
     gpu_since=None,
     gpu_option=("--gpus", "all"),
+    no_name_servers={"dns": ["127.0.0.1"], "dns_search": ["."]},
     tmpfs="rw,exec,nosuid,nodev,mode=1777",
     monitor=None,
     exports=False,
@@ -105,6 +109,7 @@ PODMAN = Dialect(
     gpu={"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"]},
     gpu_since=(5, 4),
     gpu_option=("--device", "nvidia.com/gpu=all"),
+    no_name_servers={},  # it has none there anyway
     tmpfs="rw,exec,nosuid,nodev,mode=1777,notmpcopyup",
     monitor=("conmon", "--exec-process-spec"),
     exports=True,

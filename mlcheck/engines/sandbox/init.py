@@ -30,7 +30,7 @@ import struct
 import sys
 
 from mlcheck.engines.sandbox.server import Server
-from mlcheck.machine import keyring
+from mlcheck.machine import keyring, seccomp
 
 _NEW_ROOT = "/tmp"  # noqa: S108 -- only a mount point, in a mount namespace of our own
 _TMP_SIZE = "1g"
@@ -43,7 +43,7 @@ _REC, _PRIVATE, _DETACH = 16384, 1 << 18, 2
 _KEPT_FLAGS = {"ro": _RDONLY, "nosuid": _NOSUID, "nodev": _NODEV, "noexec": _NOEXEC}
 
 # linux/prctl.h
-_SET_PDEATHSIG, _SET_DUMPABLE, _CAPBSET_DROP, _SET_NO_NEW_PRIVS, _CAP_AMBIENT = 1, 4, 24, 38, 47
+_SET_PDEATHSIG, _SET_DUMPABLE, _CAPBSET_DROP, _CAP_AMBIENT = 1, 4, 24, 47
 _CAP_AMBIENT_CLEAR_ALL = 4
 
 # linux/capability.h. Those of an ordinary container that have a meaning with one mapped user:
@@ -249,7 +249,6 @@ def _drop_privileges() -> None:
     keyring.join_own()
     # One byte, not zero: this prevents core_pattern's programs on the host too (core(5)).
     resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
-    _prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     with contextlib.suppress(OSError):  # not in Linux < 4.3
         _prctl(_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     with contextlib.suppress(OSError):  # EINVAL after the last capability
@@ -261,6 +260,7 @@ def _drop_privileges() -> None:
     _call("capset", "capset", header, struct.pack("=6I", kept, kept, 0, 0, 0, 0))
     # Commands run as the same user: none may inspect or trace this process.
     _prctl(_SET_DUMPABLE, 0, 0, 0, 0)
+    seccomp.confine()
 
 
 def _set_up(root: str, binds: str, network: bool) -> None:
