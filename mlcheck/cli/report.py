@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import io
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
 
 from mlcheck.cli import common
 from mlcheck.model.errors import UsageError
-from mlcheck.report import reading, text
-from mlcheck.report.model import Report
+from mlcheck.report import formats, reading
 
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,78 +23,40 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parts = parser.add_subparsers(title="kinds", required=True, metavar="KIND")
-    for name, (make, summary) in _KINDS.items():
+    for name, (form, summary) in _kinds().items():
         part = parts.add_parser(name, help=summary, description=summary[0].upper() + summary[1:])
         part.add_argument("files", nargs="+", type=Path, metavar="REPORT.json")
-        if name != "github":
-            part.add_argument(
-                "-o", "--output", type=Path, metavar="FILE", help="default: standard output"
-            )
-        part.set_defaults(run=_run, make=make)
+        part.add_argument(
+            "-o", "--output", type=Path, metavar="FILE", help="default: standard output (-)"
+        )
+        part.set_defaults(run=_run, format=form)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     report, left_out = reading.merge([reading.read(file) for file in arguments.files])
     if left_out:
         common.progress(f"{left_out} of the reports given twice, counted once")
-    make: _Make = arguments.make
-    output: Path | None = getattr(arguments, "output", None)
-    if output is None:
-        if make is _github:  # annotations are commands
-            make(report, sys.stdout)
-        else:
-            written = io.StringIO()
-            make(report, written)
-            sys.stdout.write(text.lines(written.getvalue()))
+    name: str = arguments.format
+    if name == "github":
+        from mlcheck.report import github
+
+        if not github.add_summary(report):
+            common.progress("GITHUB_STEP_SUMMARY is not set: annotations only")
+    output: Path | None = arguments.output
+    if output is None or str(output) == formats.STDOUT:
+        formats.printed(name, report)
         return 0
+    content = formats.FORMATS[name].make(report)
     try:
-        with output.open("w", encoding="utf-8") as stream:
-            make(report, stream)
+        output.write_text(content, encoding="utf-8")
     except OSError as error:
         remedy = "Name a file that can be written."
         raise UsageError(f"{output}: {error.strerror}.", remedy) from None
     return 0
 
 
-def _html(report: Report, stream: TextIO) -> None:
-    from mlcheck.report import html
-
-    stream.write(html.page(report))
-
-
-def _junit(report: Report, stream: TextIO) -> None:
-    from mlcheck.report import junit
-
-    stream.write(junit.document(report))
-
-
-def _github(report: Report, stream: TextIO) -> None:
-    from mlcheck.report import github
-
-    if not github.add_summary(report):
-        common.progress("GITHUB_STEP_SUMMARY is not set: annotations only")
-    stream.writelines(f"{line}\n" for line in github.errors(report))
-
-
-def _json(report: Report, stream: TextIO) -> None:
-    stream.write(report.model_dump_json(indent=1) + "\n")
-
-
-def _text(report: Report, stream: TextIO) -> None:
-    from mlcheck.report import summary
-
-    summary.write(summary.Plain(stream), report)
-
-
-_Make = Callable[[Report, TextIO], None]
-
-_KINDS: dict[str, tuple[_Make, str]] = {
-    "html": (_html, "one page for a browser, which needs nothing else"),
-    "junit": (_junit, "JUnit XML, a test suite for each image"),
-    "github": (
-        _github,
-        "annotations for GitHub Actions on standard output, and the summary of the job",
-    ),
-    "text": (_text, "the summary as on the terminal"),
-    "merge": (_json, "one JSON report of several"),
-}
+def _kinds() -> dict[str, tuple[str, str]]:
+    """Return the format of each kind, and what it is."""
+    found = {name: (name, form.about) for name, form in formats.FORMATS.items() if name != "json"}
+    github = "annotations for GitHub Actions on standard output, and the summary of the job"
+    return {**found, "github": ("github", github), "merge": ("json", "one JSON report of several")}

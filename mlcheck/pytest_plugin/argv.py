@@ -21,6 +21,7 @@ PATH_OPTIONS = (
     "--profiles",
     "--package-list",
     "--base-list",
+    "--output",
     "--mlcheck-json",
     "--mlcheck-html",
     "--html",

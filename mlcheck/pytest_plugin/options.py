@@ -3,15 +3,74 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mlcheck.engines import select
+from mlcheck.model.errors import UsageError
+from mlcheck.report import formats
+
+if TYPE_CHECKING:
+    import pytest
 
 TITLE = "mlcheck: which images, and what is expected of them"
 
-FILES = {"--mlcheck-json": "mlcheck_json", "--html": "mlcheck_html"}
-"""Options that write a report, and the names of their values."""
+FILES = {"--mlcheck-json": "json", "--html": "html"}
+"""Options that write a report of one format, and that format."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A report that a run writes.
+
+    Args:
+        option: as the user wrote it, for messages.
+        format: a name in `mlcheck.report.formats`.
+        file: None: standard output.
+    """
+
+    option: str
+    format: str
+    file: Path | None
+
+
+def outputs(config: pytest.Config) -> list[Output]:
+    """Return the reports that a run was asked for.
+
+    Raises:
+        UsageError: there is no such format, or two reports would be written to one place.
+    """
+    directory = config.invocation_params.dir
+    asked = [
+        (f"{option} {value}", form, str(value))
+        for option, form in FILES.items()
+        if (value := config.getoption(f"mlcheck_{form}"))
+    ]
+    for value in config.getoption("--output"):
+        form, _, name = str(value).partition("=")
+        if form not in formats.FORMATS:
+            near = difflib.get_close_matches(form, formats.FORMATS, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UsageError(
+                f"--output {value}: there is no format {form!r}.{hint}",
+                f"Write FORMAT or FORMAT=FILE; formats are {', '.join(formats.FORMATS)}.",
+            )
+        asked.append((f"--output {value}", form, name or formats.STDOUT))
+    found: dict[Path | None, Output] = {}
+    for option, form, name in asked:
+        file = None if name == formats.STDOUT else directory / name
+        place = file and file.resolve()
+        if place in found:
+            where = "standard output" if file is None else name
+            raise UsageError(
+                f"{option}: {found[place].option} goes to {where} as well.",
+                "Name another file: --output FORMAT=FILE",
+            )
+        found[place] = Output(option, form, file)
+    return [*found.values()]
 
 
 def add(option: Callable[..., object], *, html: bool = True) -> None:
@@ -122,11 +181,23 @@ def add(option: Callable[..., object], *, html: bool = True) -> None:
         help="judge this rule alone, by the name with which its failures begin; repeatable "
         "(`mlcheck explain` lists them all; default: every rule that the profile promises)",
     )
-    option("--mlcheck-json", metavar="FILE", help="write a report of all findings as JSON")
+    option(
+        "--output",
+        action="append",
+        default=[],
+        metavar="FORMAT[=FILE]",
+        help=f"write a report: {', '.join(formats.FORMATS)}. Without FILE, or as -, on standard "
+        "output, and all else on standard error; repeatable",
+    )
+    option(
+        "--mlcheck-json",
+        metavar="FILE",
+        help="write a report of all findings as JSON, as --output json=FILE does",
+    )
     option(
         *(["--html"] if html else []),
         "--mlcheck-html",
-        dest=FILES["--html"],
+        dest="mlcheck_html",
         metavar="FILE",
         help="write a report as one page for a browser, which needs nothing else (--mlcheck-html "
         "where pytest-html is installed)",

@@ -45,13 +45,15 @@ def pytest_configure(config: pytest.Config) -> None:
         run = config.stash[RUN] = Run(config, workerinput and workerinput["mlcheck"])
         if run.of_suite:
             _ = run.targets, run.compared
+        reports = run.of_suite and not _is_worker(config)
+        recorder = reporting.Recorder(run) if reports else None
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(reporting)
     config.pluginmanager.register(rule_items)
     config.pluginmanager.register(_OurFixturesLast())
-    if run.of_suite and not _is_worker(config):
-        config.pluginmanager.register(reporting.Recorder(run), "mlcheck-recorder")
+    if recorder is not None:
+        config.pluginmanager.register(recorder, "mlcheck-recorder")
 
 
 class _OurFixturesLast:

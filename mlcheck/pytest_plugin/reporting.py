@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
-from collections.abc import Callable, Generator, Sequence
-from pathlib import Path
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _pytest.config import create_terminal_writer
 
 from mlcheck.inspect.facts import Facts
 from mlcheck.inspect.layers.facts import Layers
@@ -23,12 +24,12 @@ from mlcheck.model.errors import (
     UsageError,
 )
 from mlcheck.profile.catalog import SUITE
-from mlcheck.pytest_plugin.options import FILES
+from mlcheck.pytest_plugin import options
 from mlcheck.pytest_plugin.outcome import RESULT, layer_rows
 from mlcheck.pytest_plugin.rule_items import NOT_PROMISED, RULE
 from mlcheck.pytest_plugin.run import Run, target_of
 from mlcheck.pytest_plugin.selection import Selection
-from mlcheck.report import bounds, summary, text
+from mlcheck.report import bounds, formats, summary, text
 from mlcheck.report.model import LayerModel, Report, ResultModel
 
 if TYPE_CHECKING:
@@ -39,21 +40,21 @@ def check_options(config: pytest.Config) -> None:
     """Find out before the first test whether anything would keep a report from being written.
 
     Raises:
-        UsageError: a report's directory does not exist, its name is a directory's, or it may not be
-            written.
+        UsageError: there is no such format; a report's directory does not exist, its name is a
+            directory's, or it may not be written.
     """
-    for option, name in FILES.items():
-        if value := config.getoption(name):
-            file = config.invocation_params.dir / value
-            if not file.parent.is_dir():
-                raise UsageError(f"{option} {value}: its directory does not exist.")
-            if file.is_dir():
-                raise UsageError(f"{option} {value}: that is a directory.", "Name a file.")
-            if not os.access(file if file.exists() else file.parent, os.W_OK):
-                raise UsageError(
-                    f"{option} {value}: you may not write there, or its file system is read-only.",
-                    "Name a file in a directory of yours.",
-                )
+    for output in options.outputs(config):
+        if (file := output.file) is None:
+            continue
+        if not file.parent.is_dir():
+            raise UsageError(f"{output.option}: its directory does not exist.")
+        if file.is_dir():
+            raise UsageError(f"{output.option}: that is a directory.", "Name a file.")
+        if not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise UsageError(
+                f"{output.option}: you may not write there, or its file system is read-only.",
+                "Name a file in a directory of yours.",
+            )
 
 
 class Progress:
@@ -182,10 +183,15 @@ _NOT_OF_RESULT = ("image", "image_notes", "image_layers", "error")
 
 class Recorder:
     """Collector of the results of all workers in the process that the user started; it also
-    reports."""
+    reports.
+
+    Raises:
+        UsageError: there is no such format of a report, or two go to one place.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self.outputs = options.outputs(run.config)
         self.report: Report | None = None
         self._selection = Selection(run.targets)
         self._begun: set[str] = set()
@@ -201,8 +207,13 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
-        """Ensure that from here on nothing that is printed can be a command to GitHub's runner."""
+        """Leave standard output to a report that goes there, and ensure that from here on nothing
+        that is printed can be a command to GitHub's runner."""
         terminal = self._terminal()
+        if terminal is not None and any(output.file is None for output in self.outputs):
+            # pytest has no public way to say this.
+            terminal._tw = create_terminal_writer(self.run.config, sys.stderr)
+            terminal.isatty = type(terminal.isatty)(sys.stderr.isatty())
         on_github = os.environ.get("GITHUB_ACTIONS") == "true"
         if on_github and terminal is not None:
             self._commands_stopped = os.urandom(16).hex()
@@ -307,10 +318,8 @@ class Recorder:
         self.report = report.model_copy(update={"exit_code": code})
         yield
         session.exitstatus = code
-        for option, name in FILES.items():
-            if value := session.config.getoption(name):
-                file = session.config.invocation_params.dir / value
-                _write(option, file, _WRITERS[option](self.report))
+        for output in self.outputs:
+            _write(output, self.report)
 
     def _add_what_was_not_judged(self, session: pytest.Session) -> None:
         """Add a result for each test that was chosen and did not run, and for failures of the run
@@ -391,25 +400,16 @@ def _last_line(report: pytest.CollectReport | pytest.TestReport) -> str:
     return text.printable(lines[-1]) if lines else "no reason was given"
 
 
-def _as_json(report: Report) -> str:
-    return report.model_dump_json(indent=1) + "\n"
-
-
-def _as_html(report: Report) -> str:
-    from mlcheck.report import html
-
-    return html.page(report)
-
-
-_WRITERS: dict[str, Callable[[Report], str]] = {"--mlcheck-json": _as_json, "--html": _as_html}
-
-
-def _write(option: str, file: Path, content: str) -> None:
+def _write(output: options.Output, report: Report) -> None:
+    if output.file is None:
+        formats.printed(output.format, report)
+        sys.stdout.flush()
+        return
     try:
-        file.write_text(content, encoding="utf-8")
+        output.file.write_text(formats.FORMATS[output.format].make(report), encoding="utf-8")
     except OSError as error:
         # The summary is on the terminal by now; the exit code says that the file is not there.
-        message = f"{option} {file}: {error.strerror}. Nothing was written."
+        message = f"{output.option}: {error.strerror}. Nothing was written."
         pytest.exit(message, returncode=NOT_JUDGED)
 
 

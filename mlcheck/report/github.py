@@ -14,6 +14,7 @@ from pathlib import Path
 from mlcheck.report import bounds, overview, text
 from mlcheck.report.model import FindingModel, Report, ResultModel
 from mlcheck.report.overview import ImageOverview
+from mlcheck.report.places import place
 
 MOST = 10
 """Annotations of a kind that GitHub shows for each step."""
@@ -119,14 +120,8 @@ def _error(one: _Broken) -> str:
 def _place(source: str) -> dict[str, str]:
     """Format FILE:LINE relative to the workspace, as GitHub wants it; {} if it is elsewhere, as in
     an installed package."""
-    file, _, line = source.rpartition(":")
-    if not line.isdecimal():
-        return {}
-    workspace = Path(os.environ.get("GITHUB_WORKSPACE") or Path.cwd()).resolve()
-    try:
-        return {"file": str(Path(file).resolve().relative_to(workspace)), "line": line}
-    except (OSError, ValueError):
-        return {}
+    where = place(source)
+    return {"file": where.file, "line": str(where.line)} if where and where.inside else {}
 
 
 def _data(value: str) -> str:

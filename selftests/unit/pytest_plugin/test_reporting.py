@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlcheck.report import github, html, reading
+from mlcheck.report import github, gitlab, html, reading, sarif
 from selftests.junit_schema import breaches
 from selftests.reports import HOSTILE
 from selftests.unit.pytest_plugin.test_plugin import Suite
@@ -114,13 +114,17 @@ def test_a_run_elsewhere_prints_nothing_for_github(suite: Suite) -> None:
 
 
 def test_all_reports_of_one_run_say_the_same(suite: Suite) -> None:
-    files = {kind: suite.directory / f"report.{kind}" for kind in ("json", "html", "xml")}
+    files = {kind: suite.directory / f"report.{kind}" for kind in ("json", "html", "xml", "sarif")}
     done = suite.run(
         *("-k", "hostile or os-release or kernelspecs-valid", "--html", str(files["html"])),
         *("--mlcheck-json", str(files["json"]), "--junitxml", str(files["xml"])),
+        *("--output", f"sarif={files['sarif']}", "--output", "gitlab"),
     )
     assert done.returncode == 1
     report = reading.read(files["json"])
+    assert files["sarif"].read_text(encoding="utf-8") == sarif.document(report)
+    assert done.stdout == gitlab.document(report), "more than the report is on standard output"
+    assert "DOES NOT CONFORM" in done.stderr
     assert {result.outcome for result in report.results} == {"passed", "failed", "skipped"}
     assert report.machine
     assert files["html"].read_text(encoding="utf-8") == html.page(report)
@@ -136,6 +140,7 @@ def test_all_reports_of_one_run_say_the_same(suite: Suite) -> None:
     [
         ("--html", "/no/such/dir/report", "its directory does not exist"),
         ("--mlcheck-json", "/tmp", "that is a directory"),
+        ("--output", "sarrif", "there is no format 'sarrif'. Did you mean 'sarif'?"),
     ],
 )
 def test_a_report_that_cannot_be_written_is_a_mistake_before_the_start(

