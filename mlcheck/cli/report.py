@@ -30,6 +30,42 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
             "-o", "--output", type=Path, metavar="FILE", help="default: standard output (-)"
         )
         part.set_defaults(run=_run, format=form)
+    _add_compare(parts)
+
+
+def _add_compare(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    part = parts.add_parser(
+        "compare",
+        help="findings that are new, gone and still there, for a pull request",
+        description="Compare the findings of two reports. A finding is its rule and its subject: "
+        "one whose version changed is still there. What the new report could not judge is not "
+        "gone.",
+        epilog="examples:\n  mlcheck report compare old.json new.json\n"
+        "  mlcheck report compare old.json new.json --markdown -o comment.md\n\n"
+        "exit code: 0 nothing is new; 1 something is; 3 something is not judged any more; "
+        "4 a file is\nno report; 5 the reports have no image in common",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    part.add_argument("old", type=Path, metavar="OLD.json")
+    part.add_argument("new", type=Path, metavar="NEW.json")
+    how = part.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="as JSON")
+    how.add_argument("--markdown", action="store_true", help="for a comment in GitHub or GitLab")
+    part.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="default: standard output (-)"
+    )
+    part.set_defaults(run=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from mlcheck.report import compare
+
+    found = compare.compare(reading.read(arguments.old), reading.read(arguments.new))
+    how = compare.as_text
+    if arguments.json or arguments.markdown:
+        how = compare.as_json if arguments.json else compare.as_markdown
+    _write(how(found), arguments.output)
+    return found.exit_code
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -42,17 +78,25 @@ def _run(arguments: argparse.Namespace) -> int:
 
         if not github.add_summary(report):
             common.progress("GITHUB_STEP_SUMMARY is not set: annotations only")
-    output: Path | None = arguments.output
+    form = formats.FORMATS[name]
+    _write(form.make(report), arguments.output, commands=form.commands)
+    return 0
+
+
+def _write(content: str, output: Path | None, *, commands: bool = False) -> None:
+    """Write a report to a file or to standard output.
+
+    Args:
+        commands: whether a CI's runner shall obey what is in it.
+    """
     if output is None or str(output) == formats.STDOUT:
-        formats.printed(name, report)
-        return 0
-    content = formats.FORMATS[name].make(report)
+        formats.to_stdout(content, commands=commands)
+        return
     try:
         output.write_text(content, encoding="utf-8")
     except OSError as error:
         remedy = "Name a file that can be written."
         raise UsageError(f"{output}: {error.strerror}.", remedy) from None
-    return 0
 
 
 def _kinds() -> dict[str, tuple[str, str]]:

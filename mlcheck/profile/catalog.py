@@ -7,25 +7,23 @@ value replaces the one before.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import os
 import re
-import stat
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from mlcheck.model.errors import UsageError
 from mlcheck.model.verdict import Source
+from mlcheck.profile import toml_file
 from mlcheck.profile.schema import Expectations, ImageToml
 from mlcheck.profile.schema.keys import JUDGED_WITH, is_said
+from mlcheck.profile.toml_file import did_you_mean, shown
 from mlcheck.profile.toml_lines import Path as KeyPath
-from mlcheck.profile.toml_lines import line_numbers
 
 FILE_NAME = "image.toml"
 
@@ -197,7 +195,7 @@ class Catalog:
             if slip := next(filter(None, (_slip(one, name) for one in self.directories)), None):
                 raise UsageError(f"{who}there is no profile {name!r}: {slip[0]}.", slip[1])
             raise UsageError(
-                f"{who}there is no profile {name!r} in {places}.{_did_you_mean(name, self._files)}",
+                f"{who}there is no profile {name!r} in {places}.{did_you_mean(name, self._files)}",
                 f"Known profiles: {known}. "
                 + (
                     "Correct the name."
@@ -232,42 +230,19 @@ class Document:
         Raises:
             UsageError: the file cannot be read or is invalid; the message names the line.
         """
-        try:
-            if not stat.S_ISREG(file.stat().st_mode):  # reading a FIFO would never end
-                raise UsageError(f"{_shown(file)}: is no regular file.", "Put one in its place.")
-            text = file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"{_shown(file)}: cannot be read: {error.strerror}.") from None
-        except UnicodeDecodeError as error:
-            number = error.object.count(b"\n", 0, error.start) + 1
-            raise UsageError(
-                f"{_shown(file)}:{number}: this is not TOML: it is not encoded as UTF-8.",
-                "Save the file as UTF-8.",
-            ) from None
-        try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            line = re.search(r"at line (\d+)", str(error))
-            place = f"{file}:{line[1]}" if line else str(file)
-            raise UsageError(f"{place}: this is not TOML: {error}.") from None
-        lines = line_numbers(text)
-        try:
-            ImageToml.model_validate(data)
-        except ValidationError as error:
-            # A parent or a variant may complete a table, but not a list.
-            messages = [
-                _explain(file, lines, data, dict(item))
-                for item in error.errors()
-                if item["type"] != "missing"
-                or item["loc"][0] in ("tags", "published")
-                or "waivers" in item["loc"]
-            ]
-            if messages:
-                raise UsageError("\n".join(messages)) from None
+        data, lines = toml_file.read(file)
+        # A parent or a variant may complete a table, but not a list.
+        toml_file.validate(
+            ImageToml,
+            file,
+            data,
+            lines,
+            may_lack=lambda path: path[0] not in ("tags", "published") and "waivers" not in path,
+        )
         try:
             re.compile(data.get("tags", {}).get("pattern", ""))
         except re.error as error:
-            place = f"{_shown(file)}:{lines[('tags', 'pattern')]}"
+            place = f"{shown(file)}:{lines[('tags', 'pattern')]}"
             raise UsageError(f"{place}: tags.pattern: no regular expression: {error}.") from None
         return cls(name, file, data, lines)
 
@@ -275,8 +250,8 @@ class Document:
         """Return the line of the key at `path`, or of the nearest key above it."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.lines:
-                return Source(_shown(self.file), self.lines[path[:length]])
-        return Source(_shown(self.file), 1)
+                return Source(shown(self.file), self.lines[path[:length]])
+        return Source(shown(self.file), 1)
 
     def layers(self, tag: str | None) -> Iterator[tuple[dict[str, Any], KeyPath]]:
         """Yield the expectations for a tag, each with its path of keys in the file."""
@@ -312,8 +287,8 @@ def _slip(directory: Path, name: str) -> tuple[str, str] | None:
         )
     if directory.name == name and os.path.lexists(directory / FILE_NAME):
         return (
-            f"{_shown(directory)} is its folder, not the directory that holds such folders",
-            f"Name that: --profiles {_shown(directory.parent)}",
+            f"{shown(directory)} is its folder, not the directory that holds such folders",
+            f"Name that: --profiles {shown(directory.parent)}",
         )
     folder = directory / name
     try:
@@ -322,26 +297,16 @@ def _slip(directory: Path, name: str) -> tuple[str, str] | None:
         return None
     except OSError as error:
         return (
-            f"{_shown(folder)} cannot be read: {error.strerror}",
+            f"{shown(folder)} cannot be read: {error.strerror}",
             "Let this user read the folder and what is in it.",
         )
     for entry in entries:
         if entry.lower() == FILE_NAME:
             return (
-                f"{_shown(folder / entry)} is not spelled {FILE_NAME}",
-                f"Rename it: mv {_shown(folder / entry)} {_shown(folder / FILE_NAME)}",
+                f"{shown(folder / entry)} is not spelled {FILE_NAME}",
+                f"Rename it: mv {shown(folder / entry)} {shown(folder / FILE_NAME)}",
             )
     return None
-
-
-def _shown(file: Path) -> str:
-    """Shorten a path to what a person in this working directory would type."""
-    try:
-        # Do not resolve the file itself: it may be a dangling symlink or a loop.
-        directory = os.path.realpath(file.parent)
-        return str((Path(directory) / file.name).relative_to(Path.cwd()))
-    except (ValueError, OSError):
-        return str(file)
 
 
 def _is_image(chain: Sequence[Document]) -> bool:
@@ -363,7 +328,7 @@ def _tag_groups(chain: list[Document], name: str, tag: str | None) -> dict[str, 
             known = f" Published are {', '.join(examples)}." if examples else ""
             raise UsageError(
                 f"{tag!r} is no tag of {name}: {document.where(('tags', 'pattern'))} wants "
-                f"{tags['pattern']}.{known}{_did_you_mean(tag, examples)}",
+                f"{tags['pattern']}.{known}{did_you_mean(tag, examples)}",
                 f"Say which one to expect with --profile {name}:TAG.",
             )
         return {key: value or "" for key, value in match.groupdict().items()}
@@ -445,72 +410,3 @@ def _expectations(
             above = above.get(part, {})
         above.pop(path[-2], None)
     return _expectations(data, sources, name, tag)
-
-
-def _did_you_mean(word: str, known: Sequence[str] | Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def _explain(
-    file: Path, lines: dict[KeyPath, int], data: dict[str, Any], error: dict[str, Any]
-) -> str:
-    """Format one of pydantic's errors: file, line, key, what is wrong and what is allowed."""
-    # pydantic adds the names of types and "[key]" to the location; only parts that the document
-    # contains are kept.
-    path: KeyPath = ()
-    here: Any = data
-    for part in error["loc"]:
-        known = part in here if isinstance(here, dict) else isinstance(part, int)
-        if known:
-            path, here = (*path, part), here[part]
-        elif error["type"] == "missing":
-            path = (*path, part)
-    line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), 1)
-    key = ".".join(str(part) for part in path) or "the document"
-    if error["type"] == "extra_forbidden":
-        allowed = _allowed(path[:-1])
-        hint = _did_you_mean(str(path[-1]), allowed)
-        what = f"unknown key. Allowed here: {', '.join(allowed)}.{hint}"
-    elif error["type"] == "missing":
-        what = f"this key is missing. Allowed here: {', '.join(_allowed(path[:-1]))}."
-    else:
-        what = f"{_in_words_of_toml(error['msg'])}. Found: {error['input']!r}."
-    return f"{_shown(file)}:{line}: {key}: {what}"
-
-
-_WORDS = {"tuple": "list", "dictionary": "table", "date or datetime": "date such as 2027-06-30"}
-"""TOML's words for Python's."""
-
-
-def _in_words_of_toml(message: str) -> str:
-    for theirs, ours in _WORDS.items():
-        message = message.replace(f"a valid {theirs}", f"a valid {ours}")
-    return message
-
-
-def _allowed(path: KeyPath) -> list[str]:
-    """Return the keys that the table at `path` may have."""
-    annotation: Any = ImageToml
-    for part in path:
-        model = _model(annotation)
-        if model is not None:
-            fields = {info.alias or name: info for name, info in model.model_fields.items()}
-            annotation = fields[str(part)].annotation
-        else:
-            # dict[KEY, VALUE] or tuple[ELEMENT, ...]
-            annotation = [item for item in get_args(annotation) if item is not Ellipsis][-1]
-    model = _model(annotation)
-    return [info.alias or name for name, info in model.model_fields.items()] if model else []
-
-
-def _model(annotation: Any) -> type[BaseModel] | None:
-    """Return the model in an annotation, also in `Model | None`."""
-    for candidate in (annotation, *get_args(annotation)):
-        if (
-            isinstance(candidate, type)
-            and issubclass(candidate, BaseModel)
-            and (candidate is annotation or type(None) in get_args(annotation))
-        ):
-            return candidate
-    return None

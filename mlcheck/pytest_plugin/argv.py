@@ -21,6 +21,8 @@ PATH_OPTIONS = (
     "--profiles",
     "--package-list",
     "--base-list",
+    "--waivers",
+    "--write-waivers",
     "--output",
     "--mlcheck-json",
     "--mlcheck-html",

@@ -182,6 +182,21 @@ def add(option: Callable[..., object], *, html: bool = True) -> None:
         "(`mlcheck explain` lists them all; default: every rule that the profile promises)",
     )
     option(
+        "--waivers",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="more waivers than the profiles have, such as --write-waivers wrote; repeatable",
+    )
+    option(
+        "--write-waivers",
+        metavar="FILE",
+        help="waive what fails in this run from the next one on, until the day of --until: add it "
+        "to FILE, and take out what is no longer found",
+    )
+    option("--until", metavar="DATE", help="of --write-waivers: the last day, as in 2027-06-30")
+    option("--reason", metavar="TEXT", help="of --write-waivers: why this is accepted")
+    option(
         "--output",
         action="append",
         default=[],

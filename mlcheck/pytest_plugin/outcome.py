@@ -129,10 +129,13 @@ class Judge:
 
 
 def _waivers(profile: Profile, rule: str, finding: Finding) -> dict[int, Waiver]:
+    # People, and --write-waivers, copy what reports show of a subject.
+    subjects = {finding.subject, bounds.short(text.printable(finding.subject))}
     return {
         index: waiver
         for index, waiver in enumerate(profile.expect.waivers)
-        if waiver.check == rule and fnmatch.fnmatchcase(finding.subject, waiver.match)
+        if waiver.check == rule
+        and any(fnmatch.fnmatchcase(subject, waiver.match) for subject in subjects)
     }
 
 

@@ -27,7 +27,7 @@ from mlcheck.profile.catalog import SUITE
 from mlcheck.pytest_plugin import options
 from mlcheck.pytest_plugin.outcome import RESULT, layer_rows
 from mlcheck.pytest_plugin.rule_items import NOT_PROMISED, RULE
-from mlcheck.pytest_plugin.run import Run, target_of
+from mlcheck.pytest_plugin.run import RUN, Run, target_of
 from mlcheck.pytest_plugin.selection import Selection
 from mlcheck.report import bounds, formats, summary, text
 from mlcheck.report.model import LayerModel, Report, ResultModel
@@ -43,16 +43,17 @@ def check_options(config: pytest.Config) -> None:
         UsageError: there is no such format; a report's directory does not exist, its name is a
             directory's, or it may not be written.
     """
-    for output in options.outputs(config):
-        if (file := output.file) is None:
-            continue
+    files = [(output.option, output.file) for output in options.outputs(config) if output.file]
+    if waivers := config.stash[RUN].baseline.written:
+        files.append((f"--write-waivers {config.getoption('--write-waivers')}", waivers))
+    for option, file in files:
         if not file.parent.is_dir():
-            raise UsageError(f"{output.option}: its directory does not exist.")
+            raise UsageError(f"{option}: its directory does not exist.")
         if file.is_dir():
-            raise UsageError(f"{output.option}: that is a directory.", "Name a file.")
+            raise UsageError(f"{option}: that is a directory.", "Name a file.")
         if not os.access(file if file.exists() else file.parent, os.W_OK):
             raise UsageError(
-                f"{output.option}: you may not write there, or its file system is read-only.",
+                f"{option}: you may not write there, or its file system is read-only.",
                 "Name a file in a directory of yours.",
             )
 
@@ -320,6 +321,21 @@ class Recorder:
         session.exitstatus = code
         for output in self.outputs:
             _write(output, self.report)
+        if self.report.results and code != INTERRUPTED:
+            self._write_waivers(self.report)
+
+    def _write_waivers(self, report: Report) -> None:
+        terminal = self._terminal()
+        try:
+            for line in self.run.baseline.write(report):
+                if terminal is not None:
+                    terminal.write_line(text.no_command(f"mlcheck: {text.printable(line)}"))
+        except OSError as error:
+            pytest.exit(
+                f"--write-waivers {self.run.baseline.written}: {error.strerror}. Nothing was "
+                "written.",
+                returncode=NOT_JUDGED,
+            )
 
     def _add_what_was_not_judged(self, session: pytest.Session) -> None:
         """Add a result for each test that was chosen and did not run, and for failures of the run
@@ -401,12 +417,14 @@ def _last_line(report: pytest.CollectReport | pytest.TestReport) -> str:
 
 
 def _write(output: options.Output, report: Report) -> None:
+    form = formats.FORMATS[output.format]
+    content = form.make(report)
     if output.file is None:
-        formats.printed(output.format, report)
+        formats.to_stdout(content, commands=form.commands)
         sys.stdout.flush()
         return
     try:
-        output.file.write_text(formats.FORMATS[output.format].make(report), encoding="utf-8")
+        output.file.write_text(content, encoding="utf-8")
     except OSError as error:
         # The summary is on the terminal by now; the exit code says that the file is not there.
         message = f"{output.option}: {error.strerror}. Nothing was written."

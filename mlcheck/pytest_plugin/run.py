@@ -30,6 +30,7 @@ from mlcheck.model.errors import EngineError, MlcheckError, UsageError, raising_
 from mlcheck.model.image_ref import ImageRef
 from mlcheck.profile.catalog import SUITE, Catalog, Profile
 from mlcheck.profile.published import ALL, Published
+from mlcheck.pytest_plugin.baseline import Baseline
 from mlcheck.report import bounds, overview
 from mlcheck.report.model import ImageModel, LayerModel, Report, ResultModel
 
@@ -83,6 +84,7 @@ class Run:
         self.catalog = Catalog([Path(p) for p in config.getoption("--profiles")] + [SUITE])
         self.package_list = self._file_option("--package-list")
         self.base_list = self._file_option("--base-list")
+        self.baseline = Baseline.of(config)
         self.binds = binds.parse_all(config.getoption("--bind"))
         self._config_digests = self._digests_option("--config-digest")
         self.results: list[ResultModel] = []
@@ -122,6 +124,7 @@ class Run:
                 if not name and self._given is None and not self.config.option.collectonly:
                     select.check_exists(ref)  # a missing image is the nearer mistake
                 raise
+            profile = self.baseline.added_to(profile)
             label = ref.label if labels.count(ref.label) == 1 else ref.text
             for engine, why in self._engines(ref):
                 published = found.published is not None

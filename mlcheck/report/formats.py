@@ -71,8 +71,10 @@ FORMATS: Mapping[str, Format] = {
 }
 
 
-def printed(name: str, report: Report) -> None:
-    """Print a report on standard output, where no text of an image may be a command."""
-    form = FORMATS[name]
-    content = form.make(report)
-    sys.stdout.write(content if form.commands else text.lines(content))
+def to_stdout(content: str, *, commands: bool = False) -> None:
+    """Print a report on standard output, where no text of an image may be a command.
+
+    Args:
+        commands: whether a CI's runner shall obey what is in it.
+    """
+    sys.stdout.write(content if commands else text.lines(content))

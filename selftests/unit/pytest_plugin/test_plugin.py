@@ -110,6 +110,24 @@ def test_a_waiver_that_fits_nothing_any_more_is_named(suite: Suite) -> None:
 
 
 @pytest.mark.slow
+def test_a_baseline_lets_only_new_findings_fail(suite: Suite) -> None:
+    suite.os_release("other", "9.1")
+    file = str(suite.directory / "waivers.toml")
+    chosen = ("-k", "os-release")
+    done = suite.run(
+        *chosen, "--write-waivers", file, "--until", "2999-12-31", "--reason", "rebuilt in May"
+    )
+    assert done.returncode == 1
+    assert f"mlcheck: judge with it: --waivers {file}" in done.stdout
+    done = suite.run(*chosen, "--waivers", file)
+    assert done.returncode == 0, done.stdout
+    assert "waived  os-release: rebuilt in May (until 2999-12-31)" in done.stdout
+    suite.os_release("other", "8")
+    done = suite.run(*chosen, "--waivers", file)
+    assert done.returncode == 1
+    assert "FAILED  os-release: VERSION_ID" in done.stdout
+
+
 def test_a_waiver_of_a_check_that_is_misspelt_is_named(suite: Suite) -> None:
     waiver = WAIVER.format(until="2999-12-31")
     own = waiver.replace("os-release", "my-own-rule")

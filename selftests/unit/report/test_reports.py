@@ -23,6 +23,7 @@ from tap import parser as tap_parser
 from mlcheck.cli.schemas import report_schema
 from mlcheck.model.errors import UsageError
 from mlcheck.report import (
+    compare,
     github,
     gitlab,
     html,
@@ -34,7 +35,7 @@ from mlcheck.report import (
     summary,
     tap,
 )
-from mlcheck.report.model import Report, ResultModel
+from mlcheck.report.model import ImageModel, Report, ResultModel
 from selftests import reports
 from selftests.junit_schema import breaches
 
@@ -450,6 +451,98 @@ def test_a_text_of_an_image_is_no_directive_of_tap() -> None:
     assert (point.ok, point.skip) == (False, False)
 
 
+# -- two reports compared --
+
+
+def failed(image: ImageModel, *subjects: str, **more: Any) -> ResultModel:
+    findings = tuple(reports.finding(subject) for subject in subjects)
+    return reports.result(image, "files", "failed", findings=findings, **more)
+
+
+def states(old: Report, new: Report) -> dict[str, str]:
+    return {change.subject: change.state for change in compare.compare(old, new).changes}
+
+
+def test_findings_are_new_gone_or_still_there() -> None:
+    old = reports.report(failed(A, "/a", "/b"), images=(A,))
+    new = reports.report(failed(A, "/b", "/c"), images=(A,))
+    found = compare.compare(old, new)
+    assert states(old, new) == {"/c": "new", "/b": "still there", "/a": "gone"}
+    assert found.counts() == "1 new, 1 still there, 1 gone"
+    assert found.exit_code == 1
+    assert compare.compare(new, new).exit_code == 0
+    assert json.loads(compare.as_json(found))["findings"][0] == {
+        "state": "new",
+        "image": A.id,
+        "rule": "files",
+        "subject": "/c",
+        "found": "this",
+        "found_before": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("now", "state", "code"),
+    [
+        (reports.result(A, "files", "passed"), "gone", 0),
+        (reports.result(A, "files", "error"), "not judged", 3),
+        (reports.result(A, "other", "passed"), "not judged", 3),
+        (
+            reports.result(A, "files", "waived", findings=(reports.finding("/a", waived=True),)),
+            "waived",
+            0,
+        ),
+    ],
+)
+def test_only_what_was_judged_can_be_gone(now: ResultModel, state: str, code: int) -> None:
+    old, new = reports.report(failed(A, "/a"), images=(A,)), reports.report(now, images=(A,))
+    assert states(old, new) == {"/a": state}
+    assert compare.compare(old, new).exit_code == code
+
+
+def test_a_waiver_that_ended_makes_a_finding_new() -> None:
+    waived = reports.result(A, "files", "waived", findings=(reports.finding("/a", waived=True),))
+    old, new = reports.report(waived, images=(A,)), reports.report(failed(A, "/a"), images=(A,))
+    assert states(old, new) == {"/a": "new"}
+
+
+def test_the_same_image_may_have_another_tag_or_engine() -> None:
+    later = reports.image("a:2", "docker")
+    found = compare.compare(
+        reports.report(failed(A, "/a"), images=(A,)),
+        reports.report(failed(later, "/a"), images=(later,)),
+    )
+    assert [change.state for change in found.changes] == ["still there"]
+    two = reports.report(failed(A, "/a"), failed(B, "/a"), images=(A, B))
+    found = compare.compare(two, reports.report(failed(later, "/a"), images=(later,)))
+    assert (found.only_old, found.only_new) == ((A.id, B.id), (later.id,))
+
+
+def test_reports_without_a_common_image_are_not_the_same() -> None:
+    other = reports.image("b:1", profile="other")
+    fine = reports.report(reports.result(other), images=(other,))
+    found = compare.compare(reports.report(failed(A, "/a"), images=(A,)), fine)
+    assert found.exit_code == 5
+    assert "no image in common" in compare.as_text(found)
+
+
+def test_a_comparison_of_hostile_reports_is_only_text() -> None:
+    found = compare.compare(reports.report(images=()), reports.hostile())
+    assert not re.search(r"[\x00-\x08\x1b\u202e]", compare.as_text(found))
+    page = rendered(compare.as_markdown(found))
+    known = {"h2", "p", "strong", "table", "thead", "tbody", "tr", "th", "td", "code", "br"}
+    assert page.tags <= known
+    assert "<script>window.hacked=1</script>" in page.said
+
+
+def test_a_comparison_for_people_is_bounded() -> None:
+    many = reports.report(failed(A, *map(str, range(500))), images=(A,))
+    found = compare.compare(reports.report(images=(A,)), many)
+    assert "... and 450 more (--json has all)" in compare.as_text(found)
+    assert "and 450 more" in compare.as_markdown(found)
+    assert len(json.loads(compare.as_json(found))["findings"]) == 500
+
+
 # -- JUnit --
 
 
@@ -708,6 +801,9 @@ def test_the_command_makes_each_report(tmp_path: Path) -> None:
         done = mlcheck(kind, str(out))
         assert (done.returncode, done.stderr) == (0, ""), kind
         assert done.stdout.startswith(beginning), kind
+    done = mlcheck("compare", one, str(out), "--markdown")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("## mlcheck: 0 new, 31 still there, 0 gone")
     job = tmp_path / "job.md"
     done = mlcheck("github", str(out), GITHUB_STEP_SUMMARY=str(job))
     assert [parsed(line)[0] for line in done.stdout.splitlines()] == ["error"] * 3
