@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mlcheck.cli import config
 from mlcheck.image import scan
 from mlcheck.machine import cache_dir
 from mlcheck.pytest_plugin import argv, options
@@ -66,6 +67,7 @@ def run(words: Sequence[str]) -> int:
     """
     words = list(argv.joined(words))
     _look_ahead(words)
+    words = [*config.words(words), *words]
     import pytest
 
     from mlcheck.profile.catalog import CONFIGURATION, SUITE

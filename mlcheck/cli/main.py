@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import mlcheck
@@ -30,7 +30,7 @@ from mlcheck.report import text
 
 _NAMES = """
     check images info packages layers diff facts exec snapshot explain
-    doctor cache report matrix completion
+    doctor cache report matrix config completion
 """
 _COMMANDS = {
     **{name: f"mlcheck.cli.{name}" for name in _NAMES.split()},
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[:1] == ["check"] and not {"-h", "--help"} & set(argv):
             return int(importlib.import_module(_COMMANDS["check"]).run(argv[1:]))
-        arguments = parser(argv).parse_args(argv)
+        arguments = _parsed(argv)
         code = int(arguments.run(arguments))
         sys.stdout.flush()  # notice here, not at exit, that the reader has gone
         return code
@@ -98,6 +98,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         unforeseen.__cause__ = error
         _show(unforeseen, arguments)
         return NOT_JUDGED
+
+
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the words of a command line, and those that the configuration adds."""
+    top = parser(argv)
+    command = _commands(top).get(argv[0]) if argv else None
+    options = (
+        {word for action in command._actions for word in action.option_strings} if command else ()
+    )
+    if "--profiles" in options and not {"-h", "--help"} & set(argv):
+        from mlcheck.cli import config
+
+        argv = [argv[0], *config.words(argv[1:], options=options), *argv[1:]]
+    return top.parse_args(argv)
+
+
+def _commands(of: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+    for action in of._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return action.choices
+    return {}
 
 
 def _show(error: MlcheckError, arguments: argparse.Namespace) -> None:

@@ -178,8 +178,17 @@ def add(option: Callable[..., object], *, html: bool = True) -> None:
         action="append",
         default=[],
         metavar="RULE",
-        help="judge this rule alone, by the name with which its failures begin; repeatable "
-        "(`mlcheck explain` lists them all; default: every rule that the profile promises)",
+        help="judge this rule alone, by the name with which its failures begin, or by a pattern "
+        "(layers-*); repeatable (`mlcheck explain` lists them all; default: every rule that the "
+        "profile promises)",
+    )
+    option(
+        "--skip-rule",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="leave this rule out, by its name or a pattern; repeatable. An image is then not said "
+        "to conform: to accept a finding until a day, waive it",
     )
     option(
         "--waivers",

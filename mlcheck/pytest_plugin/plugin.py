@@ -191,7 +191,8 @@ def pytest_terminal_summary(
     """Say what to do where -k or -m left nothing to check."""
     chosen = [f"-{o} {config.getoption(n)!r}" for o, n in (("k", "keyword"), ("m", "markexpr"))]
     chosen = [option for option in chosen if not option.endswith("''")]
-    chosen += [f"--rule {rule}" for rule in config.getoption("--rule")]
+    for option in ("--rule", "--skip-rule"):
+        chosen += [f"{option} {rule}" for rule in config.getoption(option)]
     run = config.stash[RUN]
     if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and chosen and not run.results:
         terminalreporter.write_line(

@@ -3,6 +3,9 @@ gets facts by the types of its parameters, and its verdict becomes the outcome o
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Sequence
+
 import pytest
 
 from mlcheck.inspect.facts import Facts
@@ -70,19 +73,31 @@ def rule_named(definition: pytest.Function) -> Rule | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests that are no rule of --rule."""
+    """Leave out tests that are no rule of --rule, and the rules of --skip-rule."""
     chosen: list[str] = config.getoption("--rule")
-    if not chosen:
+    skipped: list[str] = config.getoption("--skip-rule")
+    if not chosen and not skipped:
         return
     there = {item.stash[RULE].id for item in items if RULE in item.stash}
-    for name in chosen:
-        if name not in (*there, *all_rules(), *registered()):
-            what, remedy = unknown(name)
-            raise pytest.UsageError(f"--rule {name}: {what}\n{remedy}")
-    left = [item for item in items if RULE not in item.stash or item.stash[RULE].id not in chosen]
+    known = {*there, *all_rules(), *registered()}
+    for option, patterns in (("--rule", chosen), ("--skip-rule", skipped)):
+        for pattern in patterns:
+            if not fnmatch.filter(known, pattern):
+                what, remedy = unknown(pattern)
+                raise pytest.UsageError(f"{option} {pattern}: {what}\n{remedy}")
+    kept: list[pytest.Item] = []
+    left: list[pytest.Item] = []
+    for item in items:
+        name = item.stash[RULE].id if RULE in item.stash else ""
+        wanted = not chosen or (name and _fits(name, chosen))
+        (kept if wanted and not _fits(name, skipped) else left).append(item)
     if left:
         config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item not in left]
+        items[:] = kept
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -219,6 +219,29 @@ def test_from_the_wheel(installed: Path, place: Place) -> None:
 
 
 @pytest.mark.slow
+def test_rules_are_chosen_by_name_and_pattern(place: Place) -> None:
+    """As typed, and as a configuration says."""
+    for words, outcome in (
+        (["--rule", "os-*"], "(1 of 4; 1 passed)"),
+        (["--skip-rule", "os-*"], "1 check was not selected   [os-release]"),
+        (["--rule", "*-release", "--skip-rule", "os-release"], "nothing was checked"),
+    ):
+        done = place.check("./mini:v9", "--profiles", "profiles", *words)
+        assert done.returncode in (0, 5), done.stdout + done.stderr
+        assert outcome in done.stdout, words
+    (place.path / "mlcheck.toml").write_text('profiles = ["profiles"]\nrule = ["os-*"]\n')
+    done = place.check("./mini:v9")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "(1 of 4; 1 passed)" in done.stdout
+    assert "mlcheck: options of mlcheck.toml: --profiles=" in done.stderr
+    done = place.check("./mini:v9", "--skip-rule", "os-relese")
+    assert done.returncode == 4
+    assert "--skip-rule os-relese: There is no rule 'os-relese'. Did you mean os-release" in (
+        done.stdout + done.stderr
+    )
+
+
+@pytest.mark.slow
 def test_a_rule_has_one_name(installed: Path, place: Place) -> None:
     """For -k, --rule, explain and a waiver, in a clone and from the wheel."""
     name = "rpath-hard-coded"
