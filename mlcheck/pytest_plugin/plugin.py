@@ -99,8 +99,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return (
         [f"mlcheck: {text} is {why}" for text, why in meant]
         + [
-            f"mlcheck: {target.ref.text} as {target.profile.label}, engine {target.engine} "
-            f"({target.why})"
+            f"mlcheck: {target.ref.text} {_by(target)}, engine {target.engine} ({target.why})"
             for target in targets
         ]
         + [
@@ -108,6 +107,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
             for other in filter(None, [run.compared])
         ]
     )
+
+
+def _by(target: Target) -> str:
+    if not target.without_profile:
+        return f"as {target.profile.label}"
+    prefix = target.profile.expect.prefix
+    where = f"its environment is {prefix}" if prefix else "no environment was found in it"
+    return f"by what holds for every image, since no profile knows it ({where})"
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -9,6 +9,7 @@ import functools
 import os
 import platform
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,8 +31,9 @@ from mlcheck.model.errors import EngineError, MlcheckError, UsageError, raising_
 from mlcheck.model.image_ref import ImageRef
 from mlcheck.profile.catalog import SUITE, Catalog, Profile
 from mlcheck.profile.published import ALL, Published
+from mlcheck.pytest_plugin import without_profile
 from mlcheck.pytest_plugin.baseline import Baseline
-from mlcheck.report import bounds, overview
+from mlcheck.report import bounds, overview, text
 from mlcheck.report.model import ImageModel, LayerModel, Report, ResultModel
 
 _REGISTRY_LIMIT_S = 15.0
@@ -54,6 +56,7 @@ class Target:
         meant: reason for the choice of this image, in words, if the user wrote a short name;
             otherwise "".
         published: True if it is the published image of a short name.
+        without_profile: True if no profile knows it: `profile` is what holds for every image.
     """
 
     ref: ImageRef
@@ -63,6 +66,7 @@ class Target:
     label: str
     meant: str = ""
     published: bool = False
+    without_profile: bool = False
 
     @property
     def id(self) -> str:
@@ -93,6 +97,7 @@ class Run:
         self._given = given
         self._ready: dict[str, Prepared | EngineError] = {}
         self._images = contextlib.ExitStack()
+        self._found_without_profile: dict[str, dict[str, Any]] = {}
 
     @functools.cached_property
     def of_suite(self) -> bool:
@@ -118,17 +123,28 @@ class Run:
         labels = [found.ref.label for found in self._resolved]
         for found in self._resolved:
             ref = found.ref
+            engines = None
             try:
-                profile = self.catalog.load(name or ref.name, (tag or None) if name else ref.tag)
+                if not name and self._is_without_profile(ref):
+                    engines = self._engines(ref)
+                    profile = Profile.of(self._without_profile(ref, engines[0][0]), ref.name)
+                else:
+                    profile = self.catalog.load(
+                        name or ref.name, (tag or None) if name else ref.tag
+                    )
             except UsageError:
                 if not name and self._given is None and not self.config.option.collectonly:
                     select.check_exists(ref)  # a missing image is the nearer mistake
                 raise
             profile = self.baseline.added_to(profile)
             label = ref.label if labels.count(ref.label) == 1 else ref.text
-            for engine, why in self._engines(ref):
+            for engine, why in engines or self._engines(ref):
                 published = found.published is not None
-                targets.append(Target(ref, engine, why, profile, label, found.why, published))
+                targets.append(
+                    Target(
+                        ref, engine, why, profile, label, found.why, published, engines is not None
+                    )
+                )
         if self.package_list and not any(one.profile.says("packages.list") for one in targets):
             raise UsageError(
                 "--package-list: the profile says nothing at packages.list, so that nothing would "
@@ -136,6 +152,27 @@ class Run:
                 "Add packages.list to the profile, or leave the option away.",
             )
         return targets
+
+    def _is_without_profile(self, ref: ImageRef) -> bool:
+        if self._given is not None:
+            return ref.text in self._given["without_profile"]
+        return without_profile.is_meant(ref, self.catalog, self.config.getoption("--profiles"))
+
+    def _without_profile(self, ref: ImageRef, engine: str) -> dict[str, Any]:
+        """Return what holds for every image, found by the process that the user started."""
+        if self._given is not None:
+            data: dict[str, Any] = self._given["without_profile"][ref.text]
+        elif self.config.option.collectonly:
+            data = {}
+        else:
+
+            def told(line: str) -> None:
+                print(f"mlcheck: {text.line(f'{ref.text}: {line}')}", file=sys.stderr)
+
+            pull = self.config.getoption("--pull")
+            data = without_profile.expectations(ref, engine, pull, told, self.started_ns)
+        self._found_without_profile[ref.text] = data
+        return data
 
     @functools.cached_property
     def compared(self) -> Target | None:
@@ -376,7 +413,13 @@ class Run:
             self.compared.engine,
             self.compared.why,
         )
-        return {"engines": engines, "images": images, "resolved": resolved, "compared": compared}
+        return {
+            "engines": engines,
+            "images": images,
+            "resolved": resolved,
+            "compared": compared,
+            "without_profile": self._found_without_profile,
+        }
 
     def close(self) -> None:
         """Release everything that was made for this run alone.
@@ -440,6 +483,7 @@ class Run:
             reference=target.ref.text,
             profile=target.profile.name,
             lineage=target.profile.lineage,
+            without_profile=target.without_profile,
             tag=target.profile.tag,
             not_selected=left_out,
             not_promised=not_promised,

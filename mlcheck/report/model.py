@@ -101,6 +101,8 @@ class ImageModel(_Model):
     """The image reference as the user wrote it."""
     profile: str
     lineage: tuple[str, ...]
+    without_profile: bool = False
+    """True if no profile knows the image, and it was judged by what holds for every image."""
     tag: str | None = None
     verdict: str | None = None
     """The verdict in the summary: "CONFORMS" only if all that the profile promises was judged."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from mlcheck.report.model import FindingModel, ImageModel, Outcome, Report, Resu
 
 ORDER: tuple[Outcome, ...] = ("failed", "error", "waived", "passed", "skipped")
 """Outcomes, the worst first."""
+
+NO_PROFILE = "no profile says what is expected of this image"
+"""Why an image without a profile is not judged as a whole."""
 
 _SUBJECT, _FOUND = 200, 400
 """Characters of a subject, and of what was found, in one line."""
@@ -47,7 +51,7 @@ class ImageOverview:
             return "DOES NOT CONFORM", "red"
         if counts["passed"] + counts["waived"] == 0:
             return "NOTHING WAS CHECKED", "yellow"
-        if self.untried:
+        if self.untried or self.image.without_profile:
             return "WHAT WAS JUDGED HOLDS", "yellow"
         if self.image.not_selected:
             return "WHAT WAS SELECTED HOLDS", "yellow"
@@ -66,7 +70,14 @@ class ImageOverview:
         if left_out := self.image.not_selected:
             were = "check was" if len(left_out) == 1 else "checks were"
             reasons[f"{len(left_out)} {were} not selected"] = [*left_out]
+        if self.image.without_profile:
+            reasons[NO_PROFILE] = [self.advice()]
         return list(reasons.items())
+
+    def advice(self) -> str:
+        """Return the command that writes a profile for an image without one."""
+        words = ["mlcheck", "snapshot", self.image.reference]
+        return shlex.join([*words, "-o", f"profiles/{self.image.profile}/image.toml"])
 
     def tally(self) -> str:
         """ "2 failed, 55 passed, 26 skipped"; "9 of 57; 9 passed" when not all was judged."""

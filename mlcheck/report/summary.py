@@ -57,6 +57,12 @@ def write(screen: Screen, report: Report, *, every_rule: bool = False) -> None:
         _write_image(screen, one, every_rule=every_rule)
     if len(found) > 1:
         _write_matrix(screen, report, found)
+    if advice := list(dict.fromkeys(one.advice() for one in found if one.image.without_profile)):
+        screen.write(
+            "\nTo say what is expected, write a profile, and judge with --profiles profiles:\n"
+        )
+        for command in advice[:_MOST_COLUMNS]:
+            screen.write(text.printable(f"  {command}\n"))
 
 
 def _write_image(screen: Screen, one: ImageOverview, *, every_rule: bool) -> None:
@@ -93,6 +99,8 @@ def _write_image(screen: Screen, one: ImageOverview, *, every_rule: bool) -> Non
             text.printable(f"{waiver_line}: this waiver fits no finding any more, take it out\n")
         )
     for reason, names in one.not_judged():
+        if reason == overview.NO_PROFILE:
+            continue  # the end of the summary has it
         screen.write("  not judged  ", yellow=True)
         screen.write(text.printable(f"{reason}   [{overview.some(names)}]\n"))
     for message, tests in _grouped(results, "skipped"):

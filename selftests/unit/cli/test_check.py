@@ -20,6 +20,8 @@ from mlcheck import reference
 from mlcheck.model.errors import EngineError
 from mlcheck.reference import cache, tools
 from selftests.checkout import CHECKOUT
+from selftests.environments import environment
+from selftests.images import script
 
 CLONE = Path(sys.executable).with_name("mlcheck")
 PROMISED = "ml-base:alma9-python311"
@@ -216,6 +218,27 @@ def test_from_the_wheel(installed: Path, place: Place) -> None:
     assert not list(place.path.rglob("__pycache__"))
     assert here.run("images").stdout == place.run("images").stdout
     assert here.run("--version").returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["alone", "workers"])
+def test_an_image_without_a_profile(place: Place, workers: list[str]) -> None:
+    """It is judged by what holds for every image, and the end says how to write a profile."""
+    image = (place.path / "mini:v9").rename(place.path / "mylab:v1")
+    environment(image, "opt/venv", numpy="1")
+    script(image, "opt/venv/bin/python3", "true")
+    tool = image / "opt/venv/bin/tool"
+    script(image, "opt/venv/bin/tool", "true")
+    done = place.check("./mylab:v1", *workers)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "by what holds for every image, since no profile knows it" in done.stdout
+    assert "mylab:v1@sandbox  WHAT WAS JUDGED HOLDS" in done.stdout
+    command = "mlcheck snapshot ./mylab:v1 -o profiles/mylab/image.toml"
+    assert done.stdout.count(command) == 1
+    tool.write_text("#!/opt/none/bin/python3\n")
+    done = place.check("./mylab:v1", *workers)
+    assert done.returncode == 1
+    assert "FAILED  script-shebangs: /opt/venv/bin/tool" in done.stdout
 
 
 @pytest.mark.slow

@@ -15,9 +15,9 @@ import pytest
 from mlcheck.image.rootfs import DirectoryRootFS
 from mlcheck.inspect.packages import distributions, installed
 from mlcheck.inspect.prefix import probe as prefixes
+from mlcheck.inspect.prefix.chosen import prefix_of
 from mlcheck.inspect.prefix.facts import Prefixes
 from mlcheck.model.errors import ProbeError
-from mlcheck.snapshot import found as snapshot
 from selftests.environments import PYTHON, conda, environment, package
 from selftests.images import opened, script, write
 
@@ -201,7 +201,7 @@ def test_the_environment_of_a_snapshot(root: Path) -> None:
                 image.environment, env=env, entrypoint=("/opt/miniforge3/bin/serve",)
             )
             environments = prefixes.find(image.rootfs)
-            return snapshot.prefix_of(image.rootfs, started, tools, environments)
+            return prefix_of(image.rootfs, started, tools, environments)
 
     assert chosen({"python3": "/opt/venv/bin/python3"}) == "/opt/venv"
     assert chosen({}, VIRTUAL_ENV="/opt/venv") == "/opt/venv"
