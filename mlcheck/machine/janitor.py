@@ -34,13 +34,22 @@ Action = dict[str, Any]
 """An action that undoes something; made by the functions below."""
 
 
-def http_delete(host: str, path: str, *, in_work: bool = False) -> Action:
+def http_delete(
+    host: str,
+    path: str,
+    *,
+    in_work: bool = False,
+    tls: Sequence[str | bool | None] | None = None,
+) -> Action:
     """Send DELETE for `path` to a server: host is "unix:///SOCKET" or "tcp://HOST:PORT".
 
     Args:
         in_work: the server may still be creating it: wait a while for it to exist.
+        tls: for a server that speaks TLS: the files of the authority, the certificate and the key,
+            each or None, and whether the server's certificate is verified.
     """
-    return {"kind": "http-delete", "host": host, "path": path, "in_work": in_work}
+    found = {"kind": "http-delete", "host": host, "path": path, "in_work": in_work}
+    return found if tls is None else {**found, "tls": list(tls)}
 
 
 def kill(pid: int, *, group: bool = False) -> Action:

@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 import urllib.parse
+from collections.abc import Sequence
 from typing import Any
 
 _LIMIT_S = 30.0
@@ -61,23 +62,35 @@ def start_time(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
-def _http_delete(host: str, path: str, in_work: bool) -> None:
+def _connection(host: str, tls: Sequence[Any] | None) -> http.client.HTTPConnection:
+    url = urllib.parse.urlsplit(host)
+    if url.scheme in ("unix", "http+unix"):
+        return _UnixConnection(url.path)
+    if tls is None:
+        return http.client.HTTPConnection(url.netloc, timeout=_LIMIT_S)
+    import ssl  # takes long, and few need it
+
+    authority, certificate, key, verify = tls
+    context = ssl.create_default_context(cafile=authority)
+    if certificate:
+        context.load_cert_chain(certificate, key)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return http.client.HTTPSConnection(url.netloc, timeout=_LIMIT_S, context=context)
+
+
+def _http_delete(host: str, path: str, in_work: bool, tls: Sequence[Any] | None) -> None:
     """Send DELETE over a unix socket or TCP.
 
     Repeat it while the server holds a lock or is too busy: a later action may end the server. If
     the server may still create it (`in_work`), repeat it also while it does not exist.
     """
-    url = urllib.parse.urlsplit(host)
     late = time.monotonic() + _SILENCE_S
     created = time.monotonic() + (_IN_WORK_S if in_work else 0)
     refused = 0
     while refused < 20:
-        connection = (
-            _UnixConnection(url.path)
-            if url.scheme in ("unix", "http+unix")
-            else http.client.HTTPConnection(url.netloc, timeout=_LIMIT_S)
-        )
-        with contextlib.closing(connection):
+        with contextlib.closing(_connection(host, tls)) as connection:
             try:
                 connection.request("DELETE", path)
                 status = connection.getresponse().status
@@ -132,7 +145,7 @@ def undo(action: dict[str, Any]) -> None:
     """Do one action; `mlcheck.machine.janitor` has the functions that make them."""
     match action["kind"]:
         case "http-delete":
-            _http_delete(action["host"], action["path"], action["in_work"])
+            _http_delete(action["host"], action["path"], action["in_work"], action.get("tls"))
         case "kill":
             _kill(action["pid"], action["started"], action["group"])
         case "remove":

@@ -12,6 +12,7 @@ import docker
 from mlcheck.engines.oci import server as oci_server
 from mlcheck.engines.oci.dialect import DOCKER, PODMAN, Dialect
 from mlcheck.engines.oci.errors import API_TIMEOUT_S, engine_errors
+from mlcheck.machine import janitor
 from mlcheck.model.errors import EngineError
 
 OLDEST_API = (1, 41)
@@ -23,19 +24,40 @@ class Client(docker.APIClient):  # type: ignore[misc] # the SDK has no types
 
     Attributes:
         dialect: the server's dialect.
-        host: the server's address: "unix:///SOCKET", "tcp://HOST:PORT".
+        host: the server's address: "unix:///SOCKET", "tcp://HOST:PORT"; over ssh, that of the
+            socket here that ssh forwards.
+        address: the same for people, "ssh://HOST" included.
         engine_version: version of the server, as far as it consists of numbers: (4, 3, 1).
         newest_api: the newest version of docker's API that the server speaks, such as "1.51", which
             may be newer than the SDK's.
     """
 
-    def __init__(self, dialect: Dialect, host: str, tls: Any) -> None:
+    def __init__(self, dialect: Dialect, host: str, tls: Any, address: str) -> None:
         version = ".".join(map(str, OLDEST_API))
         super().__init__(base_url=host, version=version, timeout=API_TIMEOUT_S, tls=tls)
         self.dialect = dialect
         self.host = host
+        self.address = address
+        self._tls = tls
         self.engine_version: tuple[int, ...] = ()
         self.newest_api = version
+
+    def merge_environment_settings(
+        self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
+    ) -> Any:
+        """Do as requests does, but keep to the authority of the server's TLS settings: requests
+        prefers that of REQUESTS_CA_BUNDLE, which is about the web."""
+        verify = self.verify if verify is None else verify
+        return super().merge_environment_settings(url, proxies, stream, verify, cert)
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether the server is on this machine, as far as its address tells."""
+        return self.address.startswith(("unix:", "http+unix:"))
+
+    def deletion(self, path: str, *, in_work: bool = False) -> janitor.Action:
+        """Make the action of sending DELETE for `path`; see `mlcheck.machine.janitor`."""
+        return janitor.http_delete(self.host, path, in_work=in_work, tls=_files(self._tls))
 
     @property
     def api_url(self) -> str:
@@ -58,16 +80,29 @@ def connect(dialect: Dialect) -> Iterator[Client]:
     """
     with ExitStack() as stack:
         host, tls = oci_server.configured(dialect)
-        if host is not None:
+        address = host
+        if host is not None and oci_server.is_ssh(host):
+            host = stack.enter_context(oci_server.shared_service(dialect, host))
+        elif host is not None:
             oci_server.check_reachable(dialect, host)
         elif (host := oci_server.found(dialect)) is None:
             host = stack.enter_context(oci_server.shared_service(dialect))
-        with engine_errors(dialect, f"answer at {host}"):
-            client = stack.enter_context(contextlib.closing(Client(dialect, host, tls)))
+        address = address or host
+        with engine_errors(dialect, f"answer at {address}"):
+            client = stack.enter_context(contextlib.closing(Client(dialect, host, tls, address)))
             # Not /version, for which podman runs its helpers: half a second.
             answer = client.get(f"{client.base_url}/_ping", timeout=API_TIMEOUT_S)
         _check(client, answer.headers)
         yield client
+
+
+def _files(tls: Any) -> list[str | bool | None] | None:
+    """Return the files of TLS settings: the authority, the certificate and the key, and whether the
+    server's certificate is verified."""
+    if not isinstance(tls, docker.tls.TLSConfig):
+        return None
+    certificate, key = tls.cert or (None, None)
+    return [tls.ca_cert, certificate, key, bool(tls.verify)]
 
 
 def _check(client: Client, headers: Mapping[str, str]) -> None:
@@ -79,19 +114,19 @@ def _check(client: Client, headers: Mapping[str, str]) -> None:
     for other in (DOCKER, PODMAN):
         if other.server == product and other != dialect:
             raise EngineError(
-                f"{dialect.label}: what answers at {client.host} is {other.label} {version}.",
+                f"{dialect.label}: what answers at {client.address} is {other.label} {version}.",
                 f"Use it by its name: --engine {other.name}.",
             )
     if product != dialect.server:
         raise EngineError(
-            f"{dialect.label}: what answers at {client.host} is something else: "
+            f"{dialect.label}: what answers at {client.address} is something else: "
             f"{product[:80] or 'it does not say what'}.",
             f"Set {dialect.host_variable} to the address of {dialect.label}.",
         )
     spoken = headers.get("Api-Version", "")
     if _numbers(spoken) < OLDEST_API:
         raise EngineError(
-            f"{dialect.label} {version} at {client.host} is too old: it speaks version {spoken} "
+            f"{dialect.label} {version} at {client.address} is too old: it speaks version {spoken} "
             f"of docker's API, and {'.'.join(map(str, OLDEST_API))} is needed.",
             dialect.old,
         )

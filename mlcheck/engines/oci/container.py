@@ -254,8 +254,8 @@ class Created:
         if start.gpu:
             host_config["DeviceRequests"] = [dict(dialect.gpu)]
         path = f"/containers/{self.name}?force=1&v=1"
-        self._resources.enter_context(janitor.promised(janitor.http_delete(client.host, path)))
-        in_work = janitor.http_delete(client.host, path, in_work=True)
+        self._resources.enter_context(janitor.promised(client.deletion(path)))
+        in_work = client.deletion(path, in_work=True)
         try:
             doing = f"create a container of {image}"
             self._workdir = options.pop("working_dir", "/")

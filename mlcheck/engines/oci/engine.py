@@ -118,7 +118,7 @@ class Oci(Engine):
         are broken."""
         with connect(self.dialect) as client:
             version = ".".join(map(str, client.engine_version))
-            what = f"{self.dialect.label} {version} at {client.host}"
+            what = f"{self.dialect.label} {version} at {client.address}"
             return "\n".join([what, *abandoned.broken(client)])
 
     def abilities(self) -> Abilities:

@@ -188,7 +188,7 @@ def _identity(found: Mapping[str, Any]) -> str:
 def _machine(client: Client) -> tuple[str, str]:
     """Return the operating system and architecture of the engine, by their names in images."""
     local = OCI_NAMES.get(platform.machine())
-    if local is not None and client.host.startswith("unix:") and sys.platform == "linux":
+    if local is not None and client.is_local and sys.platform == "linux":
         return "linux", local
     with engine_errors(client.dialect, "say what it runs on"):
         here = client.version()
@@ -271,9 +271,9 @@ def _loaded(client: Client, ref: ImageRef, progress: Progress) -> Iterator[Mappi
         raise UsageError(f"{ref.text}: there is no {path.absolute()}.", "Check the path.")
     name = f"{LOADED}:{os.urandom(8).hex()}"
     delete = _delete_path(client, name)
-    with janitor.undone(janitor.http_delete(client.host, delete)):
+    with janitor.undone(client.deletion(delete)):
         progress(f"loading {path}")
-        with janitor.answered(janitor.http_delete(client.host, delete, in_work=True), Exception):
+        with janitor.answered(client.deletion(delete, in_work=True), Exception):
             load(client, path, name)
         found = inspect(client, name)
         if found is None:

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import tempfile
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +45,48 @@ def configured(dialect: Dialect) -> tuple[str | None, Any]:
     elif host is not None and dialect.contexts and os.environ.get("DOCKER_TLS_VERIFY"):
         with engine_errors(dialect, "use TLS as DOCKER_TLS_VERIFY and DOCKER_CERT_PATH say"):
             tls = docker.utils.kwargs_from_env().get("tls", False)
-    if host is not None and host.startswith("ssh://"):
-        raise EngineError(
-            f"{dialect.host_variable}: {host} leads over ssh, which mlcheck does not use.",
-            "Forward the socket (ssh -nNT -L /tmp/engine.sock:/var/run/docker.sock HOST) and set "
-            f"{dialect.host_variable}=unix:///tmp/engine.sock.",
-        )
     return host, tls
+
+
+_SSH = re.compile(
+    r"ssh://(?:(?P<user>[\w.][\w.@-]*)@)?(?P<host>[\w.][\w.-]*|\[[0-9a-fA-F:.]+\])"
+    r"(?::(?P<port>[0-9]{1,5}))?(?:/|(?P<path>/[^:]+))?"
+)
+"""Nothing in it begins with a dash, which would be an option of ssh."""
+
+
+def is_ssh(host: str) -> bool:
+    """Return whether an address leads over ssh."""
+    return host.startswith("ssh://")
+
+
+def forwarding(dialect: Dialect, address: str, local: Path) -> Sequence[str]:
+    """Return the command that forwards a socket here to a server over ssh.
+
+    Args:
+        address: "ssh://[USER@]HOST[:PORT][/SOCKET]".
+        local: path of the socket here.
+
+    Raises:
+        EngineError: the address is none, or ssh is not installed.
+    """
+    found = _SSH.fullmatch(address)
+    if found is None:
+        raise EngineError(
+            f"{dialect.label}: {address} is no address of a server over ssh.",
+            f"Set {dialect.host_variable} to ssh://[USER@]HOST[:PORT][/SOCKET].",
+        )
+    if shutil.which("ssh") is None:
+        raise EngineError(
+            f"{dialect.label}: {address} leads over ssh, which is not installed.",
+            "Install it (Debian: openssh-client).",
+        )
+    argv = ["ssh", "-nNT", "-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes"]
+    argv += ["-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=30"]
+    argv += ["-p", found["port"]] if found["port"] else []
+    argv += ["-l", found["user"]] if found["user"] else []
+    remote = found["path"] or dialect.sockets[0]
+    return [*argv, "-L", f"{local}:{remote}", found["host"].strip("[]")]
 
 
 def _of_context() -> tuple[str | None, Any]:
@@ -176,15 +212,19 @@ _services_lock = threading.Lock()
 
 
 @contextmanager
-def shared_service(dialect: Dialect) -> Iterator[str]:
-    """Give the server of this process: started for the first user, ended after the last."""
+def shared_service(dialect: Dialect, address: str | None = None) -> Iterator[str]:
+    """Give the server of this process: started for the first user, ended after the last.
+
+    Args:
+        address: of a server over ssh, which is then what answers; None: a server of our own.
+    """
     # A server keeps the variables that it was started with, such as the place of its logins.
-    key = (dialect.name, frozenset(os.environ.items()))
+    key = (dialect.name, address, frozenset(os.environ.items()))
     with _services_lock:
         shared = _services.get(key)
         if shared is None or _reach(shared.host) is not None:
             resources = ExitStack()
-            shared = _Shared(resources.enter_context(_service(dialect)), resources)
+            shared = _Shared(resources.enter_context(_service(dialect, address)), resources)
             _services[key] = shared
         shared.users += 1
     try:
@@ -208,14 +248,19 @@ def _place_for_a_socket() -> Path:
 
 
 @contextmanager
-def _service(dialect: Dialect) -> Iterator[str]:
-    """Start a server for this process alone; give its address."""
-    assert dialect.service is not None
+def _service(dialect: Dialect, address: str | None) -> Iterator[str]:
+    """Start a server for this process alone, or ssh to one; give its address here."""
     with janitor.temporary_directory(place=_place_for_a_socket()) as directory:
         host = f"unix://{directory}/socket"
+        if address is None:
+            assert dialect.service is not None
+            argv, remedy = (*dialect.service, host), f"See what {dialect.name} info says."
+        else:
+            argv = tuple(forwarding(dialect, address, directory / "socket"))
+            remedy = "ssh must connect without a question: an agent or a key, and a known host."
         with (directory / "log").open("w+b") as log:
             process = subprocess.Popen(
-                ["/bin/sh", "-c", _GUARDED, "mlcheck", str(_GRACE_S), *dialect.service, host],
+                ["/bin/sh", "-c", _GUARDED, "mlcheck", str(_GRACE_S), *argv],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -234,11 +279,10 @@ def _service(dialect: Dialect) -> Iterator[str]:
                         if process.poll() is not None or time.monotonic() > deadline:
                             log.seek(0)
                             words = log.read(4000).decode(errors="replace").strip()
-                            raise EngineError(
-                                f"{' '.join(dialect.service)} did not start: "
-                                f"{words or error.strerror}.",
-                                f"See what {dialect.name} info says.",
-                            )
+                            what = f"{' '.join(argv[:-1])} did not start"
+                            if address is not None:
+                                what = f"{dialect.label}: no connection to {address}"
+                            raise EngineError(f"{what}: {words or error.strerror}.", remedy)
                         # There is no notification when another program's socket starts to listen.
                         time.sleep(0.01)
                     yield host
