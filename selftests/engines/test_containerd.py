@@ -181,7 +181,8 @@ def test_what_an_engine_says_of_its_files(
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
-        given = SimpleNamespace(host=f"unix://{path}" if host == "unix" else host)
+        address = f"unix://{path}" if host == "unix" else host
+        given = SimpleNamespace(host=address, is_local=host == "unix")
         told = told | {"SecurityOptions": ["name=seccomp", *["name=rootless"] * rootless]}
         assert oci_images.store_of(told) == store
         monkeypatch.setattr(os, "geteuid", lambda: 0)
