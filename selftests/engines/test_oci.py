@@ -203,6 +203,14 @@ def test_a_container_lives_from_the_first_command_to_the_end(
     assert processes(name) == []
 
 
+def test_a_container_ends_at_once(image: OpenOci, dialect: Dialect) -> None:
+    """podman 5 sends the stop signal also where it is removed by force, and waits."""
+    image.run(["true"])
+    (name,) = containers(dialect, janitor.owner())
+    config = image.client().inspect_container(name)["Config"]
+    assert config["StopSignal"] in ("SIGKILL", "9")
+
+
 @pytest.mark.root_only  # nobody else finds them where they lie
 def test_a_container_that_is_said_to_run_before_it_does(
     engine: Oci, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
