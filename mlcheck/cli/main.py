@@ -34,6 +34,7 @@ _NAMES = """
 """
 _COMMANDS = {
     **{name: f"mlcheck.cli.{name}" for name in _NAMES.split()},
+    "schema": "mlcheck.cli.schemas",
     "reference": "mlcheck.reference.cli",
 }
 """The module of each command. Only the module of the command given is imported: together they take
@@ -176,7 +177,7 @@ def parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         description="A conformance test suite for machine-learning container images.",
         epilog=f"An IMAGE is one of:\n{FORMS}\n\nmlcheck COMMAND --help says more, with examples.",
     )
-    top.add_argument("--version", action="version", version=mlcheck.__version__)
+    top.add_argument("-V", "--version", action="version", version=f"mlcheck {mlcheck.__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     wanted = argv[0] if argv and argv[0] in _COMMANDS else None

@@ -35,7 +35,7 @@ def pytest_pycollect_makeitem(
     if wrong := [key for key in (*rule.keys, *rule.also) if meaning(key) is None]:
         raise collector.CollectError(
             f"rule {rule.id!r}: an image.toml has no key {wrong[0]!r}, so the rule would never be "
-            "judged (docs/image.schema.json lists the keys)"
+            "judged (`mlcheck schema image` lists the keys)"
         )
     about = [
         target for target in collector.config.stash[RUN].targets if is_about(rule, target.profile)

@@ -137,9 +137,9 @@ def _head(subject: Subject, today: datetime.date) -> tuple[str, ...]:
         f"What {subject.image} was on {today.isoformat()}: written by `mlcheck snapshot` "
         f"{mlcheck.__version__}, engine {subject.engine}.",
         "Each line was inferred, and then judged on that image by the suite: it holds. Keep what "
-        "you promise, and take out the rest. All keys: docs/image.schema.json.",
-        f"Use: DIR/{subject.name}/image.toml, then pytest --profiles DIR --profile {subject.name} "
-        "--image IMAGE",
+        "you promise, and take out the rest. All keys: mlcheck schema image.",
+        f"Use: DIR/{subject.name}/image.toml, then mlcheck check IMAGE --profiles DIR "
+        f"--profile {subject.name}",
     )
 
 

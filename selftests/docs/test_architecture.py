@@ -81,14 +81,14 @@ def below(name: str, tops: set[str]) -> bool:
 def test_every_folder_is_a_room() -> None:
     folders = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
     assert folders - {"__pycache__", "suite"} == set(FLOOR)
-    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py"}
+    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py"}
 
 
 @pytest.mark.parametrize(("name", "file"), modules(), ids=lambda value: str(value))
 def test_a_room_imports_lower_floors_only(name: str, file: Path) -> None:
     room = name.partition(".")[0]
-    if room == "__init__":
-        return  # the names for rules of other distributions
+    if room in ("__init__", "__main__"):
+        return  # the names for rules of other distributions, and the command
     for imported in ours(file) - {"__version__", "DISTRIBUTION"}:
         other = imported.partition(".")[0]
         assert other in FLOOR, f"{name} imports {imported}"

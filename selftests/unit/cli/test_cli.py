@@ -14,8 +14,10 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
+import jsonschema
 import pytest
 
+from mlcheck import __version__
 from mlcheck.cli import main as cli
 from selftests import archives, reports
 
@@ -40,6 +42,33 @@ def mlcheck(
         check=False,
         timeout=60,
     )
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mlcheck", "-V"], capture_output=True, check=True, timeout=60
+    )
+    assert done.stdout == f"mlcheck {__version__}\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("image", {"shells": ["/bin/sh"]}, {"shels": []}),
+        ("config", {"profiles": ["own"], "skip-rule": ["x"]}, {"skip_rule": ["x"]}),
+        ("waivers", {"waivers": []}, {"waivers": [{"check": "x"}]}),
+        ("report", json.loads(reports.small().model_dump_json()), {}),
+    ],
+)
+def test_a_schema_is_printed(
+    capsys: pytest.CaptureFixture[str], name: str, good: object, bad: object
+) -> None:
+    assert cli.main(["schema", name]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(good, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(bad, schema)
 
 
 def test_facts_as_json(image: Path) -> None:
