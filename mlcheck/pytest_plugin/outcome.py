@@ -88,11 +88,7 @@ class Judge:
             raise Untried(verdict.untried)
         if verdict.not_applicable is not None:
             pytest.skip(verdict.not_applicable)
-        remarks = [
-            f"waived until {w.until}: {w.reason} ({w.source})"
-            + (", which is over: the check fails again" if w.expired else "")
-            for w in waivers
-        ]
+        remarks = _remarks(waivers)
         open_findings = [finding for finding, waived in findings if not waived]
         if open_findings:
             image = f"{self._target.ref.text}, engine {self._target.engine}"
@@ -137,6 +133,19 @@ def _waivers(profile: Profile, rule: str, finding: Finding) -> dict[int, Waiver]
         if waiver.check == rule
         and any(fnmatch.fnmatchcase(subject, waiver.match) for subject in subjects)
     }
+
+
+def _remarks(waivers: Sequence[WaiverModel]) -> list[str]:
+    """Say why findings are waived; a baseline has many waivers with one reason."""
+    sources: dict[tuple[str, str, bool], list[str]] = {}
+    for w in waivers:
+        sources.setdefault((w.until, w.reason, w.expired), []).append(w.source)
+    said = []
+    for (until, reason, expired), places in sources.items():
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        over = ", which is over: the check fails again" if expired else ""
+        said.append(f"waived until {until}: {reason} ({places[0]}{more}){over}")
+    return said
 
 
 def layer_rows(layers: Layers) -> list[dict[str, Any]]:

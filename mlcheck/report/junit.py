@@ -89,7 +89,7 @@ def _case(result: ResultModel) -> ET.Element:
     elif result.outcome == "skipped":
         ET.SubElement(case, "skipped", type="mlcheck.Skipped", message=_clean(result.message or ""))
     elif result.outcome == "waived":
-        why = "; ".join(f"waived until {w.until}: {w.reason}" for w in result.waivers)
+        why = overview.waived_because(result)
         ET.SubElement(case, "skipped", type="mlcheck.Waived", message=_clean(why))
     return case
 

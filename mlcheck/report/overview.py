@@ -170,6 +170,13 @@ def headline(result: ResultModel, gap: str = " ") -> str:
     return bounds.short(first, _FOUND)
 
 
+def waived_because(result: ResultModel) -> str:
+    """Say until when and why findings are waived, each reason once: a baseline has many waivers
+    with the same."""
+    why = (f"waived until {waiver.until}: {waiver.reason}" for waiver in result.waivers)
+    return bounds.short("; ".join(dict.fromkeys(why)))
+
+
 def exit_code(found: Sequence[ImageOverview]) -> int:
     """Return the exit code of a run.
 

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from mlcheck.report import bounds, identity, text
+from mlcheck.report import bounds, identity, overview, text
 from mlcheck.report.identity import Identified
 from mlcheck.report.model import Report, ResultModel
 from mlcheck.report.places import place
@@ -131,10 +131,8 @@ def _result(one: Identified, numbers: dict[str, int]) -> dict[str, Any]:
         "properties": {key: _clean(value) for key, value in properties.items()},
     }
     if finding is not None and finding.waived:
-        reasons = [f"{w.reason} (until {w.until})" for w in result.waivers if not w.expired]
-        told["suppressions"] = [
-            {"kind": "external", "status": "accepted", "justification": _clean("; ".join(reasons))}
-        ]
+        why = _clean(overview.waived_because(result))
+        told["suppressions"] = [{"kind": "external", "status": "accepted", "justification": why}]
     return told
 
 

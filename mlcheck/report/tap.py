@@ -35,7 +35,7 @@ def _point(number: int, result: ResultModel) -> Iterator[str]:
     if result.outcome == "skipped":
         directive = f" # SKIP {_plain(result.message or '')}"
     elif result.outcome == "waived":
-        why = "; ".join(f"waived until {w.until}: {w.reason}" for w in result.waivers)
+        why = overview.waived_because(result)
         directive = f" # TODO {_plain(why or result.message or 'expected to fail')}"
     yield f"{ok} {number} - {_plain(name)}{directive}".rstrip()
     if result.outcome in ("failed", "error"):

@@ -153,7 +153,7 @@ def test_the_action_judges_and_reports(runner: Runner) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "mini:v9@sandbox  WHAT WAS SELECTED HOLDS  (1 of 4; 1 passed" in done.stdout
     reports = Path(runner.output()["reports"])
-    assert {file.name for file in reports.iterdir()} == REPORTS
+    assert {file.name for file in reports.iterdir()} == {*REPORTS, "report.sarif"}
     assert json.loads((reports / "report.json").read_text())["counts"]["passed"] == 1
     assert (runner.directory / "pip").read_text() == f"install --quiet {CHECKOUT}\n"
     assert "WHAT WAS SELECTED HOLDS" in (runner.directory / "summary").read_text()
@@ -196,7 +196,8 @@ def test_the_template_for_gitlab(runner: Runner) -> None:
     options = "--profiles=profiles\n-k=os-release or test_no_such"
     done = runner.gitlab(MLCHECK_IMAGES="./mini:v9", MLCHECK_OPTIONS=options)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {file.name for file in (runner.work / "mlcheck-reports").iterdir()} == REPORTS
+    written = {file.name for file in (runner.work / "mlcheck-reports").iterdir()}
+    assert written == {*REPORTS, "gl-code-quality.json"}
     assert (runner.directory / "pip").read_text() == f"install --quiet git+{REPOSITORY}\n"
     runner.os_version("10")
     assert runner.gitlab(MLCHECK_IMAGES="./mini:v9", MLCHECK_OPTIONS=options).returncode == 1

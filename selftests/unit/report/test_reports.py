@@ -360,7 +360,7 @@ def test_sarif_has_rules_lines_waivers_and_what_was_not_judged(
             "region": {"startLine": 3},
         }
     (waived,) = [result for result in run["results"] if "suppressions" in result]
-    assert waived["suppressions"][0]["justification"] == "soon (until 2999-12-31)"
+    assert waived["suppressions"][0]["justification"] == "waived until 2999-12-31: soon"
     assert waived["ruleId"] == "files"
     (invocation,) = run["invocations"]
     assert not invocation["executionSuccessful"]
@@ -378,6 +378,14 @@ def test_a_text_of_an_image_is_no_link_and_no_placeholder_in_sarif() -> None:
     assert "](" not in result["message"]["text"]
     assert re.findall(r"(?<!\{)\{(?!\{)", result["message"]["text"]) == []
     assert result["locations"][0]["physicalLocation"] == {"artifactLocation": {"uri": "a%3A1"}}
+
+
+def test_a_reason_of_many_waivers_is_said_once() -> None:
+    one = reports.result(A, "files", "waived")
+    many = one.model_copy(update={"waivers": one.waivers * 1000})
+    report = reports.report(many, images=(A,))
+    for document in (sarif.document(report), tap.document(report), junit.document(report)):
+        assert document.count("waived until 2999-12-31: soon") == 1
 
 
 def test_sarif_says_how_many_findings_it_leaves_out(monkeypatch: pytest.MonkeyPatch) -> None:
