@@ -1,4 +1,4 @@
-"""`mlcheck config`: which options a configuration file gives, and where it says so."""
+"""`mlcheck config`: which options a file of settings gives, and where it says so."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from mlcheck.profile import configuration
+    from mlcheck.profile import settings
 
-    found = configuration.find(Path.cwd())
+    found = settings.find(Path.cwd())
     known = {setting.key: setting for setting in found.settings}
     if arguments.json:
         told = {
@@ -45,10 +45,10 @@ def _run(arguments: argparse.Namespace) -> int:
         common.print_json(told)
         return 0
     if found.file is None:
-        print(f"no {configuration.FILE_NAME} here or above, and no [tool.mlcheck] in a")
-        print(f"{configuration.PROJECT_FILE}: all options have their defaults.")
-    width = max(map(len, configuration.KEYS)) + 2
-    for key in configuration.KEYS:
+        print(f"no {settings.FILE_NAME} here or above, and no [tool.mlcheck] in a")
+        print(f"{settings.PROJECT_FILE}: all options have their defaults.")
+    width = max(map(len, settings.KEYS)) + 2
+    for key in settings.KEYS:
         setting = known.get(key)
         said = ", ".join(setting.values) or "(none)" if setting else "-"
         source = f"   ({setting.source})" if setting else ""
@@ -57,18 +57,18 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def words(typed: Sequence[str], *, options: Collection[str] | None = None) -> list[str]:
-    """Return the words of a command line that the configuration adds to the words typed.
+    """Return the words of a command line that the settings add to the words typed.
 
     Args:
         options: of the command; None: all.
 
     Raises:
-        UsageError: the configuration is invalid.
+        UsageError: the file of settings is invalid.
     """
     from mlcheck.engines import select
-    from mlcheck.profile import configuration
+    from mlcheck.profile import settings
 
-    found = configuration.find(Path.cwd(), outside=[*_images(typed)])
+    found = settings.find(Path.cwd(), outside=[*_images(typed)])
     added: list[str] = []
     for setting in found.settings:
         option = f"--{setting.key}"

@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the words of a command line, and those that the configuration adds."""
+    """Parse the words of a command line, and those that the settings add."""
     top = parser(argv)
     command = _commands(top).get(argv[0]) if argv else None
     options = (

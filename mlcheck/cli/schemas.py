@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlcheck.profile.schema import ImageToml
-from mlcheck.profile.schema.configuration import Configuration
+from mlcheck.profile.schema.settings import Settings
 from mlcheck.profile.waivers import WaiversToml
 from mlcheck.report.model import SCHEMA_VERSION, Report
 
@@ -42,16 +42,16 @@ def waivers_schema() -> dict[str, Any]:
     return {"$schema": _DIALECT, **WaiversToml.model_json_schema()}
 
 
-def configuration_schema() -> dict[str, Any]:
+def settings_schema() -> dict[str, Any]:
     """Return the schema of a `mlcheck.toml`."""
-    return {"$schema": _DIALECT, **Configuration.model_json_schema()}
+    return {"$schema": _DIALECT, **Settings.model_json_schema()}
 
 
 _NAMED = {
     "image": (image_schema, "an image.toml"),
     "report": (report_schema, "the JSON report"),
     "waivers": (waivers_schema, "a file of waivers"),
-    "config": (configuration_schema, "mlcheck.toml"),
+    "config": (settings_schema, "mlcheck.toml"),
 }
 """Schemas by the name that `mlcheck schema` takes, and what each is of."""
 

@@ -243,7 +243,7 @@ def test_an_image_without_a_profile(place: Place, workers: list[str]) -> None:
 
 @pytest.mark.slow
 def test_rules_are_chosen_by_name_and_pattern(place: Place) -> None:
-    """As typed, and as a configuration says."""
+    """As typed, and as a file of settings says."""
     for words, outcome in (
         (["--rule", "os-*"], "(1 of 4; 1 passed)"),
         (["--skip-rule", "os-*"], "1 check was not selected   [os-release]"),

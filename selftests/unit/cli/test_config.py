@@ -1,4 +1,4 @@
-"""`mlcheck config`, and how a configuration and what is typed come together."""
+"""`mlcheck config`, and how settings and what is typed come together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configuration: where it is found, what it says, and that no image can say it."""
+"""Settings in a file: where it is found, what it says, and that no image can say it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlcheck.model.errors import UsageError
-from mlcheck.profile import configuration
+from mlcheck.profile import settings
 
 TEXT = 'profiles = ["own"]\npull = "never"\n'
 
@@ -16,20 +16,20 @@ def test_the_nearest_one_holds(tmp_path: Path) -> None:
     below = tmp_path / "a/b"
     below.mkdir(parents=True)
     (tmp_path / "mlcheck.toml").write_text(TEXT)
-    found = configuration.find(below)
+    found = settings.find(below)
     assert found.file == tmp_path / "mlcheck.toml"
     assert [(one.key, one.values, one.source.line) for one in found.settings] == [
         ("profiles", (str(tmp_path / "own"),), 1),
         ("pull", ("never",), 2),
     ]
     (tmp_path / "a/pyproject.toml").write_text('[project]\nname = "x"\n')
-    assert configuration.find(below).file == tmp_path / "mlcheck.toml"
+    assert settings.find(below).file == tmp_path / "mlcheck.toml"
     (tmp_path / "a/pyproject.toml").write_text('[tool.mlcheck]\nskip-rule = ["x-*"]\n')
-    (setting,) = configuration.find(below).settings
+    (setting,) = settings.find(below).settings
     assert setting.words == ["--skip-rule=x-*"]
     assert str(setting.source).endswith("a/pyproject.toml:2")
     (tmp_path / "a/mlcheck.toml").write_text("")
-    assert configuration.find(below).settings == ()
+    assert settings.find(below).settings == ()
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         'waivers = ["w.toml"]\noutput = ["tap", "json=-", "sarif=out/r.sarif"]\n'
         'bind = ["data:/data", "/x:/y"]\nengine = ["docker", "podman"]\n'
     )
-    words = [word for one in configuration.find(tmp_path).settings for word in one.words]
+    words = [word for one in settings.find(tmp_path).settings for word in one.words]
     assert words == [
         "--engine=docker",
         "--engine=podman",
@@ -58,10 +58,10 @@ def test_an_image_has_no_say(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(image)
     for start in (image, image / "opt", link):
-        assert configuration.find(start).file is not None
-        assert configuration.find(start, outside=[link]).file is None
+        assert settings.find(start).file is not None
+        assert settings.find(start, outside=[link]).file is None
     (tmp_path / "mlcheck.toml").write_text(TEXT)
-    found = configuration.find(image / "opt", outside=[image])
+    found = settings.find(image / "opt", outside=[image])
     assert found.file == tmp_path / "mlcheck.toml"
 
 
@@ -69,9 +69,9 @@ def test_a_directory_of_everybody_ends_the_search(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mlcheck.toml").write_text(TEXT)
     tmp_path.chmod(0o1777)
-    assert configuration.find(tmp_path / "mine").file is None
+    assert settings.find(tmp_path / "mine").file is None
     tmp_path.chmod(0o777)  # a checkout of GitLab's runner
-    assert configuration.find(tmp_path / "mine").file is not None
+    assert settings.find(tmp_path / "mine").file is not None
 
 
 @pytest.mark.parametrize(
@@ -90,5 +90,5 @@ def test_a_directory_of_everybody_ends_the_search(tmp_path: Path) -> None:
 def test_a_mistake_names_its_line(tmp_path: Path, name: str, text: str, words: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(UsageError) as raised:
-        configuration.find(tmp_path)
+        settings.find(tmp_path)
     assert f"{tmp_path / name}:{words}" in str(raised.value)

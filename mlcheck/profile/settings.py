@@ -1,4 +1,4 @@
-"""The configuration of mlcheck: `mlcheck.toml`, or `[tool.mlcheck]` in `pyproject.toml`."""
+"""Settings of mlcheck in a file: `mlcheck.toml`, or `[tool.mlcheck]` in `pyproject.toml`."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 from mlcheck.model.errors import UsageError
 from mlcheck.model.verdict import Source
 from mlcheck.profile import toml_file
-from mlcheck.profile.schema.configuration import Configuration
+from mlcheck.profile.schema.settings import Settings
 
 FILE_NAME = "mlcheck.toml"
 PROJECT_FILE = "pyproject.toml"
 _TABLE = ("tool", "mlcheck")
 
-KEYS = tuple(info.alias or name for name, info in Configuration.model_fields.items())
-"""The keys of a configuration, which are the names of options."""
+KEYS = tuple(info.alias or name for name, info in Settings.model_fields.items())
+"""The keys of such a file, which are the names of options."""
 
 _PATHS = {"profiles", "waivers"}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A value in a configuration.
+    """A value in a file of settings.
 
     Args:
         values: as on the command line; paths are absolute.
@@ -45,7 +45,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Found:
-    """The configuration that holds in a directory.
+    """The settings that hold in a directory.
 
     Args:
         file: None if there is none.
@@ -56,7 +56,7 @@ class Found:
 
 
 def find(start: Path, *, outside: Collection[Path] = ()) -> Found:
-    """Return the configuration of the nearest directory that has one, from one directory upwards.
+    """Return the settings of the nearest directory that has some, from one directory upwards.
 
     A directory in which everybody may make files, such as /tmp, ends the search: what is there may
     be anybody's.
@@ -102,7 +102,7 @@ def _read(file: Path) -> Found | None:
                 )
         length = len(_TABLE)
         lines = {path[length:]: n for path, n in lines.items() if path[:length] == _TABLE}
-    valid = toml_file.validate(Configuration, file, data, lines)
+    valid = toml_file.validate(Settings, file, data, lines)
     assert valid is not None
     settings = tuple(
         Setting(key, tuple(_values(file, key, value)), Source(toml_file.shown(file), lines[key,]))

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 
-class Configuration(BaseModel):
+class Settings(BaseModel):
     """The whole of a `mlcheck.toml`, and of `[tool.mlcheck]` in a `pyproject.toml`. Paths are
     relative to the file."""
 
