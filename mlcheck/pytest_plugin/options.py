@@ -191,6 +191,13 @@ def add(option: Callable[..., object], *, html: bool = True) -> None:
         "to conform: to accept a finding until a day, waive it",
     )
     option(
+        "--fail-on",
+        choices=("error", "warning"),
+        default="error",
+        help="warning: also fail for rules to which the profile gives this severity "
+        "(default: error)",
+    )
+    option(
         "--waivers",
         action="append",
         default=[],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import fnmatch
 import functools
 import os
 import platform
@@ -496,8 +497,17 @@ class Run:
         )
 
     def _misspelt(self, target: Target) -> Iterator[str]:
-        """Yield waivers of rules that are neither of this run nor of the suite."""
+        """Yield waivers and severities of rules that are neither of this run nor of the suite."""
         ran = {result.check for result in self.results}
+        for pattern in target.profile.expect.severity:
+            from mlcheck.inspect.rules import all_rules
+
+            known = [*all_rules(), *filter(None, ran)]
+            if not fnmatch.filter(known, pattern):
+                near = get_close_matches(pattern, known, 1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                source = target.profile.source("severity", pattern)
+                yield f"{source}: severity: there is no rule {pattern!r}.{hint}"
         for index, waiver in enumerate(target.profile.expect.waivers):
             if waiver.check in ran:
                 continue

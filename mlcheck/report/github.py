@@ -48,7 +48,7 @@ def errors(report: Report) -> Iterator[str]:
     The first line that each failed rule names comes first, then the further lines of each rule,
     then whatever was not judged, and last the number of annotations left out.
     """
-    found = list(_broken(report))
+    found = sorted(_broken(report), key=lambda one: overview.is_warning(one.result))
     stopped = {
         (result.message or "").splitlines()[0] if result.message else result.test: result
         for result in report.results
@@ -80,7 +80,7 @@ def command(name: str, properties: dict[str, str], message: str) -> str:
 def _broken(report: Report) -> Iterator[_Broken]:
     by_check: dict[str, dict[str, _Broken]] = {}
     for result in report.results:
-        if result.outcome != "failed":
+        if result.outcome != "failed" and not overview.is_warning(result):
             continue
         lines = by_check.setdefault(result.check or result.test, {})
         findings: list[FindingModel | None] = [*overview.open_findings(result)]
@@ -102,7 +102,7 @@ def _error(one: _Broken) -> str:
     title = f"{result.check or 'a test'}: {one.images[0]}{more}"
     if finding is None:
         said = bounds.message(result.message or result.test, _CELL)
-        return command("error", {"title": title}, said)
+        return command(_level(result), {"title": title}, said)
     place = _place(finding.source) if finding.source else {}
     source = f"   ({finding.source})" if finding.source and not place else ""
     lines = [
@@ -114,7 +114,11 @@ def _error(one: _Broken) -> str:
     ]
     if finding.by_hand:
         lines.append(f"by hand: {finding.by_hand}")
-    return command("error", {**place, "title": title}, "\n".join(lines))
+    return command(_level(result), {**place, "title": title}, "\n".join(lines))
+
+
+def _level(result: ResultModel) -> str:
+    return "warning" if overview.is_warning(result) else "error"
 
 
 def _place(source: str) -> dict[str, str]:
@@ -178,7 +182,11 @@ def markdown(report: Report) -> str:
 
 def _failures(one: ImageOverview) -> Iterator[tuple[str, str]]:
     """Yield each part in full, and in short."""
-    wrong = [result for _, result in one.results if result.outcome in ("failed", "error")]
+    wrong = [
+        result
+        for _, result in one.results
+        if result.outcome in ("failed", "error") or overview.is_warning(result)
+    ]
     unjudged = one.not_judged()
     if wrong or unjudged:
         title = f"\n### {code(one.image.id)}\n\n"
@@ -198,7 +206,8 @@ def _failures(one: ImageOverview) -> Iterator[tuple[str, str]]:
                     f"- **not judged**: {code(overview.headline(result))}\n\n",
                 )
             continue
-        name = f"{code(result.check or result.test)} {code(overview.headline(result))}"
+        warned = "warning: " if overview.is_warning(result) else ""
+        name = f"{warned}{code(result.check or result.test)} {code(overview.headline(result))}"
         lines = [f"<details><summary>{name}</summary>\n\n"]
         if result.rule:
             lines.append(f"{plain(result.rule)}\n\n")

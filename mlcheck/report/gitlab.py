@@ -52,7 +52,7 @@ def _issue(one: Identified) -> dict[str, Any]:
         "description": _line(f"{said}, in {one.image.reference}"),
         "check_name": _line(identity.rule_of(result)),
         "fingerprint": one.fingerprint,
-        "severity": "major",
+        "severity": "major" if result.severity == "error" else "minor",
         "location": {
             # GitLab drops what has no file; a path from the root would be one of another machine.
             "path": where.file.lstrip("/") if where else _line(one.image.reference).lstrip("./"),

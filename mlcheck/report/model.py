@@ -56,6 +56,9 @@ class ResultModel(_Model):
     check: str | None = None
     rule: str | None = None
     remedy: str | None = None
+    severity: Literal["error", "warning"] = "error"
+    """Severity of the rule in the profile. If it is a warning, and the run was not to fail on
+    those, the outcome of a rule with findings is "waived"."""
     checked: int = 0
     """The number of things that were compared."""
     findings: tuple[FindingModel, ...] = ()

@@ -81,10 +81,13 @@ class ImageOverview:
 
     def tally(self) -> str:
         """ "2 failed, 55 passed, 26 skipped"; "9 of 57; 9 passed" when not all was judged."""
-        counts = self.counts
-        shown: tuple[Outcome, ...] = ("failed", "error", "passed", "waived", "skipped")
+        counts: Counter[str] = Counter(self.counts)
+        warnings = sum(is_warning(result) for _, result in self.results)
+        counts["waived"] -= warnings
+        counts["warned about"] = warnings
+        shown = ("failed", "error", "warned about", "passed", "waived", "skipped")
         said = ", ".join(f"{counts[name]} {name}" for name in shown if counts[name])
-        judged = counts["failed"] + counts["passed"] + counts["waived"]
+        judged = counts["failed"] + counts["passed"] + counts["waived"] + warnings
         skipped = sum(result.outcome == "skipped" for result in self.untried)
         missing = counts["error"] + skipped + len(self.image.not_selected)
         return f"{judged} of {judged + missing}; {said}" if missing else said
@@ -160,7 +163,8 @@ def open_count(result: ResultModel) -> int:
 
 def headline(result: ResultModel, gap: str = " ") -> str:
     """Say in one line what is wrong, followed by a gap and the number of further findings."""
-    if result.outcome == "failed" and (found := open_findings(result)):
+    failed = result.outcome == "failed" or is_warning(result)
+    if failed and (found := open_findings(result)):
         count = open_count(result)
         more = f"{gap}(and {count - 1} more)" if count > 1 else ""
         subject = bounds.short(" ".join(found[0].subject.split()), _SUBJECT)
@@ -170,10 +174,18 @@ def headline(result: ResultModel, gap: str = " ") -> str:
     return bounds.short(first, _FOUND)
 
 
+def is_warning(result: ResultModel) -> bool:
+    """Return whether a rule has findings that do not fail the image because of its severity."""
+    warned = result.outcome == "waived" and result.severity == "warning"
+    return warned and open_count(result) > 0
+
+
 def waived_because(result: ResultModel) -> str:
     """Say until when and why findings are waived, each reason once: a baseline has many waivers
     with the same."""
-    why = (f"waived until {waiver.until}: {waiver.reason}" for waiver in result.waivers)
+    why = [f"waived until {waiver.until}: {waiver.reason}" for waiver in result.waivers]
+    if is_warning(result):
+        why = [f"warning: {headline(result)}", *why]
     return bounds.short("; ".join(dict.fromkeys(why)))
 
 

@@ -88,7 +88,7 @@ def _rule(result: ResultModel) -> dict[str, Any]:
         "id": _clean(name),
         "shortDescription": {"text": _message(first)},
         "fullDescription": {"text": _message(said)},
-        "defaultConfiguration": {"level": "error"},
+        "defaultConfiguration": {"level": result.severity},
     }
     if result.remedy:
         explain = f"More about it: mlcheck explain {name}"
@@ -113,7 +113,7 @@ def _result(one: Identified, numbers: dict[str, int]) -> dict[str, Any]:
     told: dict[str, Any] = {
         "ruleId": _clean(name),
         "ruleIndex": numbers[name],
-        "level": "error",
+        "level": result.severity,
         "message": {"text": _message(said)},
         "locations": [
             {

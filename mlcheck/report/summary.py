@@ -83,7 +83,9 @@ def _write_image(screen: Screen, one: ImageOverview, *, every_rule: bool) -> Non
         for line in rest:
             screen.write(text.printable(f"          {line}\n"))
     for result in results:
-        if result.outcome == "waived":
+        if overview.is_warning(result):
+            _write_failure(screen, result)
+        elif result.outcome == "waived":
             said = [f"{waiver.reason} (until {waiver.until})" for waiver in result.waivers[:1]]
             # A test without a waiver has pytest's own mark xfail.
             said = said or [result.message or "expected to fail (xfail)"]
@@ -113,7 +115,10 @@ def _write_image(screen: Screen, one: ImageOverview, *, every_rule: bool) -> Non
 
 
 def _write_failure(screen: Screen, result: ResultModel) -> None:
-    screen.write("  FAILED  ", red=True)
+    if overview.is_warning(result):
+        screen.write("  warning ", yellow=True)
+    else:
+        screen.write("  FAILED  ", red=True)
     if not overview.open_findings(result):
         screen.write(text.printable(f"{result.test}\n"))
         return

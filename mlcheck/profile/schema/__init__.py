@@ -6,8 +6,9 @@ Every key is optional: a rule about which a profile says nothing does not apply 
 from __future__ import annotations
 
 import datetime
+import fnmatch
 import posixpath
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -119,7 +120,16 @@ class Expectations(Table):
     deployed: Deployed | None = None
     parity: Parity = Parity()
     layers: Layers = Layers()
+    severity: dict[Glob, Literal["error", "warning"]] = {}
+    """Rule (with `*`) = error, or warning: what it finds is shown, and does not fail the image
+    unless --fail-on says so."""
     waivers: tuple[Waiver, ...] = ()
+
+    def severity_of(self, rule: str) -> Literal["error", "warning"]:
+        """The severity of a rule: what its id says, or else the last pattern that fits."""
+        fitting = [name for name in self.severity if fnmatch.fnmatchcase(rule, name)]
+        key = rule if rule in self.severity else next(reversed(fitting), None)
+        return "error" if key is None else self.severity[key]
 
     def kernels(self) -> dict[str, Kernelspec]:
         """The kernels of the generation that the image has, by name."""

@@ -35,6 +35,8 @@ class Settings(BaseModel):
     """The only rules to judge."""
     skip_rule: list[str] | None = None
     """Rules to leave out."""
+    fail_on: Literal["error", "warning"] | None = None
+    """The least severity of a rule that fails an image."""
     waivers: list[str] | None = None
     """Files of waivers."""
     output: list[str] | None = None

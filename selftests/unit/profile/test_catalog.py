@@ -22,6 +22,18 @@ def catalog(directory: Path, **documents: str) -> Catalog:
     return Catalog([directory])
 
 
+def test_the_severity_of_a_rule_is_what_the_nearest_profile_says(tmp_path: Path) -> None:
+    profiles = catalog(
+        tmp_path,
+        parent='[severity]\n"layers-*" = "warning"\nlayers-size = "error"\n',
+        child='extends = "parent"\n[severity]\n"layers-s*" = "warning"\n"*-size" = "warning"\n',
+    )
+    expect = profiles.load("child").expect
+    said = {name: expect.severity_of(name) for name in ("layers-caches", "layers-size", "files")}
+    assert said == {"layers-caches": "warning", "layers-size": "error", "files": "error"}
+    assert expect.severity_of("image-size") == "warning"
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [

@@ -142,6 +142,20 @@ def test_a_waiver_of_a_check_that_is_misspelt_is_named(suite: Suite) -> None:
     assert "there is no rule" not in suite.run("-k", "test_commands").stdout
 
 
+def test_a_warning_fails_an_image_only_where_it_shall(suite: Suite) -> None:
+    suite.os_release("other", "9.1")
+    profile = '[os]\nid = "mini"\nversion = "9"\n[severity]\n'
+    suite.profile(f'{profile}"os-*" = "warning"\nos-relese = "error"\n')
+    done = suite.run("-k", "os-release")
+    assert done.returncode == 0, done.stdout
+    assert "warning os-release: ID: other" in done.stdout
+    assert "1 warned about" in done.stdout
+    assert "severity: there is no rule 'os-relese'. Did you mean 'os-release'?" in done.stdout
+    done = suite.run("-k", "os-release", "--fail-on", "warning")
+    assert done.returncode == 1
+    assert "FAILED  os-release: ID: other" in done.stdout
+
+
 def test_a_waiver_covers_only_what_it_names(suite: Suite) -> None:
     suite.os_release("other", "10")
     suite.profile('[os]\nid = "mini"\nversion = "9"\n' + WAIVER.format(until="2999-12-31"))

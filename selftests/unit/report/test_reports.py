@@ -380,6 +380,25 @@ def test_a_text_of_an_image_is_no_link_and_no_placeholder_in_sarif() -> None:
     assert result["locations"][0]["physicalLocation"] == {"artifactLocation": {"uri": "a%3A1"}}
 
 
+def test_a_warning_is_one_in_every_report() -> None:
+    one = reports.result(A, "files", "failed").model_copy(
+        update={"outcome": "waived", "severity": "warning"}
+    )
+    failed_first = reports.result(A, "os", "failed")
+    report = reports.report(one, failed_first, images=(A,))
+    assert [line.partition(" ")[0] for line in github.errors(report)] == ["::error", "::warning"]
+    assert "<summary>warning: <code>files" in github.markdown(report)
+    results = of_sarif(report)["results"]
+    assert [result["level"] for result in results] == ["warning", "error"]
+    assert not any("suppressions" in result for result in results)
+    severities = {one["check_name"]: one["severity"] for one in json.loads(gitlab.document(report))}
+    assert severities == {"files": "minor", "os": "major"}
+    assert "# TODO warning: /opt/x: this" in tap.document(report)
+    assert "warning: /opt/x: this" in junit.document(report)
+    assert overview.images(report)[0].tally() == "1 failed, 1 warned about"
+    assert "  warning files: /opt/x: this" in text_of(report)
+
+
 def test_a_reason_of_many_waivers_is_said_once() -> None:
     one = reports.result(A, "files", "waived")
     many = one.model_copy(update={"waivers": one.waivers * 1000})
