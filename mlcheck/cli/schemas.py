@@ -71,7 +71,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument(
         "schema",
         nargs="?",
-        choices=_NAMED,
+        choices=[*_NAMED],
         default="image",
         metavar="SCHEMA",
         help="default: image",

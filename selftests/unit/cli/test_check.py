@@ -88,12 +88,13 @@ def test_words_that_are_no_options_are_images(place: Place) -> None:
 def test_exit_codes(place: Place) -> None:
     image = ("./mini:v9", "--profiles", "profiles", "-k", "os-release")
     place.os_version("10")
+    (place.path / "others").mkdir()
     done = place.check(*image)
     assert (done.returncode, "DOES NOT CONFORM" in done.stdout) == (1, True)
     for words, said in (
         (["./nothing", "--profile", "ml-base"], "there is no directory"),
         (["./mini:v9", "--nonsense"], "unrecognized arguments: --nonsense"),
-        (["./mini:v9"], "no profile 'mini'"),
+        (["./mini:v9", "--profiles", "others"], "no profile 'mini'"),
         ([], "no image was given"),
         (["-k", "os-release"], "mlcheck check IMAGE"),
     ):
