@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from mlcheck.cli import common
-from mlcheck.engines import binds
+from mlcheck.engines import binds, limits
 from mlcheck.engines.base import Completed, OpenImage, Start
 from mlcheck.engines.sandbox import host as sandbox_host
 from mlcheck.model.errors import UsageError
+from mlcheck.pytest_plugin import options
 
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,6 +39,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         help="run it as on a host that has the unpacked image at /image and libraries of its "
         "own in PREFIX: with this machine's programs, read-only, in a sandbox",
     )
+    options.add_limits(execute.add_argument)
     execute.add_argument("--limit", type=_seconds, default=600.0, metavar="SECONDS")
     execute.add_argument("argv", nargs="+", metavar="ARG")
     execute.set_defaults(run=_run)
@@ -65,7 +67,10 @@ def _on_host(image: OpenImage, prefix: str, argv: Sequence[str], limit_s: float)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    start = Start(binds=binds.parse_all(arguments.bind))
+    start = Start(
+        binds=binds.parse_all(arguments.bind),
+        limits=limits.parse(arguments.limit_memory, arguments.limit_processes),
+    )
     with common.opened(arguments, start=start) as image:
         if arguments.on_host is not None:
             done = _on_host(image, arguments.on_host, arguments.argv, arguments.limit)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, ParamSpec, Protocol
 
 from mlcheck.engines import file_commands
+from mlcheck.engines.limits import DEFAULT, Limits
 from mlcheck.image.api import ImageLayers, RootFS, T
 from mlcheck.machine.proxies import proxies
 from mlcheck.model import shell_words
@@ -111,6 +112,12 @@ class Completed:
     stderr: bytes
     ended: Literal["exited", "timeout", "output-limit"]
     seconds: float
+
+    def because(self, why: str) -> Completed:
+        """Return the same result with its reason as the last line on stderr."""
+        line = f"mlcheck: {why}\n".encode()
+        separator = b"" if self.stderr.endswith(b"\n") or not self.stderr else b"\n"
+        return dataclasses.replace(self, stderr=self.stderr + separator + line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,11 +394,13 @@ class Start:
         gpu: True if the host's NVIDIA GPUs are requested.
         binds: no target is on or below another one. A bind whose target is not a directory of the
             image is left out; `rootfs` never shows bound files.
+        limits: of all commands together.
     """
 
     network: bool = False
     gpu: bool = False
     binds: tuple[Bind, ...] = ()
+    limits: Limits = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,19 @@ from mlcheck.engines.base import Command, Completed, OpenImage, Prepared, Start
 from mlcheck.engines.shell import Channels, NoShell, Stream, StreamEnded
 from mlcheck.model.errors import EngineError
 
+_KILLED = 137
 _END_S = 1.0
 """Seconds to wait for the end of a container after that of its shell."""
 
 
 class Container(Protocol):
-    """A running container in which shells can be started."""
+    """A running container in which shells can be started.
+
+    Attributes:
+        exceeded: the message about the limit because of which it was ended; "" if none was.
+    """
+
+    exceeded: str
 
     def has_ended(self, patience_s: float = 0.0) -> bool:
         """Return whether it has ended, or ends within `patience_s`."""
@@ -66,6 +73,10 @@ class ContainerImage(OpenImage, Generic[C]):
     def _run_alone(self, command: Command) -> Completed:
         """Run a command in a container of its own, for images without a usable shell."""
 
+    def _exceeded(self, channels: Channels) -> str:
+        """Return which limit of the container's ended a command since the last call, or ""."""
+        return ""
+
     @abstractmethod
     def _lost(self, command: Command, *, container_ended: bool) -> EngineError:
         """Make the error for a command without a result: its shell ended, alone or with
@@ -76,12 +87,19 @@ class ContainerImage(OpenImage, Generic[C]):
         if running is not None:
             container, channels = running
             try:
-                return channels.run(self._in_shell(command))
+                completed = channels.run(self._in_shell(command))
+                if completed.exit_code == _KILLED and (why := self._exceeded(channels)):
+                    completed = completed.because(why)
+                return completed
             except (NoShell, StreamEnded) as event:
                 ended = container.has_ended(_END_S)
                 with self._lock:
                     if ended and self._running is running:
                         self._end_container()
+                if ended and container.exceeded:
+                    return Completed(command.argv, _KILLED, b"", b"", "exited", 0.0).because(
+                        container.exceeded
+                    )
                 if ended or isinstance(event, StreamEnded):
                     raise self._lost(command, container_ended=ended) from None
                 with self._lock:

@@ -73,6 +73,23 @@ def outputs(config: pytest.Config) -> list[Output]:
     return [*found.values()]
 
 
+def add_limits(option: Callable[..., object]) -> None:
+    """Add the options for the limits of the commands in an image."""
+    option(
+        "--limit-memory",
+        metavar="SIZE",
+        help="memory that the commands in an image may take together, as 8G or 500M (default: "
+        "three quarters of this machine's)",
+    )
+    option(
+        "--limit-processes",
+        type=int,
+        metavar="N",
+        help="processes and threads that they may have together (default: 4096, and 256 for each "
+        "CPU)",
+    )
+
+
 def add(option: Callable[..., object], *, html: bool = True) -> None:
     """Add the options.
 
@@ -163,6 +180,7 @@ def add(option: Callable[..., object], *, html: bool = True) -> None:
         help="a directory of this machine that commands in the images see at TARGET, read-only, "
         "where an image has a directory for it; repeatable (default: none)",
     )
+    add_limits(option)
     option(
         "--network",
         action="store_true",

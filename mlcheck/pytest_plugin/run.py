@@ -22,7 +22,7 @@ import pytest
 
 import mlcheck
 from mlcheck import cache
-from mlcheck.engines import binds, installed, select
+from mlcheck.engines import binds, installed, limits, select
 from mlcheck.engines.base import Prepared, Progress, Start
 from mlcheck.engines.resolve import Resolved, resolve
 from mlcheck.inspect.deployed.facts import PublishedDigest
@@ -91,6 +91,9 @@ class Run:
         self.base_list = self._file_option("--base-list")
         self.baseline = Baseline.of(config)
         self.binds = binds.parse_all(config.getoption("--bind"))
+        self.limits = limits.parse(
+            config.getoption("--limit-memory"), config.getoption("--limit-processes")
+        )
         self._config_digests = self._digests_option("--config-digest")
         self.results: list[ResultModel] = []
         self.notes: dict[str, dict[str, None]] = {}
@@ -319,7 +322,7 @@ class Run:
     def start(self, target: Target) -> Start:
         """Return the way in which the image of a target is started."""
         gpus = not self.gpu_refused(target)
-        return Start(self.config.getoption("--network"), gpus, self.binds)
+        return Start(self.config.getoption("--network"), gpus, self.binds, self.limits)
 
     def gpu_refused(self, target: Target) -> str:
         """Return why no GPU is requested, or "" if one is."""

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from mlcheck.engines import select
-from mlcheck.engines.base import OpenImage
+from mlcheck.engines.base import OpenImage, Start
+from mlcheck.engines.limits import Limits
 from mlcheck.model.image_ref import ImageRef
 from selftests.images import copy_programs, each_engine
 
@@ -121,7 +122,8 @@ def image(request: pytest.FixtureRequest, root: Path, tmp_path: Path) -> Iterato
         request.addfinalizer(
             lambda: subprocess.run([way, "rmi", "-f", text], check=True, capture_output=True)
         )
-    with select.open_image(ImageRef.parse(text), way) as opened:
+    start = Start(limits=Limits(memory=256 << 20, processes=64))
+    with select.open_image(ImageRef.parse(text), way, start=start) as opened:
         yield opened
 
 
@@ -155,6 +157,19 @@ def test_what_no_command_can_have(image: OpenImage) -> None:
     assert int(fields["CapBnd"], 16) & ~_CAPABILITIES == 0
     servers = image.run(["cat", "/etc/resolv.conf"]).stdout.decode().split()
     assert {*servers} <= {"nameserver", "127.0.0.1", "search", "."}
+
+    # Neither the machine nor the next command suffers.
+    hog = image.run(["perl", "-e", '$_ = "x" x (1 << 30); sleep 60'], limit_s=60)
+    assert (hog.exit_code, b"--limit-memory" in hog.stderr) == (137, True), hog
+    if image.engine == "apptainer":  # whose directories in memory have no limit of their own
+        filled = image.run(["sh", "-c", "head -c 300000000 /dev/zero >/tmp/zeros; exec sleep 60"])
+        assert b"--limit-memory" in filled.stderr, filled
+    bomb = image.run(["perl", "-e", "for (;;) { fork // sleep 60 }"], limit_s=2)
+    if image.engine in ("docker", "podman"):  # no more processes than the limit, but until then
+        assert bomb.ended == "timeout"
+    else:
+        assert (bomb.exit_code, b"--limit-processes" in bomb.stderr) == (137, True), bomb
+    assert image.run(["cat", "/proc/self/comm"]).stdout == b"cat\n"
 
 
 _CAPABILITIES = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7, 10, 13, 18))

@@ -22,11 +22,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from mlcheck.engines import shell_kill
+from mlcheck.engines.apptainer import session_end
 from mlcheck.engines.apptainer.process import in_container, started
+from mlcheck.engines.limits import Limits
 from mlcheck.engines.shell import NoShell, StreamEnded, write_all
+from mlcheck.machine import usage
+from mlcheck.machine.janitor_process import start_time
 from mlcheck.model.errors import EngineError
 
 _START_LIMIT_S = 60.0
+_LOOK_S = 0.2
+"""Seconds between two looks at what the container takes."""
 _CHUNK = 256 * 1024
 _STDOUT, _STDERR = 1, 2
 _KEPT = 64 * 1024
@@ -95,6 +101,7 @@ class Container:
         argv: the program with all options and the image; the command is added.
         gpu: True if NVIDIA's driver libraries must be in the container.
         confined: see `started`.
+        limits: beyond which the container is ended.
         explain: makes an EngineError from apptainer's last messages.
 
     Raises:
@@ -110,6 +117,7 @@ class Container:
         *,
         gpu: bool,
         confined: bool,
+        limits: Limits,
         explain: Callable[[str], EngineError],
     ) -> None:
         self._lock = threading.Lock()
@@ -126,9 +134,38 @@ class Container:
                 raise NoShell
             self._shm = _own_directory(pid, ("dev", "shm"))
             stack.callback(os.close, self._shm)
+            self._in_memory = [self._shm]
+            if os.geteuid() == 0:  # an ordinary user's is on the disk
+                self._in_memory.append(_own_directory(pid, ("tmp",)))
+                stack.callback(os.close, self._in_memory[-1])
             self._setsid = found.setsid
             self._process = process
+            self.exceeded = ""
+            self._closed = threading.Event()
+            watch = threading.Thread(target=self._watch, args=(limits,), daemon=True)
+            watch.start()
+            stack.callback(watch.join)
+            stack.callback(self._closed.set)
             self._resources = stack.pop_all()
+
+    def _watch(self, limits: Limits) -> None:
+        """End the container if its processes take more than they may.
+
+        apptainer can give it a cgroup only where systemd gives one to apptainer.
+        """
+        wait_s = _LOOK_S
+        while not self._closed.wait(wait_s):
+            begun = time.monotonic()
+            family = usage.below(self._process.pid)
+            room = limits.memory - sum(map(_used, self._in_memory))
+            if sum(each.threads for each in family) > limits.processes:
+                self.exceeded = limits.exceeded("processes")
+            elif room < 0 or usage.memory(family, room) > room:
+                self.exceeded = limits.exceeded("memory")
+            if self.exceeded:
+                session_end.end_session(self._process.pid, start_time(self._process.pid) or "")
+                return
+            wait_s = max(_LOOK_S, 5 * (time.monotonic() - begun))
 
     def has_ended(self, patience_s: float = 0.0) -> bool:
         """Return whether it has ended, or ends within `patience_s`."""
@@ -273,6 +310,12 @@ def last_words(said: str) -> str:
     """Return apptainer's messages about its own failure; "" if there are none."""
     found: list[str] = _FATAL.findall(said)
     return found[-1].strip() if found else ""
+
+
+def _used(directory: int) -> int:
+    """Return the bytes that the files take in the file system of an open directory."""
+    found = os.statvfs(directory)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
 
 
 def _own_directory(pid: int, parts: Sequence[str]) -> int:

@@ -238,6 +238,7 @@ class OpenApptainer(ContainerImage[Container]):
             self._outside(),
             gpu=self._start.gpu,
             confined=bool(program.userns),
+            limits=self._start.limits,
             explain=self._explain,
         )
 

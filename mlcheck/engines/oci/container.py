@@ -43,6 +43,7 @@ _CHUNK = 1024 * 1024
 _STDERR = 2
 _FRAME = struct.Struct(">BxxxL")
 _TMP_SIZE = "1g"
+_ALSO_TMPFS = "rw,nosuid,nodev,tmpcopyup"
 _SHM_SIZE = "256m"
 """The same as in the sandbox."""
 
@@ -240,7 +241,13 @@ class Created:
             auto_remove=options.pop("auto_remove", False),
             network_mode="host" if start.network else "none",
             read_only=options.pop("read_only", True),
-            tmpfs={"/tmp": f"{dialect.tmpfs},size={_TMP_SIZE}"},  # noqa: S108 - the container's
+            tmpfs={
+                "/tmp": f"{dialect.tmpfs},size={_TMP_SIZE}",  # noqa: S108 - the container's
+                **dict.fromkeys(dialect.also_writable, f"{_ALSO_TMPFS},size={_TMP_SIZE}"),
+            },
+            mem_limit=start.limits.memory,
+            memswap_limit=start.limits.memory,
+            pids_limit=start.limits.processes,
             shm_size=_SHM_SIZE,
             log_config=docker.types.LogConfig(type="none"),
             security_opt=["no-new-privileges"],
@@ -371,6 +378,9 @@ class Container:
         NoShell: the image has no `/bin/sh` that starts.
         EngineError: the engine failed.
     """
+
+    exceeded = ""
+    """The kernel ends single commands."""
 
     def __init__(self, client: Client, image: str, start: Start, own: frozenset[str]) -> None:
         unset = " ".join(name for name in _ADDED if name not in own)

@@ -30,6 +30,8 @@ class Dialect:
         no_name_servers: options of a container without a network that keep this machine's name
             servers out of its `/etc/resolv.conf`.
         tmpfs: options for a directory in memory that is empty whatever the image has there.
+        also_writable: further directories in memory that it puts into a read-only container, and
+            to which it would set no limit.
         monitor: name, and an argument, of the processes that it leaves for minutes after each
             command that was started through its API (`exit_command_delay` in containers.conf(5)).
         exports: True if its archives of single files follow symlinks and do not contain owners, so
@@ -57,6 +59,7 @@ class Dialect:
     gpu_option: tuple[str, ...]
     no_name_servers: Mapping[str, Any] = field(hash=False)
     tmpfs: str
+    also_writable: tuple[str, ...]
     monitor: tuple[str, str] | None
     exports: bool
     names_tell: bool
@@ -83,6 +86,7 @@ DOCKER = Dialect(
     gpu_option=("--gpus", "all"),
     no_name_servers={"dns": ["127.0.0.1"], "dns_search": ["."]},
     tmpfs="rw,exec,nosuid,nodev,mode=1777",
+    also_writable=(),
     monitor=None,
     exports=False,
     names_tell=False,
@@ -111,6 +115,7 @@ PODMAN = Dialect(
     gpu_option=("--device", "nvidia.com/gpu=all"),
     no_name_servers={},  # it has none there anyway
     tmpfs="rw,exec,nosuid,nodev,mode=1777,notmpcopyup",
+    also_writable=("/run", "/var/tmp"),  # noqa: S108 - the container's
     monitor=("conmon", "--exec-process-spec"),
     exports=True,
     names_tell=True,

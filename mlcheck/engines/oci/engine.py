@@ -46,13 +46,20 @@ from mlcheck.engines.oci.files import (
 )
 from mlcheck.engines.oci.layers import OciLayers
 from mlcheck.engines.oci.one_shot import run_alone
-from mlcheck.engines.shell import NoShell
+from mlcheck.engines.shell import Channels, NoShell
 from mlcheck.image.api import ImageLayers, RootFS
 from mlcheck.machine import janitor
 from mlcheck.model import shell_words
 from mlcheck.model.environment import Environment
 from mlcheck.model.errors import EngineError, MlcheckError, Trouble
 from mlcheck.model.image_ref import ImageRef
+
+_OUT_OF_MEMORY = (
+    "cd /sys/fs/cgroup; for f in memory.events memory/memory.oom_control; do "
+    '[ ! -r $f ] || while read -r name count; do [ "$name" != oom_kill ] || echo "$count"; '
+    "done <$f; done"
+)
+"""Prints how often the kernel has killed a process for lack of memory, in cgroups of both kinds."""
 
 _ROOT = (None, "", "0", "root", "0:0", "root:root")
 
@@ -183,6 +190,7 @@ class OpenOci(ContainerImage[Container]):
         self._ways = ways
         self._resources = ExitStack()
         self._client: Client | None = None
+        self._kills: tuple[Channels | None, bytes] = None, b"0"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -346,6 +354,14 @@ class OpenOci(ContainerImage[Container]):
         self._resources.callback(container.close)
         return container
 
+    def _exceeded(self, channels: Channels) -> str:
+        told = channels.run(Command(("/bin/sh", "-c", _OUT_OF_MEMORY), limit_s=10))
+        count = told.stdout.strip() or b"0"
+        with self._lock:
+            before = self._kills[1] if self._kills[0] is channels else b"0"
+            self._kills = channels, count
+        return self._start.limits.exceeded("memory") if count != before else ""
+
     def _lost(self, command: Command, *, container_ended: bool) -> EngineError:
         """Make the error for a container or an engine that has disappeared."""
         program = command.argv[0]
@@ -365,7 +381,8 @@ class OpenOci(ContainerImage[Container]):
         return EngineError(
             f"The container of {self.ref.text} ended while it ran {program!r}: somebody or "
             "something killed it.",
-            "If it was not you, see whether this machine ran out of memory (dmesg).",
+            "If it was not you, see whether this machine ran out of memory (dmesg), or the image's "
+            "commands out of theirs (--limit-memory): files in /tmp and /dev/shm count.",
         )
 
     def _streamed(self) -> RootFS:

@@ -195,6 +195,7 @@ class OpenDirectory(OpenImage):
                     self.directory,
                     network=self._start.network,
                     binds=[(bind.source, bind.target) for bind in bound],
+                    limits=self._start.limits,
                 )
             return self._process
 

@@ -2,8 +2,9 @@
 
 Started by `mlcheck.engines.sandbox.engine` as PID 1 of new user, mount, PID, IPC, UTS and (unless
 it may use the network) network namespaces. Its arguments are the image's directory, or a JSON list
-of [source, target] of which the root is composed; "network" or "no-network"; and a PID file
-descriptor of the caller where the kernel has those. Its standard input is a socket, over which
+of [source, target] of which the root is composed; a JSON list of [source, target] of what is bound;
+"network" or "no-network"; a JSON list of the most bytes of memory and the most processes; and a PID
+file descriptor of the caller where the kernel has those. Its standard input is a socket, over which
 `mlcheck.engines.sandbox.server` communicates.
 
 Only the standard library is used, and all of it is imported before the image becomes the root:
@@ -291,7 +292,7 @@ def _set_up(root: str, binds: str, network: bool) -> None:
 
 
 def main() -> None:
-    root, binds, network, *pidfd = sys.argv[1:]
+    root, binds, network, limits, *pidfd = sys.argv[1:]
     control = socket.socket(fileno=os.dup(0))
     caller = None
     if pidfd:
@@ -305,4 +306,4 @@ def main() -> None:
         _drop_privileges()
     except OSError as error:
         sys.exit(f"{error.strerror}" + (f": {error.filename}" if error.filename else ""))
-    Server(control, caller).serve()
+    Server(control, caller, *json.loads(limits)).serve()

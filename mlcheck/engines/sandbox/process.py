@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlcheck.engines.base import Command, Completed
+from mlcheck.engines.limits import DEFAULT, Limits
 from mlcheck.engines.sandbox.server import CHUNK, ENDED, HEADER, KILL, READY, RUN, STDERR, STDOUT
 from mlcheck.machine import environ
 from mlcheck.model.errors import EngineError, Trouble
@@ -58,14 +59,22 @@ class SandboxProcess:
         network: True if commands share the host's network.
         binds: directories of this machine to put on directories of the root, not reached through
             a link.
+        limits: of all commands together.
 
     Raises:
         EngineError: it could not be started; with the reason that was printed.
     """
 
     def __init__(
-        self, launcher: Launcher, root: Path | Binds, *, network: bool, binds: Binds = ()
+        self,
+        launcher: Launcher,
+        root: Path | Binds,
+        *,
+        network: bool,
+        binds: Binds = (),
+        limits: Limits = DEFAULT,
     ) -> None:
+        self._limits = limits
         self._root = root if isinstance(root, Path) else "a host"
         self._numbers = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
@@ -79,7 +88,7 @@ class SandboxProcess:
         with theirs, _own_pid_file() as pid_files:
             try:
                 self._process = subprocess.Popen(
-                    _command(launcher, root, binds, network, pid_files),
+                    _command(launcher, root, binds, network, limits, pid_files),
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=self._errors,
@@ -144,12 +153,14 @@ class SandboxProcess:
                 + f" while it ran {command.argv[0]!r}."
                 + (f" Its last words: {words}" if (words := self._last_words()) else "")
             )
-        return Completed(
+        exceeded = report.pop("exceeded")
+        completed = Completed(
             argv=command.argv,
             stdout=bytes(pending.output[STDOUT]),
             stderr=bytes(pending.output[STDERR]),
             **report,  # type: ignore[arg-type]
         )
+        return completed.because(self._limits.exceeded(str(exceeded))) if exceeded else completed
 
     def close(self) -> None:
         """End the sandbox and everything in it; running commands end with an EngineError."""
@@ -297,7 +308,12 @@ def _portable(text: str) -> str:
 
 
 def _command(
-    launcher: Launcher, root: Path | Binds, binds: Binds, network: bool, pid_files: Sequence[int]
+    launcher: Launcher,
+    root: Path | Binds,
+    binds: Binds,
+    network: bool,
+    limits: Limits,
+    pid_files: Sequence[int],
 ) -> list[str]:
     layout = str(root.absolute()) if isinstance(root, Path) else json.dumps(root)
     no_network = {"unshare": "--net", "bwrap": "--unshare-net"}[launcher[0]]
@@ -308,5 +324,6 @@ def _command(
         *([] if network else [no_network]),
         *(sys.executable, "-I", "-S", "-X", "utf8", "-c", _INIT, str(code), layout),
         *(json.dumps(binds), "network" if network else "no-network"),
+        json.dumps([limits.memory, limits.processes]),
         *map(str, pid_files),
     ]

@@ -10,7 +10,7 @@ the kernel ends everything in its PID namespace.
 """
 
 # pathlib imports parts of itself late.
-# ruff: noqa: PTH110, PTH112, PTH113, PTH118, PTH123, PTH208
+# ruff: noqa: PTH110, PTH112, PTH113, PTH118, PTH123
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
+
+from mlcheck.machine import usage
 
 HEADER = struct.Struct("!IcI")
 RUN = b"r"  # to the sandbox; payload: length of a JSON object, the object, the bytes for stdin
@@ -44,6 +46,9 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _ROUNDS = 50
 
+_LOOK_S = 0.2
+"""Seconds between two looks at what the commands take."""
+
 _GRACE_S = 1.0
 """Seconds for which a command's output is still read after its first process has ended."""
 
@@ -54,6 +59,8 @@ class _Command:
     Attributes:
         room: bytes that each stream may still print, by its file descriptor.
         exit_code: exit code of its first process, once that has ended.
+        begun: when it started, in ticks since boot.
+        exceeded: the limit because of which it was killed: "memory", "processes".
     """
 
     def __init__(self, number: int, process: subprocess.Popen[bytes], limit_s: float) -> None:
@@ -66,44 +73,26 @@ class _Command:
         self.stdin: int | None = None
         self.input = memoryview(b"")
         self.exit_code: int | None = None
-        own = _process(process.pid)
+        own = usage.process(process.pid)
         self.begun = own.begun if own else 0
-
-
-class _Process(NamedTuple):
-    """One process of the sandbox.
-
-    Args:
-        begun: when it started, in ticks since boot.
-    """
-
-    pid: int
-    parent: int
-    group: int
-    begun: int
-
-
-def _process(pid: int) -> _Process | None:
-    """Return a process from /proc/PID/stat, proc(5); None if it has ended."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    if fields[0] in b"ZX":
-        return None
-    return _Process(pid, int(fields[1]), int(fields[2]), int(fields[19]))
-
-
-def _processes() -> dict[int, _Process]:
-    found = (_process(int(name)) for name in os.listdir("/proc") if name.isdigit())
-    return {process.pid: process for process in found if process}
+        self.exceeded: str | None = None
 
 
 class Server:
-    """Runs the commands that arrive on `control`, side by side, in one thread."""
+    """Runs the commands that arrive on `control`, side by side, in one thread.
 
-    def __init__(self, control: socket.socket, caller: int | None) -> None:
+    Args:
+        caller: PID file descriptor of the process to which the sandbox belongs.
+        most_memory: bytes that all commands may take together.
+        most_processes: processes and threads that they may have together.
+    """
+
+    def __init__(
+        self, control: socket.socket, caller: int | None, most_memory: int, most_processes: int
+    ) -> None:
+        self._most_memory = most_memory
+        self._most_processes = most_processes
+        self._next_look = 0.0
         self._control = control
         self._received = bytearray()
         self._commands: dict[int, _Command] = {}
@@ -128,11 +117,35 @@ class Server:
                 if now >= command.deadline:
                     self._finish(command, "exited" if command.exit_code is not None else "timeout")
             deadlines = [command.deadline for command in self._commands.values()]
+            if deadlines:
+                self._look(now)
+                deadlines.append(self._next_look)
             wait = max(0.0, min(deadlines) - now) if deadlines else None
             for key, _ in self._selector.select(wait):
                 # An earlier callback of this round may have closed this one's file.
                 if self._selector.get_map().get(key.fd) is key:
                     key.data()
+
+    def _look(self, now: float) -> None:
+        """Kill everything if the commands take more than they may.
+
+        A user may make no cgroup, and the kernel does not count the processes of root.
+        """
+        if now < self._next_look:
+            return
+        family = [each for each in usage.processes().values() if each.pid != 1]
+        exceeded = None
+        if sum(each.threads for each in family) > self._most_processes:
+            exceeded = "processes"
+        elif usage.memory(family, self._most_memory) > self._most_memory:
+            exceeded = "memory"
+        if exceeded:
+            for command in self._commands.values():
+                command.exceeded = exceeded
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGKILL)
+        # A look may take long.
+        self._next_look = time.monotonic() + max(_LOOK_S, 5 * (time.monotonic() - now))
 
     def _watch(self, fd: int, events: int, callback: Callable[[], object]) -> None:
         self._selector.register(fd, events, callback)
@@ -272,9 +285,8 @@ class Server:
             self._close(command.stdin)
         command.process.returncode = 0  # reaped here, not by subprocess
         seconds = time.monotonic() - command.started
-        self._send_end(
-            command.number, command.exit_code if ended == "exited" else None, ended, seconds
-        )
+        code = command.exit_code if ended == "exited" else None
+        self._send_end(command.number, code, ended, seconds, command.exceeded)
 
     def _kill_daemons(self, command: _Command) -> None:
         """Kill what has left the command's process group: descendants of this process that are no
@@ -286,7 +298,7 @@ class Server:
         others = {other.process.pid for other in self._commands.values()}
         killed: set[int] = set()
         for _ in range(_ROUNDS):
-            processes = _processes()
+            processes = usage.processes()
             new = set()
             for pid, process in processes.items():
                 top = process
@@ -305,8 +317,15 @@ class Server:
             killed |= new
         os.kill(-1, signal.SIGKILL)
 
-    def _send_end(self, number: int, code: int | None, ended: str, seconds: float) -> None:
-        report = {"exit_code": code, "ended": ended, "seconds": seconds}
+    def _send_end(
+        self,
+        number: int,
+        code: int | None,
+        ended: str,
+        seconds: float,
+        exceeded: str | None = None,
+    ) -> None:
+        report = {"exit_code": code, "ended": ended, "seconds": seconds, "exceeded": exceeded}
         self._send(ENDED, number, json.dumps(report).encode())
 
     def _close(self, fd: int) -> None:
