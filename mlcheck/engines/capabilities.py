@@ -16,5 +16,9 @@ DROPPED = (
 )
 """Named one by one: podman gives what is added to "none" to every user, as if they were root."""
 
+OF_DOCKER = ("AUDIT_WRITE", "MKNOD", "SETFCAP", "SETPCAP")
+"""Those of them that docker gives to a container. Since 23.0 it refuses a container that is to lose
+what this machine does not have."""
+
 NEWER = ("AUDIT_READ", "BPF", "CHECKPOINT_RESTORE", "PERFMON")
 """Those that not every engine knows, and that no engine gives unless asked."""

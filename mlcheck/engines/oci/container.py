@@ -24,7 +24,7 @@ from typing import Any
 import docker
 import requests
 
-from mlcheck.engines import capabilities, shell_kill
+from mlcheck.engines import shell_kill
 from mlcheck.engines.base import Start
 from mlcheck.engines.oci import monitors
 from mlcheck.engines.oci.client import Client
@@ -251,7 +251,7 @@ class Created:
             shm_size=_SHM_SIZE,
             log_config=docker.types.LogConfig(type="none"),
             security_opt=["no-new-privileges"],
-            cap_drop=[*capabilities.DROPPED, *(["NET_RAW"] if start.network else [])],
+            cap_drop=[*dialect.dropped, *(["NET_RAW"] if start.network else [])],
             **({} if start.network else dialect.no_name_servers),
             mounts=[
                 docker.types.Mount(bind.target, bind.source, type="bind", read_only=True)

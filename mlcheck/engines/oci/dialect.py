@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlcheck.engines import capabilities
 from mlcheck.model.image_ref import Kind
 
 
@@ -27,6 +28,7 @@ class Dialect:
         gpu: the request for all GPUs, in the form of HostConfig.DeviceRequests.
         gpu_since: first version of the server that does not silently ignore that request.
         gpu_option: the same for a person who types `run`.
+        dropped: capabilities that its containers do not get.
         no_name_servers: options of a container without a network that keep this machine's name
             servers out of its `/etc/resolv.conf`.
         tmpfs: options for a directory in memory that is empty whatever the image has there.
@@ -57,6 +59,7 @@ class Dialect:
     gpu: Mapping[str, Any] = field(hash=False)
     gpu_since: tuple[int, int] | None
     gpu_option: tuple[str, ...]
+    dropped: tuple[str, ...]
     no_name_servers: Mapping[str, Any] = field(hash=False)
     tmpfs: str
     also_writable: tuple[str, ...]
@@ -84,6 +87,7 @@ DOCKER = Dialect(
     gpu={"Driver": "", "Count": -1, "Capabilities": [["gpu"]]},
     gpu_since=None,
     gpu_option=("--gpus", "all"),
+    dropped=capabilities.OF_DOCKER,
     no_name_servers={"dns": ["127.0.0.1"], "dns_search": ["."]},
     tmpfs="rw,exec,nosuid,nodev,mode=1777",
     also_writable=(),
@@ -113,6 +117,7 @@ PODMAN = Dialect(
     gpu={"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"]},
     gpu_since=(5, 4),
     gpu_option=("--device", "nvidia.com/gpu=all"),
+    dropped=capabilities.DROPPED,
     no_name_servers={},  # it has none there anyway
     tmpfs="rw,exec,nosuid,nodev,mode=1777,notmpcopyup",
     also_writable=("/run", "/var/tmp"),  # noqa: S108 - the container's
