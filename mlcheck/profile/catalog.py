@@ -108,6 +108,16 @@ class Profile:
         return cls(name, None, (name,), Path(), Expectations.model_validate(dict(data)))
 
 
+def can_say(data: Mapping[str, Any]) -> bool:
+    """Return whether a profile can say this: an image may have what it cannot, such as half a
+    character in a name."""
+    try:
+        Expectations.model_validate(dict(data))
+    except ValidationError:
+        return False
+    return True
+
+
 class Catalog:
     """The profiles in some directories: every folder with an image.toml.
 

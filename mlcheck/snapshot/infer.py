@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlcheck.inspect.jupyter.facts import Kernelspec
-from mlcheck.inspect.packages.facts import SYSTEM_SOURCES, AskedPackage
+from mlcheck.inspect.packages.asked_for import module_of
+from mlcheck.inspect.packages.facts import SYSTEM_SOURCES
+from mlcheck.inspect.system.programs import COMMANDS
 from mlcheck.model.files import ResolvedFile
 from mlcheck.snapshot.document import Entry, KeyPath, writable
 from mlcheck.snapshot.found import PACKAGE_LIST, SHELLS, URL_PREFIX, Found
@@ -27,21 +29,6 @@ _LONG = 200
 
 _RELEASES_OF_TWO_PARTS = ("ubuntu", "alpine", "opensuse-leap", "nixos", "linuxmint", "photon")
 """Distributions of which 22.04 or 3.20 is one release, as `ID` of os-release names them."""
-
-COMMANDS = {
-    **{name: (name, "--version") for name in ("python3", "pip", "conda", "mamba", "micromamba")},
-    **{name: (name, "--version") for name in ("jupyter", "jupyter-lab", "ipython", "pipenv", "uv")},
-    **{
-        name: (name, "--version") for name in ("git", "curl", "wget", "make", "cmake", "gcc", "g++")
-    },
-    **{name: (name, "--version") for name in ("R", "Rscript", "julia", "quarto", "node", "npm")},
-    **{name: (name, "--version") for name in ("root-config", "gdb", "vim", "jq", "tini")},
-    **{name: (name, "--version") for name in ("which", "file", "bzip2", "code-server", "lspci")},
-    "kubectl": ("kubectl", "version", "--client"),
-    "java": ("java", "-version"),
-    "tmux": ("tmux", "-V"),
-}
-"""Programs that users call by name, with the arguments that show whether they run."""
 
 NOTES: Mapping[KeyPath, str] = {
     ("tags",): "The whole tag has to fit. Name parts of it, (?P<major>\\d+), to use them below as "
@@ -172,17 +159,6 @@ def pinned(version: str) -> str | None:
         return None
     parts = version.split(".")
     return f"{parts[0]}.{parts[1]}.*" if len(parts) > 2 else version
-
-
-def module_of(package: AskedPackage) -> str | bool:
-    """Return the name by which Python imports a package; True: its own name; False: none."""
-    own = package.name.replace("-", "_")
-    if own in package.modules:
-        return True
-    alike = [m for m in package.modules if m.lower() == own.lower()]
-    short = [m for m in package.modules if m.lower() in own.lower() or own.lower() in m.lower()]
-    best = [*alike, *short, *package.modules]
-    return best[0] if best else False
 
 
 _NOT_OF_IMAGE = re.compile(

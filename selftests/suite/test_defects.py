@@ -84,3 +84,17 @@ def test_defects_are_caught_by_their_checks_alone(
     for name, part in found.items():
         now = verdicts.with_fault(part, good)
         assert now == verdicts.recorded(image, name, now, part, good)
+
+
+@pytest.mark.slow
+def test_what_an_image_without_a_profile_has_for_its_users_is_tried(tmp_path: Path) -> None:
+    rules = {"import-fails": "imports", "kernel-dies": "kernels-start", "pipenv-fails": "commands"}
+    outcomes = []
+    for faults in ([], [*rules]):
+        image = tmp_path / f"lab-{len(faults)}"
+        image.symlink_to(reference.build("ml-pyroot", defects=faults))
+        options = [f"--rule={rule}" for rule in rules.values()]
+        report = judge(tmp_path / "report.json", f"--image={image}", *options)
+        assert [one["without_profile"] for one in report["images"]] == [True]
+        outcomes.append(by_outcome(report))
+    assert outcomes == [{"passed": {*rules.values()}}, {"failed": {*rules.values()}}]

@@ -66,6 +66,17 @@ def probe(
     return AskedFor(tuple(once[name] for name in sorted(once)), "; ".join(how), leaves)
 
 
+def module_of(package: AskedPackage) -> str | bool:
+    """Return the name by which Python imports a package; True: its own name; False: none."""
+    own = package.name.replace("-", "_")
+    if own in package.modules:
+        return True
+    alike = [m for m in package.modules if m.lower() == own.lower()]
+    short = [m for m in package.modules if m.lower() in own.lower() or own.lower() in m.lower()]
+    best = [*alike, *short, *package.modules]
+    return best[0] if best else False
+
+
 def _asked(package: InstalledPackage, modules: Iterable[str]) -> AskedPackage:
     public = sorted({name for name in modules if not name.startswith("_")})
     return AskedPackage(package.name, package.version, package.source, tuple(public))

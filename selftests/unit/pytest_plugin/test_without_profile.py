@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mlcheck.pytest_plugin import without_profile
 from mlcheck.report import overview
 from selftests import reports
 from selftests.environments import conda, environment
-from selftests.images import script
+from selftests.images import script, write
 
 
 def data(root: Path) -> dict[str, object]:
@@ -48,7 +49,8 @@ def test_an_image_is_meant_to_have_no_profile(
 def test_the_environment_is_found(root: Path) -> None:
     assert data(root) == {}
     script(root, "usr/local/bin/python3", "true")
-    assert data(root) == {"prefix": "/usr/local", "rpath": {}}
+    commands = {"python3": ("python3", "--version")}
+    assert data(root) == {"commands": commands, "prefix": "/usr/local", "rpath": {}}
     conda(root, "opt/conda", zlib="1")
     (root / "usr/local/bin/python3").unlink()
     assert data(root) == {"prefix": "/opt/conda", "rpath": {"forbidden": ["/opt/conda"]}}
@@ -63,6 +65,26 @@ def test_a_virtual_environment_may_name_itself(root: Path) -> None:
         *rules
     }
     assert "rpath-hard-coded" not in rules
+
+
+def test_packages_and_kernels_of_the_python_on_path(root: Path) -> None:
+    """And kernels in other languages; no profile can say half a character, which an image may have
+    in a kernel's argv."""
+    environment(root, "opt/venv", numpy="1")
+    script(root, "opt/venv/bin/jupyter", "true")
+    script(root, "opt/venv/bin/python3", "true")
+    spec = {"argv": ["/opt/venv/bin/python3"], "display_name": "P", "language": "python"}
+    other = {**spec, "language": "R", "argv": ["R"]}
+    away = {**spec, "argv": ["/usr/bin/python3"]}
+    half = {**spec, "argv": [*spec["argv"], "\ud800"]}
+    for name, one in {"good": spec, "ir": other, "away": away, "half": half}.items():
+        write(root, f"opt/venv/share/jupyter/kernels/{name}/kernel.json", json.dumps(one))
+    start = 'export PATH="/opt/venv/bin:/bin"\n'
+    write(root, ".singularity.d/env/10-docker2singularity.sh", start)
+    found = Profile.of(data(root)).expect
+    assert found.kernels().keys() == {"good", "ir"}
+    assert found.packages.required.keys() == {"numpy"}
+    assert found.commands.keys() == {"python3", "jupyter"}
 
 
 def test_an_image_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
