@@ -435,7 +435,7 @@ class Abilities:
         files: how an image's files are read.
         gpus: how GPUs are asked for.
         users: whose processes those in an image are.
-        limits: the resources that the engine can limit.
+        limits: what is limited of what commands take.
     """
 
     version: str = ""

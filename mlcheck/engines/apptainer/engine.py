@@ -104,7 +104,7 @@ class Apptainer(Engine):
             files="where they lie; of a SIF file, through squashfuse",
             gpus="--nv",
             users="this user",
-            limits="none",
+            limits="memory, processes (watched)",
         )
 
     def prepare(

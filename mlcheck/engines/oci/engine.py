@@ -141,10 +141,7 @@ class Oci(Engine):
             rootless = is_rootless(told)
             limits = [
                 word
-                for key, word in (
-                    *(("MemoryLimit", "memory"), ("PidsLimit", "processes")),
-                    ("CpuCfsQuota", "processors"),
-                )
+                for key, word in (("MemoryLimit", "memory"), ("PidsLimit", "processes"))
                 if told.get(key)
             ]
             return Abilities(

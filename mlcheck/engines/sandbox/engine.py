@@ -74,7 +74,7 @@ class Sandbox(Engine):
             files="where they lie",
             gpus="no",
             users="this user, as root inside",
-            limits="none",
+            limits="memory, processes (watched)",
         )
 
     @contextmanager
