@@ -24,7 +24,7 @@ def _most_processes() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of one container.
+    """Limits of one container; 0 is none.
 
     Args:
         memory: bytes.
@@ -48,6 +48,7 @@ class Limits:
 
 
 DEFAULT = Limits()
+UNLIMITED = Limits(0, 0)
 
 
 def parse(memory: str | None, processes: int | None) -> Limits:

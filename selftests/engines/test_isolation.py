@@ -172,4 +172,46 @@ def test_what_no_command_can_have(image: OpenImage) -> None:
     assert image.run(["cat", "/proc/self/comm"]).stdout == b"cat\n"
 
 
+_FUSSY = """#!/bin/sh
+for word; do
+  case $before in -b | --bundle) bundle=$word ;; esac
+  before=$word
+done
+if [ -n "$bundle" ] && grep -q '"memory":{"limit"' "$bundle/config.json"; then
+  echo 'the requested cgroup controller `memory` is not available' >&2
+  exit 1
+fi
+exec runc "$@"
+"""
+"""Stands in for crun of an ordinary user whom systemd has given no cgroup; the words are crun's."""
+
+
+@pytest.mark.root_only
+@pytest.mark.engine("podman")
+@pytest.mark.parametrize("shell", [True, False])
+def test_without_cgroups_commands_run_without_limits(
+    shell: bool, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = tmp_path / "fussy"
+    runtime.write_text(_FUSSY)
+    runtime.chmod(0o755)
+    (tmp_path / "containers.conf").write_text(
+        '[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=20000:20000"]\n'
+        f'[engine]\nruntime = "fussy"\n[engine.runtimes]\nfussy = ["{runtime}"]\n'
+    )
+    monkeypatch.setenv("CONTAINERS_CONF", str(tmp_path / "containers.conf"))
+    if not shell:
+        (root / "usr/bin/sh").unlink()
+    name = f"mlcheck-selftest-{uuid.uuid4().hex[:8]}/fussy"
+    tar = tmp_path / "image.tar"
+    subprocess.run(["tar", "-C", str(root), "-cf", str(tar), "."], check=True)
+    subprocess.run(["podman", "import", str(tar), name], check=True, capture_output=True)
+    try:
+        with select.open_image(ImageRef.parse(name), "podman") as image:
+            assert image.run(["echo", "ran"]).stdout == b"ran\n"
+            assert image.run(["echo", "again"]).stdout == b"again\n"
+    finally:
+        subprocess.run(["podman", "rmi", "-f", name], check=True, capture_output=True)
+
+
 _CAPABILITIES = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7, 10, 13, 18))

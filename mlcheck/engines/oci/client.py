@@ -30,6 +30,7 @@ class Client(docker.APIClient):  # type: ignore[misc] # the SDK has no types
         engine_version: version of the server, as far as it consists of numbers: (4, 3, 1).
         newest_api: the newest version of docker's API that the server speaks, such as "1.51", which
             may be newer than the SDK's.
+        has_cgroups: False once it has refused to limit a container.
     """
 
     def __init__(self, dialect: Dialect, host: str, tls: Any, address: str) -> None:
@@ -41,6 +42,7 @@ class Client(docker.APIClient):  # type: ignore[misc] # the SDK has no types
         self._tls = tls
         self.engine_version: tuple[int, ...] = ()
         self.newest_api = version
+        self.has_cgroups = True
 
     def merge_environment_settings(
         self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any

@@ -12,20 +12,23 @@ fails with every engine alike. Nothing is logged.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import secrets
 import select
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import docker
 import requests
 
 from mlcheck.engines import shell_kill
 from mlcheck.engines.base import Start
+from mlcheck.engines.limits import UNLIMITED
 from mlcheck.engines.oci import monitors
 from mlcheck.engines.oci.client import Client
 from mlcheck.engines.oci.errors import engine_errors, reason
@@ -33,6 +36,8 @@ from mlcheck.engines.oci.monitors import has_arguments
 from mlcheck.engines.shell import NoShell, StreamEnded
 from mlcheck.machine import janitor, proxies
 from mlcheck.model.errors import EngineError
+
+T = TypeVar("T")
 
 OWNER_LABEL = "mlcheck.owner"
 
@@ -112,6 +117,25 @@ class CannotStart(Exception):  # noqa: N818 - a finding about the image
     def __init__(self, exit_code: int, why: str) -> None:
         super().__init__(why)
         self.exit_code = exit_code
+
+
+class NoCgroupError(EngineError):
+    """The engine has no cgroup in which it could limit a container."""
+
+
+def despite_no_cgroup(client: Client, start: Start, make: Callable[[Start], T]) -> T:
+    """Return what `make` makes with these options, but without limits if there is no cgroup.
+
+    An ordinary user's podman has none outside of a session of systemd's, and crun starts no
+    container with limits there:
+    https://github.com/containers/podman/blob/main/troubleshooting.md
+    """
+    if client.has_cgroups:
+        try:
+            return make(start)
+        except NoCgroupError:
+            client.has_cgroups = False
+    return make(dataclasses.replace(start, limits=UNLIMITED))
 
 
 class Attached:
@@ -226,6 +250,7 @@ class Created:
         self.client = client
         self.name = name
         self._resources = ExitStack()
+        self._limited = start.limits != UNLIMITED
         dialect = client.dialect
         if start.gpu and dialect.gpu_since and client.engine_version < dialect.gpu_since:
             found, needed = (
@@ -340,6 +365,8 @@ class Created:
                 for marks, code in ((MISSING, 127), (_NOT_A_PROGRAM, 126)):
                     if "exec" in low and any(mark in low for mark in marks):
                         raise CannotStart(code, said) from None
+                if self._limited and "cgroup" in low:
+                    raise NoCgroupError(f"{dialect.label} could not {doing}: {said}.") from None
                 raise
 
     @contextmanager
@@ -389,6 +416,13 @@ class Container:
         # The name is an argument so that the process can be recognised in /proc.
         self.name = new_name()
         argv = ["/bin/sh", "-c", _FIRST_PROCESS, self.name]
+        self._resources = despite_no_cgroup(
+            client, start, functools.partial(self._made, image, argv)
+        )
+
+    def _made(self, image: str, argv: Sequence[str], start: Start) -> ExitStack:
+        """Create and start it; returns what has to be undone."""
+        client = self.client
         with ExitStack() as stack:
             # First in, last out: processes that end when the container has been removed.
             if (monitor := client.dialect.monitor) is not None:
@@ -420,7 +454,7 @@ class Container:
                 # A daemon that was killed removes nothing, and its containers continue to run.
                 stack.enter_context(janitor.undone(janitor.kill(self.pid)))
             stack.callback(created.close)
-            self._resources = stack.pop_all()
+            return stack.pop_all()
 
     def has_ended(self, patience_s: float = 0.0) -> bool:
         """Return whether it has ended, or ends within `patience_s`."""

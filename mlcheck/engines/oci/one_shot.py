@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import time
 from contextlib import ExitStack
 
 from mlcheck.engines.base import Command, Completed, Start
 from mlcheck.engines.oci.client import Client
-from mlcheck.engines.oci.container import MISSING, CannotStart, Created, new_name
+from mlcheck.engines.oci.container import (
+    MISSING,
+    CannotStart,
+    Created,
+    despite_no_cgroup,
+    new_name,
+)
 from mlcheck.engines.oci.errors import engine_errors
 from mlcheck.engines.one_shot import feeding, printed
 
@@ -32,6 +39,11 @@ def run_alone(
     Raises:
         EngineError: the engine failed.
     """
+    run = functools.partial(_run, client, image, command, read_only)
+    return despite_no_cgroup(client, start, run)
+
+
+def _run(client: Client, image: str, command: Command, read_only: bool, start: Start) -> Completed:
     begun = time.monotonic()
     argv, stdin = command.argv, command.stdin
     options = {
