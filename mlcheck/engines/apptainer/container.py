@@ -26,7 +26,7 @@ from mlcheck.engines.apptainer import session_end
 from mlcheck.engines.apptainer.process import in_container, started
 from mlcheck.engines.limits import Limits
 from mlcheck.engines.shell import NoShell, StreamEnded, write_all
-from mlcheck.machine import usage
+from mlcheck.machine import pid_limit, usage
 from mlcheck.machine.janitor_process import start_time
 from mlcheck.model.errors import EngineError
 
@@ -132,6 +132,7 @@ class Container:
                 raise explain(said)
             if found is None or pid is None or not found.setsid:
                 raise NoShell
+            pid_limit.limit(pid, limits.processes)
             self._shm = _own_directory(pid, ("dev", "shm"))
             stack.callback(os.close, self._shm)
             self._in_memory = [self._shm]

@@ -31,7 +31,7 @@ import struct
 import sys
 
 from mlcheck.engines.sandbox.server import Server
-from mlcheck.machine import keyring, seccomp
+from mlcheck.machine import keyring, pid_limit, seccomp
 
 _NEW_ROOT = "/tmp"  # noqa: S108 -- only a mount point, in a mount namespace of our own
 _TMP_SIZE = "1g"
@@ -298,7 +298,9 @@ def main() -> None:
     if pidfd:
         caller = os.dup(int(pidfd[0]))
         os.close(int(pidfd[0]))
+    most_memory, most_processes = json.loads(limits)
     try:
+        pid_limit.limit_own(most_processes)
         _set_up(root, binds, network == "network")
         null = os.open("/dev/null", os.O_RDWR)
         os.dup2(null, 0)
@@ -306,4 +308,4 @@ def main() -> None:
         _drop_privileges()
     except OSError as error:
         sys.exit(f"{error.strerror}" + (f": {error.filename}" if error.filename else ""))
-    Server(control, caller, *json.loads(limits)).serve()
+    Server(control, caller, most_memory, most_processes).serve()
