@@ -35,11 +35,14 @@ _TELL = {
 _END = {"sh": "exit {code}", "python": "import os; os._exit({code})"}
 _KILL = {"sh": "kill -KILL $$; exit 9", "python": "import os; os.kill(os.getpid(), 9); os._exit(9)"}
 
+# An entrypoint may start its command before it handles signals; nobody stops it in that moment.
+#
 # The entrypoint is the topmost process above this one that has the token among its arguments. 4000
 # is SIGTERM in the masks of /proc/PID/status. A shell handles it between commands, also if these
 # fail because there is no program `sleep`.
 _STOP = {
     "sh": (
+        "sleep 0.5 2>/dev/null; "
         "t=TOKEN; trap \"printf '\\n%s caught\\n' $t; exit 0\" TERM; top=$$; p=$$; "
         "while IFS= read -r s < /proc/$p/stat; do set -- ${s##*) }; p=$2; "
         '[ "$p" -gt 0 ] || break; c=; IFS= read -r c < /proc/$p/cmdline; '
@@ -52,7 +55,8 @@ _STOP = {
         "kill -TERM $top; while :; do sleep 0.05; done 2>/dev/null"
     ),
     "python": (
-        "import os, signal; t = 'TOKEN'; say = lambda *a: print('\\n' + t, *a, flush=True); "
+        "import os, signal, time; time.sleep(0.5); "
+        "t = 'TOKEN'; say = lambda *a: print('\\n' + t, *a, flush=True); "
         "signal.getsignal(15) == signal.SIG_IGN or "
         "signal.signal(15, lambda *a: (say('caught'), os._exit(0))); "
         "r = lambda p, n: open('/proc/%s/%s' % (p, n), 'rb').read().decode('latin-1'); "

@@ -117,6 +117,7 @@ ENTRYPOINTS: list[tuple[str, set[str]]] = [
     ('#!/bin/bash\n"$@"\nc=$?\necho done\nexit $c\n', {"output", "SIGTERM"}),
     (
         PARENT + "p = subprocess.Popen(sys.argv[1:])\n"
+        "import time; time.sleep(0.2)\n"
         "signal.signal(15, lambda *a: p.terminate())\n"
         "c = p.wait()\nsys.exit(c if c >= 0 else 128 - c)\n",
         set(),
