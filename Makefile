@@ -1,6 +1,6 @@
 # make demo [DEFECT=NAME] [REAL=1]   judge the reference image ml-pyroot, with a planted fault if you
 #                           like; REAL: with ROOT itself, 248 MB from PyPI, and g++ from Debian
-# make selftest [FAST=1]    run mlcheck's own tests: half an hour on two cores; FAST: those
+# make selftest [FAST=1]    run mlcheck's own tests: twenty minutes on two cores; FAST: those
 #                           that need no engine, reference image, browser or network, two minutes
 # make compare              the self-tests that put the same input to a model of mlcheck's and to its
 #                           consumer (ld.so, musl, Python, rattler, bash, dpkg, rpm, jupyter_client)
@@ -41,7 +41,7 @@ selftest: venv-dev
 ifdef FAST
 	UV_OFFLINE=1 $(SELFTESTS) -m "not slow and not engine"
 else
-	@echo "This takes about half an hour on two cores. What fails is named at once."
+	@echo "This takes about twenty minutes on two cores. What fails is named at once."
 	$(SELFTESTS)
 endif
 

@@ -25,7 +25,7 @@ from selftests.judging import (
 
 AT_ONCE = 8
 """Images that one run of the suite judges, which takes a second to start."""
-AT_ONCE_SLOWLY = 4
+AT_ONCE_SLOWLY = 3
 """The same where slow tests are among it."""
 
 
