@@ -51,7 +51,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[Client]:
     dialect: Dialect = request.param
     with connect(dialect) as client:
         yield client
-        for image in client.images():
+        for image in oci_images.listed(client):
             names = [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]
             if any(MINE in name for name in names):
                 client.remove_image(image["Id"], force=True)
@@ -471,7 +471,7 @@ def unsaved(client: Client, tmp_path: Path, tag: str, text: str = "") -> tuple[P
 def loaded_names(client: Client, identity: str) -> list[str]:
     return [
         str(name)
-        for image in client.images()
+        for image in oci_images.listed(client)
         if image["Id"] == identity
         for name in image["RepoTags"] or ()
     ]

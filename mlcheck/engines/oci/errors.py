@@ -16,15 +16,15 @@ from mlcheck.model.errors import EngineError
 API_TIMEOUT_S = 120.0
 """Seconds without an answer while the engine does one thing; a busy disk can take a minute."""
 
-_GONE = ("layer not known", "container not known")
+_GONE = ("layer not known", "container not known", "image not known")
 _Result = TypeVar("_Result")
 
 
 def despite_removals(ask: Callable[[], _Result]) -> _Result:
-    """Return the result of `ask`, which fetches an image or lists containers.
+    """Return the result of `ask`, which fetches an image, or lists images or containers.
 
-    podman counts a layer that is here as fetched and uses it at the end, and inspects one container
-    of its list after the other, without a lock in between: by then another process may have removed
+    podman counts a layer that is here as fetched and uses it at the end, and inspects one thing of
+    its list after the other, without a lock in between: by then another process may have removed
     it. Then `ask` is called again, at most three times in all.
 
     Raises:

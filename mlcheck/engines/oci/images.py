@@ -9,7 +9,7 @@ import platform
 import re
 import sys
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -214,15 +214,28 @@ _DEFAULTS = ("docker.io/", "docker.io/library/", "localhost/")
 """Prefixes that engines add to a name without a registry."""
 
 
+def listed(client: Client) -> Sequence[Mapping[str, Any]]:
+    """Return the engine's images, as its API tells them.
+
+    Raises:
+        EngineError: the engine did not answer.
+    """
+
+    def asked() -> Sequence[Mapping[str, Any]]:
+        with engine_errors(client.dialect, "list its images"):
+            found: Sequence[Mapping[str, Any]] = client.images()
+            return found
+
+    return despite_removals(asked)
+
+
 def names(client: Client) -> frozenset[str]:
     """Return the names of the engine's images, in the form in which docker shows names.
 
     Raises:
         EngineError: the engine did not answer.
     """
-    with engine_errors(client.dialect, "list its images"):
-        images = client.images()
-    tags = (str(tag) for image in images for tag in image.get("RepoTags") or ())
+    tags = (str(tag) for image in listed(client) for tag in image.get("RepoTags") or ())
     return frozenset(plain_name(tag) for tag in tags if not tag.startswith((LOADED, "<none>")))
 
 

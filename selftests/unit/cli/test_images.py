@@ -86,7 +86,7 @@ def shelf() -> Iterator[Registry]:
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
     with connect(request.param) as client:
         yield client
-        for image in client.images():
+        for image in oci_images.listed(client):
             names = [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]
             if any(MINE in name for name in names):
                 client.remove_image(image["Id"], force=True)
