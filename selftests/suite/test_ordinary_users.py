@@ -68,7 +68,7 @@ def test_each_skips_what_only_the_other_can_do(tmp_path: Path) -> None:
 def test_make_selftest_says_how_long_it_takes() -> None:
     command = ["make", "-n", "selftest", "FAST=", "MAKEFLAGS="]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
-    assert "about half an hour on two cores" in done.stdout
+    assert "about twenty minutes on two cores" in done.stdout
     assert "--durations=20" in done.stdout
 
 
