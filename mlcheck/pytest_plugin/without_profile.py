@@ -68,7 +68,8 @@ def expectations(
             return _of(image, facts_about(image, cache.asking(image, since_ns)))
     except UsageError:
         raise
-    except MlcheckError:
+    except MlcheckError as error:
+        progress(f"what it has for its users is not tried: {error.what}")
         return {}
 
 

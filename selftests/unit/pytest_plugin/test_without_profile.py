@@ -10,7 +10,7 @@ import pytest
 
 from mlcheck.engines import select
 from mlcheck.inspect.rules import promised
-from mlcheck.model.errors import UsageError
+from mlcheck.model.errors import ProbeError, UsageError
 from mlcheck.model.image_ref import ImageRef
 from mlcheck.profile.catalog import SUITE, Catalog, Profile
 from mlcheck.pytest_plugin import without_profile
@@ -90,6 +90,18 @@ def test_packages_and_kernels_of_the_python_on_path(root: Path) -> None:
 def test_an_image_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="none"):
         data(tmp_path / "none")
+
+
+def test_what_could_not_be_looked_for_is_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise ProbeError("/opt/private may not be read.")
+
+    monkeypatch.setattr(without_profile, "prefix_of", refused)
+    said: list[str] = []
+    ref = ImageRef.parse(str(root))
+    found = without_profile.expectations(ref, "sandbox", "missing", said.append, time.time_ns())
+    assert found == {}
+    assert "what it has for its users is not tried: /opt/private may not be read." in said
 
 
 def test_it_never_conforms_and_names_the_command() -> None:
