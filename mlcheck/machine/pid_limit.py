@@ -44,7 +44,10 @@ def limit(pid: int, most: int) -> None:
     """Limit the namespace of another process of this user's, in the same way."""
     if is_of_namespaces():
         argv = [sys.executable, "-I", "-S", __file__, str(pid), str(most)]
-        subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60
+            )
 
 
 def main() -> None:
