@@ -14,7 +14,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from mlcheck.machine import janitor
+from selftests.waiting import eventually
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _CONFIG = "application/vnd.docker.container.image.v1+json"
@@ -227,12 +227,12 @@ def _expect(status: int, answer: tuple[int, Mapping[str, str], bytes]) -> None:
 
 
 def _wait(registry: Registry) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if registry.process.poll() is not None:
-            break
+    def answers() -> bool:
         with contextlib.suppress(OSError):
             registry.request("GET", "/v2/")
-            return
-        time.sleep(0.02)
-    raise RuntimeError(f"no registry: {(registry.storage / 'log').read_text()}")
+            return True
+        return False
+
+    eventually(lambda: registry.process.poll() is not None or answers())
+    if registry.process.poll() is not None or not answers():
+        raise RuntimeError(f"no registry: {(registry.storage / 'log').read_text()}")

@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 from selftests import mistakes
 from selftests.checkout import CHECKOUT
 from selftests.mistakes import Mistake
+from selftests.waiting import eventually
 
 ROWS = list(mistakes.mistakes())
 MARK = "MLCHECK_SELFTEST"
@@ -132,10 +132,7 @@ def test_mistake(row: Mistake, place: Path) -> None:
     for words in row.says:
         _, found, rest = rest.partition(words)
         assert found, f"{words!r} is not said, or not in this order:\n{said}"
-    until = time.monotonic() + 20
-    while (left := processes_of(mark)) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not left
+    assert eventually(lambda: not processes_of(mark))
     assert not list((place / "tmp").iterdir())
 
 

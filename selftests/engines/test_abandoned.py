@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from mlcheck.machine import janitor
 from mlcheck.model.image_ref import ImageRef
 from selftests import archives
 from selftests.checkout import CHECKOUT
+from selftests.waiting import eventually
 
 pytestmark = pytest.mark.engine("podman")
 
@@ -181,13 +181,11 @@ def test_no_server_stays_when_the_janitor_is_killed_too(store: Path) -> None:
         assert processes(host) != []
         os.kill(int(pid), signal.SIGKILL)
         run.kill()
-    late = time.monotonic() + 30
-    while (left := processes(host)) and time.monotonic() < late:
-        time.sleep(0.05)
+    ended = eventually(lambda: processes(host) == [])
     shutil.rmtree(place)
-    for one in left:
+    for one in processes(host):
         os.kill(one, signal.SIGKILL)
-    assert left == []
+    assert ended
 
 
 def processes(argument: str) -> list[int]:

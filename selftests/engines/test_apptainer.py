@@ -36,6 +36,7 @@ from mlcheck.model.image_ref import ImageRef
 from selftests import registry
 from selftests.checkout import CHECKOUT
 from selftests.images import build_sif
+from selftests.waiting import eventually
 
 VARIABLES = os.environ | {"PYTHONPATH": os.pathsep.join([str(CHECKOUT), *sys.path])}
 
@@ -86,14 +87,15 @@ def left_behind(mark: str) -> list[str]:
     return found
 
 
-def gone(mark: str, directory: Path) -> list[str]:
-    """What is still there after a few seconds."""
-    deadline = time.monotonic() + 5
-    while (left := left_behind(mark) + [str(p) for p in directory.glob("mlcheck-*")]) and (
-        time.monotonic() < deadline
-    ):
-        time.sleep(0.02)
-    return left
+def all_left(mark: str, directory: Path) -> list[str]:
+    return left_behind(mark) + [str(path) for path in directory.glob("mlcheck-*")]
+
+
+def gone(mark: str, directory: Path) -> bool:
+    """Whether nothing stays; what does is printed."""
+    return eventually(lambda: not all_left(mark, directory)) or bool(
+        print("\n".join(all_left(mark, directory)))
+    )
 
 
 # Isolation
@@ -263,7 +265,7 @@ def test_facts_of_a_sif_equal_those_of_its_directory(root: Path, tmp_path: Path)
         assert image.rootfs.lstat("/proc/self") is None
         assert image.rootfs.read("/etc/resolv.conf", 0) == b""  # apptainer's has content
         assert image.digest == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-    assert not gone(str(path), tmp_path)
+    assert gone(str(path), tmp_path)
 
 
 def test_environment_of_a_sif(root: Path, tmp_path: Path) -> None:
@@ -306,7 +308,7 @@ def test_a_damaged_sif(tmp_path: Path, sif: Path) -> None:
         assert caught.value.remedy
         with pytest.raises(EngineError, match="cannot be mounted"):
             image.rootfs  # noqa: B018
-    assert not gone(str(damaged), tmp_path)
+    assert gone(str(damaged), tmp_path)
 
 
 # Images without a shell
@@ -333,7 +335,7 @@ def test_without_a_shell_each_command_is_a_container(root: Path, missing: str) -
         assert image.run(["yes"], output_limit=1001).stdout == b"y\n" * 500 + b"y"
         done = image.run(["sleep", "1000"], env={"MARK": mark}, limit_s=0.5)
         assert (done.exit_code, done.ended) == (None, "timeout")
-    assert not gone(mark, root)
+    assert gone(mark, root)
 
 
 # GPUs
@@ -568,7 +570,7 @@ def test_kill_9_of_the_caller_leaves_nothing(own: Path, tmp_path: Path, kind: st
         begun = time.monotonic()
         process.kill()
         process.wait()
-        assert not gone(own.name, temporary)
+        assert gone(own.name, temporary)
         whole = time.monotonic() - begun + 0.5
     # During the start, at moments of all sizes
     for _ in range(8):
@@ -576,7 +578,7 @@ def test_kill_9_of_the_caller_leaves_nothing(own: Path, tmp_path: Path, kind: st
             time.sleep(random.uniform(0, min(whole, 0.5)))
             process.kill()
             process.wait()
-            assert not gone(own.name, temporary)
+            assert gone(own.name, temporary)
 
 
 def test_kill_9_while_an_image_is_unpacked(root: Path, tmp_path: Path) -> None:
@@ -587,13 +589,11 @@ def test_kill_9_while_an_image_is_unpacked(root: Path, tmp_path: Path) -> None:
     archive(root, path)
     for moment in (0.05, 0.2, 0.5):
         with tool(f"docker-archive:{path}", temporary) as process:
-            deadline = time.monotonic() + 10
-            while not list(temporary.iterdir()) and time.monotonic() < deadline:
-                time.sleep(0.005)
+            assert eventually(lambda: list(temporary.iterdir()))
             time.sleep(moment)
             process.kill()
             process.wait()
-            assert not gone(path.name, temporary)
+            assert gone(path.name, temporary)
 
 
 def test_two_at_once_do_not_touch_each_other(sif: Path, tmp_path: Path) -> None:
@@ -614,7 +614,7 @@ def test_everything_ends_with_the_context(own: Path, tmp_path: Path) -> None:
         sh(image, "setsid sh -c 'setsid sleep 1000 & sleep 1000' >/dev/null 2>&1 &")
         image.rootfs.listdir("/")
         assert left_behind(own.name)
-    assert not gone(own.name, tmp_path / "none")
+    assert gone(own.name, tmp_path / "none")
 
 
 def test_nothing_is_left_open(sif: Path) -> None:

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from mlcheck.pytest_plugin.testinfra_host import connect
 from mlcheck.report import text
 from selftests import by_hand, servers
 from selftests.images import build_sif, copy_programs, each_engine, script, write
+from selftests.waiting import eventually
 
 WAYS = [*each_engine("sandbox", "apptainer", "apptainer-sif"), *servers.each_server()]
 NAME = f"mlcheck-selftest-{os.getpid()}/contract"
@@ -45,6 +45,7 @@ HOSTILE_NAMES = (
         "~",
     ),
 )
+
 HOSTILE_CONTENT = "what is in it\n"
 
 ENV_SCRIPT = """\
@@ -212,8 +213,8 @@ class TestCommands:
         done = sh(image, f"({daemon}); echo out; echo err >&2; sleep 4321 & sleep 4321", limit_s=1)
         assert (done.exit_code, done.ended) == (None, "timeout")
         assert (done.stdout, done.stderr) == (b"out\n", b"err\n")
-        assert not running(image, "sleep 4321")
-        assert running(image, "sleep 7654", patience_s=0), "it is another command's"
+        assert ended(image, "sleep 4321")
+        assert running(image, "sleep 7654"), "it is another command's"
 
     def test_an_output_limit(self, image: OpenImage) -> None:
         done = image.run(["yes"], output_limit=100_000)
@@ -221,12 +222,12 @@ class TestCommands:
         assert len(done.stdout) == 100_000
         exact = image.run(["head", "-c", "5000", "/dev/zero"], output_limit=5000)
         assert (len(exact.stdout), exact.ended) == (5000, "exited")
-        assert not running(image, "yes")
+        assert ended(image, "yes")
 
     def test_nothing_stays_of_a_command(self, image: OpenImage) -> None:
         done = sh(image, "sleep 5432 & echo started")
         assert done.stdout == b"started\n"
-        assert not running(image, "sleep 5432")
+        assert ended(image, "sleep 5432")
         late = sh(image, "(sleep 0.2; echo late) & echo early")
         assert late.stdout == b"early\nlate\n"
 
@@ -253,17 +254,13 @@ class TestCommands:
         assert sh(image, "echo after").stdout == b"after\n"
 
 
-def running(image: OpenImage, command: str, patience_s: float = 5) -> bool:
-    """Whether a command is still running in the image after a moment."""
-    deadline = time.monotonic() + patience_s
+def running(image: OpenImage, command: str) -> bool:
     look = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline; echo; done 2>/dev/null"
-    while True:
-        lines = sh(image, look).stdout.decode().splitlines()
-        if not any(line.strip() == command for line in lines):
-            return False
-        if time.monotonic() > deadline:
-            return True
-        time.sleep(0.05)
+    return command in map(str.strip, sh(image, look).stdout.decode().splitlines())
+
+
+def ended(image: OpenImage, command: str) -> bool:
+    return eventually(lambda: not running(image, command))
 
 
 class TestStart:
@@ -284,7 +281,7 @@ class TestStart:
     def test_a_limit(self, image: OpenImage) -> None:
         done = image.start(["sleep", "6543"], limit_s=2)
         assert (done.exit_code, done.ended) == (None, "timeout")
-        assert not running(image, "sleep 6543")
+        assert ended(image, "sleep 6543")
 
 
 class TestHost:
@@ -334,7 +331,7 @@ class TestInside:
         (tmp_path / "here").touch()
         assert sh(image, f"ls {tmp_path} {Path.home()}/.bashrc {Path.cwd()}").stdout == b""
         with subprocess.Popen(["sleep", "9876"]) as outside:
-            assert not running(image, "sleep 9876")
+            assert ended(image, "sleep 9876")
             outside.kill()
 
 

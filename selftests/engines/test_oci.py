@@ -16,9 +16,8 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from mlcheck.model.errors import EngineError
 from mlcheck.model.image_ref import ImageRef
 from selftests.checkout import CHECKOUT
 from selftests.conftest import ROOT_ONLY
+from selftests.waiting import eventually
 
 pytestmark = pytest.mark.engine("docker", "podman")
 
@@ -153,15 +153,6 @@ def parent(pid: int) -> int:
     with contextlib.suppress(OSError):
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return 0
-
-
-def eventually(what: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 15
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def processes(mark: str) -> list[int]:

@@ -36,6 +36,7 @@ from mlcheck.model.image_ref import ImageRef
 from selftests import registry
 from selftests.checkout import CHECKOUT
 from selftests.registry import Registry
+from selftests.waiting import eventually
 
 pytestmark = pytest.mark.engine("docker", "podman")
 
@@ -74,16 +75,6 @@ def imported(client: Client, content: bytes, name: str) -> str:
 
 def is_here(client: Client, identity: str) -> bool:
     return oci_images.inspect(client, identity) is not None
-
-
-def gone(client: Client, identity: str) -> bool:
-    """Whether the image goes within a few seconds."""
-    deadline = time.monotonic() + 10
-    while is_here(client, identity):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def layer(text: str = "hello", size: int = 0) -> bytes:
@@ -601,7 +592,7 @@ def test_kill_9_leaves_no_image(client: Client, tmp_path: Path) -> None:
     assert is_here(client, identity)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert gone(client, identity)
+    assert eventually(lambda: not is_here(client, identity))
 
 
 @pytest.mark.parametrize(("crashes", "found"), [(1, True), (1000, False)])

@@ -23,6 +23,7 @@ from mlcheck.engines.sandbox.process import launcher
 from mlcheck.model.errors import EngineError, UsageError
 from mlcheck.model.image_ref import ImageRef
 from selftests.checkout import CHECKOUT
+from selftests.waiting import eventually
 
 if (_why := Sandbox().unusable()) is not None:
     pytest.skip(str(_why), allow_module_level=True)
@@ -71,13 +72,7 @@ def processes(mark: str) -> list[int]:
 
 
 def ended(mark: str) -> bool:
-    """Whether every process with `mark` ends within a few seconds."""
-    deadline = time.monotonic() + 10
-    while processes(mark):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
+    return eventually(lambda: processes(mark) == [])
 
 
 # What comes back

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import random
@@ -20,6 +21,7 @@ import pytest
 from mlcheck.engines import select
 from selftests.checkout import CHECKOUT
 from selftests.images import build_sif, copy_programs, each_engine
+from selftests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -143,10 +145,8 @@ class Started:
     def nothing_left(self) -> list[str]:
         """What there is still after a while: nothing, if all is well."""
         # A server creates what it was asked for before the end, and the janitor waits for it.
-        deadline = time.monotonic() + 60
-        while (left := self.left()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        return left
+        eventually(lambda: not self.left())
+        return self.left()
 
 
 @functools.cache
@@ -211,17 +211,16 @@ def test_signals_in_a_long_command(
 
 def wait_for_command(started: Started) -> None:
     """Until the command that takes long runs."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert started.process.poll() is None, started.process.communicate()[0]
-        for directory in Path("/proc").glob("[0-9]*"):
-            try:
-                if (directory / "cmdline").read_bytes() == f"sleep\0{LONG}\0".encode():
-                    return
-            except OSError:
-                continue
-        time.sleep(0.02)
-    raise AssertionError("the command did not start")
+    assert eventually(lambda: takes_long() or started.process.poll() is not None)
+    assert started.process.poll() is None, started.process.communicate()[0]
+
+
+def takes_long() -> bool:
+    for directory in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (directory / "cmdline").read_bytes() == f"sleep\0{LONG}\0".encode():
+                return True
+    return False
 
 
 def test_kill_9_of_one_worker(arguments: list[str], suite: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ _STOP = {
         "i, g = (int(m['Sig' + n], 16) & 0x4000 for n in ('Ign', 'Cgt')); "
         "say('replaced' if top == line[0] else 'parent', "
         "'ignored' if i else 'handled' if g else 'default'); "
-        "i and os._exit(0); os.kill(int(top), 15); [signal.pause() for _ in iter(int, 1)]"
+        "i and os._exit(0); os.kill(int(top), 15); [time.sleep(0.05) for _ in iter(int, 1)]"
     ),
 }
 

@@ -8,8 +8,7 @@ import socketserver
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -17,17 +16,9 @@ import pytest
 
 from mlcheck.machine import janitor, janitor_process
 from selftests.checkout import CHECKOUT
+from selftests.waiting import eventually
 
 CODE = str(CHECKOUT)
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 10
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def tool(body: str, *arguments: str) -> subprocess.Popen[str]:
@@ -51,7 +42,7 @@ def test_a_directory_is_removed(tmp_path: Path, number: signal.Signals) -> None:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         assert process.wait() != 0
-    assert until(lambda: not (tmp_path / "gone").exists())
+    assert eventually(lambda: not (tmp_path / "gone").exists())
     assert tmp_path.exists()
 
 
@@ -63,7 +54,7 @@ def test_a_dropped_action_is_not_done(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     with tool(body, str(tmp_path / "kept"), str(tmp_path / "done")) as process:
         process.wait()
-    assert until((tmp_path / "done").exists)  # the janitor has done all that it had to
+    assert eventually((tmp_path / "done").exists)  # the janitor has done all that it had to
     assert (tmp_path / "kept").exists()
 
 
@@ -79,7 +70,7 @@ def test_a_child_of_the_process_does_not_hold_up_the_janitor(tmp_path: Path) -> 
         assert process.stdout is not None
         child = int(process.stdout.readline())
         try:
-            assert until((tmp_path / "done").exists)
+            assert eventually((tmp_path / "done").exists)
             assert Path(f"/proc/{child}").exists()
         finally:
             os.kill(child, signal.SIGKILL)
@@ -198,7 +189,7 @@ def test_what_a_server_still_creates_is_deleted_when_it_exists(
     with tool(body, host, str(refused)) as process:
         process.wait()
     last = ["/last"]
-    assert until(lambda: len(deleted) == (1 if refused else 3))
+    assert eventually(lambda: len(deleted) == (1 if refused else 3))
     assert deleted == (last if refused else [*last, *["/containers/x"] * 2])
 
 
@@ -249,6 +240,6 @@ def test_a_directory_whose_owner_has_ended_is_removed_by_the_next_run(
     assert {*janitor.abandoned_directories(tmp_path)} == {left, earlier}
     body = f"with janitor.promised(janitor.remove(Path(sys.argv[1]))):\n    {READY}"
     with tool(body, str(tmp_path / "none")) as process:
-        assert until(lambda: not left.exists() and not earlier.exists())
+        assert eventually(lambda: not left.exists() and not earlier.exists())
         process.kill()
     assert {*tmp_path.iterdir()} == {alive, elsewhere, nobody, link}

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from mlcheck.machine import janitor_process
 from mlcheck.model.errors import EngineError
 from mlcheck.reference import cache, tree
 from selftests.checkout import CHECKOUT
+from selftests.waiting import eventually
 
 KEY = "0123456789abcdef0123"
 OTHER = "fedcba98765432100123"
@@ -114,11 +114,8 @@ def _start_blocked_build(tmp_path: Path) -> subprocess.Popen[bytes]:
         [sys.executable, "-c", BLOCKED.format(ready=str(ready))],
         env={**os.environ, "PYTHONPATH": source},
     )
-    deadline = time.monotonic() + 30
-    while not ready.exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    assert eventually(lambda: ready.exists() or process.poll() is not None)
+    assert ready.exists()
     return process
 
 
@@ -237,18 +234,10 @@ def test_a_program_ends_with_a_build_that_is_killed(tmp_path: Path) -> None:
     )
     argv = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(argv, cwd=CHECKOUT) as build:
-        assert until((tmp_path / "pid").exists)
+        assert eventually((tmp_path / "pid").exists)
         pid = int((tmp_path / "pid").read_text())
         build.send_signal(signal.SIGKILL)
-    assert until(lambda: janitor_process.start_time(pid) is None)
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    for _ in range(6000):
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
+    assert eventually(lambda: janitor_process.start_time(pid) is None)
 
 
 def test_a_program_that_is_missing_is_named(tmp_path: Path) -> None:
