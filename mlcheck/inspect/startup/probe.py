@@ -28,7 +28,7 @@ CODES = (1, 7, 139)
 OUTPUT_LIMIT = 1024 * 1024
 
 
-@fact()
+@fact(runs=True)
 def entrypoint(image: OpenImage) -> EntrypointRuns | None:
     """Start the image with commands for its entrypoint, or return None if it states none.
 

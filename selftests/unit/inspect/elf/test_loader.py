@@ -401,7 +401,8 @@ def test_symbol_versions_compared(root: Path, tiny: Path) -> None:
 
 def elf_files(top: Path) -> Iterator[str]:
     """Programs and libraries for x86-64."""
-    for directory, _, names in os.walk(top):
+    for directory, below, names in os.walk(top):
+        below.sort()
         for path in (Path(directory, name) for name in sorted(names)):
             if path.is_file() and not path.is_symlink() and os.access(path, os.R_OK):
                 with path.open("rb") as file:
@@ -424,6 +425,8 @@ def test_files_of_this_machine_compared() -> None:
                 [GLIBC, path], capture_output=True, text=True, env=env, check=False
             )
             if "statically linked" in done.stdout or "not a dynamic executable" in done.stderr:
+                continue
+            if done.returncode < 0:  # a static program whose fixed address is the loader's own
                 continue
             lines = re.findall(r"^\s+(\S+) => (not found|/\S+)", done.stdout, re.MULTILINE)
             said = {name: None if where == "not found" else where for name, where in lines}
