@@ -34,8 +34,8 @@ demo: venv-reference
 	@base=$$($(BUILD) ml-base) && image=$$($(BUILD) ml-pyroot $(addprefix --defect ,$(DEFECT))) \
 	&& .venv/bin/pytest --image="$$image" --base-list="$$base/list-of-pkgs-inside.txt"
 
-# Many a self-test waits for something: one more at a time than there are cores.
-SELFTESTS = .venv/bin/pytest -rfEs -n $$(($$(nproc) + 1)) --dist worksteal --durations=20 selftests
+# Many a self-test waits for something: two more at a time than there are cores.
+SELFTESTS = .venv/bin/pytest -rfEs -n $$(($$(nproc) + 2)) --dist worksteal --durations=20 selftests
 
 selftest: venv-dev
 ifdef FAST

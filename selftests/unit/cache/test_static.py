@@ -584,7 +584,7 @@ def values(shape: Any) -> st.SearchStrategy[Any]:
 @pytest.mark.parametrize(
     "probe", (*KEPT, *OF_LAYERS), ids=lambda probe: f"{probe.__module__}.{probe.__name__}"
 )
-@settings(max_examples=50, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_facts_go_to_json_and_back(probe: Callable[..., object], data: st.DataObject) -> None:
     shape = typing.get_type_hints(probe)["return"]

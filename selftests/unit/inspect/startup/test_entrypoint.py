@@ -144,7 +144,7 @@ def test_entrypoints_compared_with_what_their_shell_does(
         speaker = behind.Speaker((sys.executable, "-c"), "python")
         monkeypatch.setattr(behind, "speaker", lambda *_: speaker)
     if "SIGTERM" in expected:
-        monkeypatch.setattr(probe, "STOP_LIMIT_S", 3.0)
+        monkeypatch.setattr(probe, "STOP_LIMIT_S", 1.5)
     script = tmp_path / "entrypoint"
     script.write_text(text)
     script.chmod(0o755)
