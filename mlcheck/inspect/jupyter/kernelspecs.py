@@ -1,8 +1,6 @@
 """Jupyter's kernelspecs in an image.
 
-The directories are those of jupyter_core (`jupyter_path`, "Common Directories and File
-Locations" in its documentation) and jupyter_client's `~/.ipython/kernels`; the shape of
-kernel.json is that of "Making kernels for Jupyter" in jupyter_client's documentation.
+The shape of kernel.json is that of "Making kernels for Jupyter" in jupyter_client's documentation.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ from mlcheck.inspect.answers import (
     path_of,
     shortened,
 )
+from mlcheck.inspect.jupyter.data_directories import data_directories, jupyter_prefix
 from mlcheck.inspect.jupyter.facts import Kernelspec, Kernelspecs
 from mlcheck.inspect.prefix.facts import Prefixes
 from mlcheck.model.environment import Environment
@@ -34,8 +33,6 @@ SIZE_LIMIT = 1024 * 1024
 
 COMMAND_LIMIT_S = 120.0
 OUTPUT_LIMIT = 16 * 1024 * 1024
-
-_SYSTEM = ("/usr/local/share/jupyter", "/usr/share/jupyter")
 
 
 def probe(image: OpenImage, static: Ask, environments: Prefixes | None = None) -> Kernelspecs:
@@ -66,7 +63,7 @@ def from_files(
         ProbeError: this machine forbids reading a directory or file.
     """
     env = environment.env
-    searched, of_all = _directories(rootfs, env, environments)
+    searched, of_all = _directories(rootfs, environment, environments)
     specs: list[Kernelspec] = []
     problems: list[Problem] = []
     first: dict[str, str] = {}
@@ -93,35 +90,16 @@ def from_files(
 
 
 def _directories(
-    rootfs: RootFS, env: Mapping[str, str], environments: Prefixes | None
+    rootfs: RootFS, environment: Environment, environments: Prefixes | None
 ) -> tuple[tuple[str, ...], dict[str, bool]]:
-    """Return the directories that Jupyter searches for kernels, each real directory once; and those
+    """Return the directories that are searched for kernels, each real directory once; and those
     that the Jupyter on PATH searches, with True for those that it searches for every user."""
-    homes = [env.get("HOME", ""), "/root", *(f"/home/{name}" for name in rootfs.listdir("/home"))]
-    prefix = _prefix(rootfs, env)
-    user = env.get("JUPYTER_DATA_DIR") or (
-        f"{env['XDG_DATA_HOME']}/jupyter" if env.get("XDG_DATA_HOME") else ""
-    )
-    users = [user, *(f"{home}/.local/share/jupyter" for home in homes if home)]
-    own = [f"{prefix}/share/jupyter"]
-    # jupyter_core puts one before the other (`prefer_environment_over_user`).
-    first = env.get("JUPYTER_PREFER_ENV_PATH", "no").lower() not in ("no", "n", "false", "off", "0")
-    data = [
-        *((directory, True) for directory in env.get("JUPYTER_PATH", "").split(":")),
-        *((directory, True) for directory in own if first),
-        # Of these, one user has one.
-        *((directory, False) for directory in users),
-        *((directory, True) for directory in own),
-        *((directory, True) for directory in _SYSTEM),
-        *((f"{home}/.ipython", False) for home in homes if home),
-        *(
-            (f"{one.path}/share/jupyter", None)
-            for one in (environments.found if environments else ())
-        ),
-    ]
+    prefix = jupyter_prefix(rootfs, environment.env)
+    others = [f"{one.path}/share/jupyter" for one in (environments.found if environments else ())]
+    searched = data_directories(rootfs, environment, prefix)
     found: dict[str, str] = {}
     of_all: dict[str, bool] = {}
-    for directory, for_all in data:
+    for directory, for_all in [*searched, *((other, None) for other in others)]:
         path = f"{directory.rstrip('/')}/kernels"
         # A relative path depends on the working directory of the server.
         if path.startswith("/") and path != "/kernels":
@@ -145,14 +123,6 @@ def started(argv0: str, path: str, prefix: str) -> str:
     """
     known = {"resource_dir": path.rpartition("/")[0], "prefix": prefix}
     return _TEMPLATE.sub(lambda match: known.get(match[1], match[0]), argv0)
-
-
-def _prefix(rootfs: RootFS, env: Mapping[str, str]) -> str:
-    """Return the root of the environment whose Jupyter is on PATH, or ""."""
-    if env.get("CONDA_PREFIX"):
-        return env["CONDA_PREFIX"]
-    python = on_path(rootfs, "python3", path_of(env))
-    return python.rpartition("/")[0].rpartition("/")[0] if python else ""
 
 
 def _kernelspec(rootfs: RootFS, name: str, path: str, image_env: Mapping[str, str]) -> Kernelspec:
@@ -181,7 +151,7 @@ def _kernelspec(rootfs: RootFS, name: str, path: str, image_env: Mapping[str, st
         raise _wrong(path, "interrupt_mode", spec, '"signal" or "message"')
     # The program is searched in the PATH that it gets, in which a kernel.json may use the image's.
     its_path = string.Template(env["PATH"]).safe_substitute(image_env) if "PATH" in env else None
-    program = started(argv[0], path, _prefix(rootfs, image_env))
+    program = started(argv[0], path, jupyter_prefix(rootfs, image_env))
     return Kernelspec(
         name=name,
         path=path,
