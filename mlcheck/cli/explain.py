@@ -151,6 +151,7 @@ def _json(rule: Rule, until: datetime.date) -> dict[str, object]:
         "rule": rule.text,
         "why": rule.why,
         "remedy": rule.fix,
+        "page": rules.page_of(rule),
         "keys": _keys(rule),
         "test": _test(rule),
         "only": rules.only_for(rule),
@@ -193,6 +194,8 @@ def _text(rule: Rule, until: datetime.date) -> Iterator[str]:
     defects = defects_of(rule)
     names = [defect.name for defect in defects]
     yield from _row("proven by", ", ".join(names) or _NO_DEFECT)
+    if page := rules.page_of(rule):
+        yield from _row("page", f"{page}, in mlcheck's repository")
     if names:
         plain = min(defects, key=lambda one: not rule.id.startswith(one.name))
         image = sorted(plain.images)[0]

@@ -15,6 +15,9 @@ from mlcheck.model.errors import UsageError
 from mlcheck.model.rule import Rule, registered
 from mlcheck.profile.catalog import FILE_NAME, SUITE, Profile
 
+PAGES = "docs/rules"
+"""Place of the rules' pages in mlcheck's repository. Their addresses in reports begin with it."""
+
 PARITY = "parity"
 """The folder of the suite with rules about two images."""
 
@@ -63,6 +66,11 @@ def is_about(rule: Rule, profile: Profile) -> bool:
     """Return whether a rule applies to images with a profile, whatever that promises."""
     only = only_for(rule)
     return only is None or only in profile.lineage
+
+
+def page_of(rule: Rule) -> str | None:
+    """Return the address of a rule's page; None for a rule of another distribution."""
+    return f"{PAGES}/{rule.id}.md" if rule.file.is_relative_to(SUITE) else None
 
 
 def only_for(rule: Rule) -> str | None:

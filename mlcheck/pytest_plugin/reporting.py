@@ -14,6 +14,7 @@ from _pytest.config import create_terminal_writer
 
 from mlcheck.inspect.facts import Facts
 from mlcheck.inspect.layers.facts import Layers
+from mlcheck.inspect.rules import page_of
 from mlcheck.model.errors import (
     DIFFERENT,
     INTERRUPTED,
@@ -126,6 +127,7 @@ def pytest_runtest_makereport(
             extra.setdefault("check", rule.id)
             extra.setdefault("rule", rule.text)
             extra.setdefault("remedy", rule.fix)
+            extra["page"] = page_of(rule)
         extra["image"] = target.id
         used = getattr(item, "funcargs", {})
         facts = used.get("facts")

@@ -114,6 +114,8 @@ def _error(one: _Broken) -> str:
     ]
     if finding.by_hand:
         lines.append(f"by hand: {finding.by_hand}")
+    if result.page:
+        lines.append(f"more: {overview.explained(result)}")
     return command(_level(result), {**place, "title": title}, "\n".join(lines))
 
 
@@ -224,6 +226,8 @@ def _failures(one: ImageOverview) -> Iterator[tuple[str, str]]:
             lines.append(f"\nby hand: {code(by_hand)}\n")
         if result.remedy:
             lines.append(f"\n**mend**: {plain(result.remedy)}\n")
+        if result.page:
+            lines.append(f"\nmore: {code(overview.explained(result))}\n")
         yield "".join([*lines, "\n</details>\n\n"]), f"- {name}\n\n"
 
 

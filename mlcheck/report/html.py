@@ -286,6 +286,8 @@ def _wrong(report: Report, found: Sequence[ImageOverview], rows: Sequence[Row]) 
         remedy = next((result.remedy for _, _, result in wrong if result.remedy), None)
         if remedy:
             _add(_add(article, "p"), "strong", "Mend: ").tail = text.printable(remedy)
+        if more := next(filter(None, (overview.explained(result) for _, _, result in wrong)), ""):
+            _add(article, "p", f"More: {more}", "quiet")
     return section
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = "1.7"
+SCHEMA_VERSION = "1.8"
 
 Outcome = Literal["passed", "failed", "error", "skipped", "waived"]
 
@@ -56,6 +56,8 @@ class ResultModel(_Model):
     check: str | None = None
     rule: str | None = None
     remedy: str | None = None
+    page: str | None = None
+    """Page of the rule, in mlcheck's repository; None for a rule that has none."""
     severity: Literal["error", "warning"] = "error"
     """Severity of the rule in the profile. If it is a warning, and the run was not to fail on
     those, the outcome of a rule with findings is "waived"."""

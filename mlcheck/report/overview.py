@@ -174,6 +174,14 @@ def headline(result: ResultModel, gap: str = " ") -> str:
     return bounds.short(first, _FOUND)
 
 
+def explained(result: ResultModel) -> str:
+    """Return the command that explains the rule of a result, and the rule's page if it has one."""
+    if not result.check:
+        return ""
+    page = f" ({result.page})" if result.page else ""
+    return f"mlcheck explain {result.check}{page}"
+
+
 def is_warning(result: ResultModel) -> bool:
     """Return whether a rule has findings that do not fail the image because of its severity."""
     warned = result.outcome == "waived" and result.severity == "warning"

@@ -91,6 +91,10 @@
     if (result.checked) entry(more, "compared", String(result.checked));
     for (const note of result.notes) entry(more, "note", note);
     entry(more, "test", result.test);
+    if (result.check) {
+      const page = result.page ? ` (${result.page})` : "";
+      entry(more, "explained by", `mlcheck explain ${result.check}${page}`);
+    }
     part.append(findings, more);
     return part;
   }

@@ -91,8 +91,10 @@ def _rule(result: ResultModel) -> dict[str, Any]:
         "defaultConfiguration": {"level": result.severity},
     }
     if result.remedy:
-        explain = f"More about it: mlcheck explain {name}"
-        rule["help"] = {"text": _message(f"{result.remedy}\n{explain}")}
+        more = f"\nMore about it: {said}" if (said := overview.explained(result)) else ""
+        rule["help"] = {"text": _message(f"{result.remedy}{more}")}
+    if result.page and re.match("https?://", result.page):  # an absolute URI, says 3.49.12
+        rule["helpUri"] = quote(_clean(result.page), safe="/:?=&%#")
     return rule
 
 

@@ -55,6 +55,11 @@ def write(screen: Screen, report: Report, *, every_rule: bool = False) -> None:
     found = overview.images(report)
     for one in found:
         _write_image(screen, one, every_rule=every_rule)
+    wrong = {one.check: one for one in report.results if one.check and _is_shown_failed(one)}
+    for failed in [*wrong.values()][:1]:
+        others = ", and the same for the others" if len(wrong) > 1 else ""
+        said = f"Why, and how to waive it: {overview.explained(failed)}{others}"
+        screen.write(text.printable(f"\n{said}\n"))
     if len(found) > 1:
         _write_matrix(screen, report, found)
     if advice := list(dict.fromkeys(one.advice() for one in found if one.image.without_profile)):
@@ -63,6 +68,10 @@ def write(screen: Screen, report: Report, *, every_rule: bool = False) -> None:
         )
         for command in advice[:_MOST_COLUMNS]:
             screen.write(text.printable(f"  {command}\n"))
+
+
+def _is_shown_failed(result: ResultModel) -> bool:
+    return result.outcome == "failed" or overview.is_warning(result)
 
 
 def _write_image(screen: Screen, one: ImageOverview, *, every_rule: bool) -> None:

@@ -24,6 +24,7 @@ from mlcheck.cli.schemas import report_schema
 from mlcheck.model.errors import UsageError
 from mlcheck.report import (
     compare,
+    formats,
     github,
     gitlab,
     html,
@@ -114,7 +115,24 @@ def test_one_image_needs_no_matrix() -> None:
         "a:1@sandbox  DOES NOT CONFORM  (1 failed)",
         "  FAILED  files: /opt/x: this",
         "          mend: Mend files.",
+        "",
+        "Why, and how to waive it: mlcheck explain files",
     ]
+
+
+def test_every_report_names_the_page_of_a_failed_rule() -> None:
+    page = "docs/rules/files.md"
+    report = reports.report(reports.result(A, "files", "failed", page=page), images=(A,))
+    for name in ("json", "html", "sarif", "github", "markdown", "text"):
+        said = stdlib_html.unescape(formats.FORMATS[name].make(report))
+        assert page in said, name
+    assert "helpUri" not in formats.FORMATS["sarif"].make(report)
+    address = f"https://example.org/{page}"
+    report = reports.report(reports.result(A, "files", "failed", page=address), images=(A,))
+    (rule,) = json.loads(formats.FORMATS["sarif"].make(report))["runs"][0]["tool"]["driver"][
+        "rules"
+    ]
+    assert rule["helpUri"] == address
 
 
 def commands(text: str) -> list[str]:
