@@ -18,6 +18,7 @@ from mlcheck.engines.apptainer.sif import digest, read_config
 from mlcheck.engines.archive.contents import look_into, stored_sizes
 from mlcheck.engines.base import Progress
 from mlcheck.engines.oci import registry
+from mlcheck.engines.oci.conversation import host_of
 from mlcheck.engines.oci.documents import ImageConfig, config_of
 from mlcheck.model.errors import MlcheckError, UsageError
 from mlcheck.model.image_ref import ImageRef
@@ -114,7 +115,7 @@ def _of_registry(ref: ImageRef) -> ImageInfo:
             here[store] = "same" if theirs & same else "another"
     return ImageInfo(
         image=found.reference,
-        source=f"registry {registry.host_of(ref)[0]}",
+        source=f"registry {host_of(ref)[0]}",
         index_digest=found.index_digest,
         manifest_digest=found.manifest_digest,
         config_digest=found.config_digest,

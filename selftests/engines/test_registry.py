@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from mlcheck.engines.oci import conversation
 from mlcheck.engines.oci import registry as client
 from mlcheck.engines.oci.documents import parse_config, parse_manifest
 from mlcheck.model.errors import EngineError, MlcheckError, UsageError
@@ -335,7 +336,7 @@ def test_a_registry_reaches_nothing_else_on_this_machine() -> None:
     ],
 )
 def test_which_hosts_are_of_a_private_network(host: str, private: bool) -> None:
-    assert client._is_private(host.strip("[]")) == private
+    assert conversation._is_private(host.strip("[]")) == private
 
 
 def test_a_blob_may_lie_elsewhere_in_the_internet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,11 +346,11 @@ def test_a_blob_may_lie_elsewhere_in_the_internet(monkeypatch: pytest.MonkeyPatc
     def answer(self: object, method: str, url: str, authorization: str, *_: object) -> object:
         asked.append((url, authorization))
         if "blobs" in url and "store" not in url:
-            return client._Answer(307, {"Location": "https://8.8.8.8/store/blobs/x"}, b"")
-        return client._Answer(200, {}, _CONFIG_BLOB if "store" in url else _MANIFEST_BLOB)
+            return conversation.Answer(307, {"Location": "https://8.8.8.8/store/blobs/x"}, b"")
+        return conversation.Answer(200, {}, _CONFIG_BLOB if "store" in url else _MANIFEST_BLOB)
 
-    monkeypatch.setattr(client._Asking, "_answer", answer)
-    monkeypatch.setattr(client._Asking, "_authorization", "Bearer abc", raising=False)
+    monkeypatch.setattr(conversation.Conversation, "_answer", answer)
+    monkeypatch.setattr(conversation.Conversation, "_authorization", "Bearer abc", raising=False)
     assert described("registry.invalid/me/x:v1").compressed_size == 42
     assert asked[-1] == ("https://8.8.8.8/store/blobs/x", "")
 
@@ -405,7 +406,7 @@ def test_nothing_goes_through_a_proxy_to_this_machine(
     ],
 )
 def test_which_registry_a_name_is_of(text: str, host: str, name: str) -> None:
-    assert client.host_of(ImageRef.parse(text)) == (host, name)
+    assert conversation.host_of(ImageRef.parse(text)) == (host, name)
 
 
 def test_documents_with_strange_values_for_people() -> None:
