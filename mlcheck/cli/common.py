@@ -17,7 +17,7 @@ from mlcheck.engines import select
 from mlcheck.engines.base import OpenImage, PullPolicy, Start
 from mlcheck.model.errors import UsageError
 from mlcheck.model.image_ref import ImageRef
-from mlcheck.report import text
+from mlcheck.report import formats, text
 
 if TYPE_CHECKING:
     from mlcheck.engines.resolve import Resolved
@@ -50,6 +50,22 @@ def print_json(told: object) -> None:
     """Print JSON for programs, as all commands do with --json."""
     # The same JSON: GitHub's runner looks for its commands anywhere in a line.
     print(json.dumps(told, indent=1).replace("##[", "##\\u005b"))
+
+
+def write_report(content: str, output: Path | None, *, commands: bool = False) -> None:
+    """Write a report to a file or to standard output.
+
+    Args:
+        commands: whether a CI's runner shall obey what is in it.
+    """
+    if output is None or str(output) == formats.STDOUT:
+        formats.to_stdout(content, commands=commands)
+        return
+    try:
+        output.write_text(content, encoding="utf-8")
+    except OSError as error:
+        remedy = "Name a file that can be written."
+        raise UsageError(f"{output}: {error.strerror}.", remedy) from None
 
 
 _COLOURS = {"red": 31, "green": 32}

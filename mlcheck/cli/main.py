@@ -30,7 +30,7 @@ from mlcheck.report import text
 
 _NAMES = """
     check images info packages layers diff facts exec snapshot explain
-    doctor cache report matrix config completion
+    doctor cache report verify matrix config completion
 """
 _COMMANDS = {
     **{name: f"mlcheck.cli.{name}" for name in _NAMES.split()},

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mlcheck.cli import common
-from mlcheck.model.errors import UsageError
+from mlcheck.cli import attest, common
 from mlcheck.report import formats, reading
 
 
@@ -31,6 +30,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         )
         part.set_defaults(run=_run, format=form)
     _add_compare(parts)
+    attest.add(parts)
 
 
 def _add_compare(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -64,7 +64,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     how = compare.as_text
     if arguments.json or arguments.markdown:
         how = compare.as_json if arguments.json else compare.as_markdown
-    _write(how(found), arguments.output)
+    common.write_report(how(found), arguments.output)
     return found.exit_code
 
 
@@ -79,24 +79,8 @@ def _run(arguments: argparse.Namespace) -> int:
         if not github.add_summary(report):
             common.progress("GITHUB_STEP_SUMMARY is not set: annotations only")
     form = formats.FORMATS[name]
-    _write(form.make(report), arguments.output, commands=form.commands)
+    common.write_report(form.make(report), arguments.output, commands=form.commands)
     return 0
-
-
-def _write(content: str, output: Path | None, *, commands: bool = False) -> None:
-    """Write a report to a file or to standard output.
-
-    Args:
-        commands: whether a CI's runner shall obey what is in it.
-    """
-    if output is None or str(output) == formats.STDOUT:
-        formats.to_stdout(content, commands=commands)
-        return
-    try:
-        output.write_text(content, encoding="utf-8")
-    except OSError as error:
-        remedy = "Name a file that can be written."
-        raise UsageError(f"{output}: {error.strerror}.", remedy) from None
 
 
 def _kinds() -> dict[str, tuple[str, str]]:

@@ -35,6 +35,15 @@ def read(path: Path) -> Report:
     Raises:
         UsageError: the file cannot be read, or is not a report of this major version.
     """
+    return parsed(path, content_of(path))
+
+
+def content_of(path: Path) -> bytes:
+    """Return the bytes of a report's file.
+
+    Raises:
+        UsageError: it cannot be read, or is too large.
+    """
     try:
         # A device or a pipe has no size, so limit the read as well.
         with path.open("rb") as file:
@@ -43,6 +52,15 @@ def read(path: Path) -> Report:
         raise UsageError(f"{path}: {error.strerror}.", _MADE_BY) from None
     if len(content) > LARGEST:
         raise UsageError(f"{path}: larger than {LARGEST >> 20} MB, which no report is.", _MADE_BY)
+    return content
+
+
+def parsed(path: Path, content: bytes) -> Report:
+    """Return the report that a file has, dropping keys that a later minor version added.
+
+    Raises:
+        UsageError: it is not a report of this major version.
+    """
     try:
         data = json.loads(content)
     except (ValueError, RecursionError) as error:

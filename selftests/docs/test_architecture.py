@@ -115,11 +115,13 @@ def test_few_know_of_reference_images() -> None:
         (
             "pydantic",
             {"cache.fact_json", "profile.catalog", "profile.schema", "profile.toml_file"}
-            | {"report.model", "report.reading"},
+            | {"report.attestation", "report.model", "report.reading"},
         ),
         ("pytest", {"cli.check", "pytest_plugin", "snapshot.suite_run"}),
         ("testinfra", {"pytest_plugin.fixtures", "pytest_plugin.testinfra_host"}),
         ("docker", {"engines.oci"}),
+        ("cryptography", {"report.signatures"}),
+        ("securesystemslib", {"report.signatures"}),
         ("xdist", {"pytest_plugin"}),
         ("tree_sitter", {"profile.toml_lines"}),
         ("shtab", {"cli.completion"}),

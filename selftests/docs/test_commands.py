@@ -72,6 +72,11 @@ WAYS = [
         ".ci/run: demo DEFECT=rpath",
         "builds an image; make demo does the same",
     ),
+    Way(
+        r"mlcheck (report attest|verify) .*",
+        'selftests/engines/test_attestations.py: mlcheck("verify", image.reference',
+        "needs a registry",
+    ),
     Way(r"mlcheck layers .* --engine docker", "run", "docker is not reached here", (3,)),
     Way(rf"{_JUDGE} (.* )?({_IMAGES})( .*)?", "run", "", (0, 1, 5)),
     Way(rf"{_JUDGE}.*", "collect", "its image is large, or not on this machine"),

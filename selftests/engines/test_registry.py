@@ -197,9 +197,10 @@ def stand_in(answer: Answerer) -> Iterator[str]:
             for name, value in ({"Content-Length": str(len(content))} | dict(headers)).items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(content)
+            self.wfile.write(content if self.command != "HEAD" else b"")
 
-        do_GET = do_POST = handle_any  # noqa: N815 - http.server wants these names
+        # http.server wants these names.
+        do_GET = do_POST = do_PUT = do_HEAD = handle_any  # noqa: N815
 
         def log_message(self, *_: Any) -> None:
             pass

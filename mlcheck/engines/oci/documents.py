@@ -172,7 +172,7 @@ def documents_from(
 def matches(content: bytes, digest: str) -> bool:
     """Return whether `content` has that digest."""
     algorithm, _, number = digest.partition(":")
-    return _is_digest(digest) and hashlib.new(algorithm, content).hexdigest() == number
+    return is_digest(digest) and hashlib.new(algorithm, content).hexdigest() == number
 
 
 def sha256(content: bytes) -> str:
@@ -274,7 +274,7 @@ def _descriptor(entry: Any) -> Descriptor:
     if not isinstance(entry, dict):
         raise ValueError("has a descriptor that is no object")
     digest, size = entry.get("digest"), entry.get("size")
-    if not isinstance(digest, str) or not _is_digest(digest):
+    if not isinstance(digest, str) or not is_digest(digest):
         raise ValueError(f"has a descriptor with no valid digest ({str(digest)[:80]!r})")
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise ValueError(f"has a descriptor with no valid size ({str(size)[:80]})")
@@ -289,7 +289,8 @@ def _platform(entry: Mapping[str, Any]) -> str | None:
     return "/".join(part for part in parts if isinstance(part, str) and part) or None
 
 
-def _is_digest(text: str) -> bool:
+def is_digest(text: str) -> bool:
+    """Return whether a text is a digest, and so safe as a part of a URL."""
     return _DIGEST.fullmatch(text) is not None
 
 
