@@ -29,13 +29,17 @@ exit code: 0 everything judged holds; 1 an image does not conform; 3 one could n
 4 a wrong option, image or profile; 5 nothing was judged; 130 interrupted.
 """
 
+_JSON = "--json"
+"""The option that every command has. pytest's parser does not know it: other plugins may have one
+of that name."""
+
 _OF_PYTEST = (
     (["-k"], "WORDS", "only tests with matching names: -k 'rpath or libGL'"),
     (["-m"], "MARKS", "-m 'not slow': without slow tests"),
     (["-n"], "N", "N processes, or auto: images are spread over the cores"),
     (["-x"], None, "stop at the first failure"),
     (["--lf"], None, "only the tests that failed in the last run"),
-    (["-q"], None, "less output"),
+    (["-q"], None, "the verdict alone, one line for each image"),
     (["-v"], None, "more output"),
     (["--junitxml"], "FILE", "write a report for CI"),
 )
@@ -53,6 +57,7 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="image to judge")
     options.add(parser.add_argument_group(options.TITLE).add_argument)
+    parser.add_argument(_JSON, action="store_true", help="same as --output json: on stdout")
     group = parser.add_argument_group("pytest's, often used")
     for names, metavar, told in _OF_PYTEST:
         value: dict[str, Any] = {"metavar": metavar} if metavar else {"action": "store_true"}
@@ -65,7 +70,7 @@ def run(words: Sequence[str]) -> int:
     Args:
         words: images, and options of mlcheck and pytest.
     """
-    words = list(argv.joined(words))
+    words = ["--output=json" if word == _JSON else word for word in argv.joined(words)]
     _look_ahead(words)
     words = [*config.words(words), *words]
     import pytest

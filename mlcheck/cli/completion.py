@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import shtab
 
-_SHELLS = ("bash", "zsh")
+_SHELLS = ("bash", "zsh", "fish")
 
 _BASH = r"""
 _mlcheck() {
@@ -41,19 +41,33 @@ _ZSH_FUNCTION = """\
   {paths}
 }}
 """
+_FISH_FUNCTION = """\
+function {name}
+  string split ' ' -- {words}
+  {paths}
+end
+"""
+_FUNCTIONS = {"bash": _BASH_FUNCTION, "zsh": _ZSH_FUNCTION, "fish": _FISH_FUNCTION}
+_PATHS = {
+    "bash": (_BASH_PATHS, 'compgen -d -S / -- "$1"'),
+    "zsh": ("_files", "_files -/"),
+    "fish": ("__fish_complete_path (commandline -ct)", "__fish_complete_directories"),
+}
+"""Commands that complete files, and directories alone."""
 
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command `completion`."""
     parser = commands.add_parser(
         "completion",
-        help="print a script for TAB completion in bash or zsh",
+        help="print a script for TAB completion in bash, zsh or fish",
         description="Print a script that makes TAB complete commands, options, published images, "
         "rules and files. The script contains the words of this version: write it again after an "
         "update.",
         epilog="examples:\n"
         "  mlcheck completion bash >~/.local/share/bash-completion/completions/mlcheck\n"
         '  mlcheck completion zsh >"${fpath[1]}/_mlcheck"\n'
+        "  mlcheck completion fish >~/.config/fish/completions/mlcheck.fish\n"
         '  eval "$(mlcheck completion bash)"      only in this shell; zsh after compinit',
     )
     parser.add_argument("shell", choices=_SHELLS)
@@ -69,11 +83,12 @@ def _run(arguments: argparse.Namespace) -> int:
         kind = _kind(action)
         if kind is not None and action.choices is None:
             function = f"_mlcheck_{kind}"
-            action.complete = dict.fromkeys(_SHELLS, function)  # type: ignore[attr-defined]
+            complete = {**dict.fromkeys(_SHELLS, function), "fish": f"({function})"}
+            action.complete = complete  # type: ignore[attr-defined]
     script = shtab.complete(parser, arguments.shell, preamble=functions)
     if arguments.shell == "bash":
         script = script.replace("\ncomplete -o bashdefault -F _shtab_mlcheck mlcheck", _BASH)
-    else:
+    elif arguments.shell == "zsh":
         # shtab completes only the first of several values.
         script = re.sub(r'"\(\*\)::?', '"*:', script)
     print(script)
@@ -109,17 +124,15 @@ def _kind(action: argparse.Action) -> str | None:
 
 
 def _functions(shell: str) -> Iterator[str]:
-    template = _BASH_FUNCTION if shell == "bash" else _ZSH_FUNCTION
-    files, directories = {
-        "bash": (_BASH_PATHS, 'compgen -d -S / -- "$1"'),
-        "zsh": ("_files", "_files -/"),
-    }[shell]
+    files, directories = _PATHS[shell]
     paths = {"images": files, "paths": files, "directories": directories}
     for kind, words in _words().items():
-        quoted = (
-            shlex.quote(" ".join(words)) if shell == "bash" else " ".join(map(shlex.quote, words))
-        )
-        yield template.format(name=f"_mlcheck_{kind}", words=quoted, paths=paths.get(kind, ":"))
+        quoted = " ".join(map(shlex.quote, words))
+        if shell != "zsh":
+            quoted = shlex.quote(" ".join(words))
+        nothing = "true" if shell == "fish" else ":"
+        name = f"_mlcheck_{kind}"
+        yield _FUNCTIONS[shell].format(name=name, words=quoted, paths=paths.get(kind, nothing))
 
 
 def _words() -> dict[str, list[str]]:

@@ -32,7 +32,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Act before mlcheck's plugin determines the images."""
     from mlcheck.pytest_plugin import collection
+    from mlcheck.pytest_plugin.quiet import make_quiet
 
+    make_quiet(config)
     option = config.option
     collection.add_installed(option)
     option.image = [*option.file_or_dir, *option.image]

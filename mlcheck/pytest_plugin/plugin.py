@@ -17,6 +17,7 @@ from mlcheck.inspect.registry import needs_of, with_needs
 from mlcheck.inspect.rules import is_about, is_of, promises
 from mlcheck.model.errors import UsageError
 from mlcheck.pytest_plugin import options, reporting, rule_items
+from mlcheck.pytest_plugin.progress import Progress
 from mlcheck.pytest_plugin.run import RUN, WHOLE_IMAGES, Run, Target, target_of
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _compares(item: pytest.Item) -> bool:
 
 def _prepare(config: pytest.Config, targets: Sequence[Target]) -> None:
     run = config.stash[RUN]
-    progress = reporting.Progress(config.pluginmanager.get_plugin("terminalreporter"))
+    progress = Progress(config.pluginmanager.get_plugin("terminalreporter"))
     try:
         run.prepare(targets, progress)
     except UsageError as error:

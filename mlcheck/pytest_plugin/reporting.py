@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import time
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +25,8 @@ from mlcheck.model.errors import (
 from mlcheck.profile.catalog import SUITE
 from mlcheck.pytest_plugin import options
 from mlcheck.pytest_plugin.outcome import RESULT, layer_rows
+from mlcheck.pytest_plugin.progress import width_of
+from mlcheck.pytest_plugin.quiet import is_quiet
 from mlcheck.pytest_plugin.rule_items import NOT_PROMISED, RULE
 from mlcheck.pytest_plugin.run import RUN, Run, target_of
 from mlcheck.pytest_plugin.selection import Selection
@@ -57,39 +57,6 @@ def check_options(config: pytest.Config) -> None:
                 f"{option}: you may not write there, or its file system is read-only.",
                 "Name a file in a directory of yours.",
             )
-
-
-class Progress:
-    """Display of images being made ready: a line that changes, or, if lines cannot change, one now
-    and then."""
-
-    EVERY_S = 5.0
-
-    def __init__(self, terminal: pytest.TerminalReporter | None) -> None:
-        self._terminal = terminal
-        self._next = 0.0
-        self._step = ""
-
-    def __call__(self, line: str) -> None:
-        if self._terminal is None:
-            return
-        shown = f"mlcheck: {text.printable(line)}"
-        # "pulling NAME: 1 of 7 layers" and "pulling NAME: 2 of 7 layers" are one step.
-        step = " ".join(line.split()[:3])
-        if self._terminal.isatty:
-            if self._step not in ("", step):
-                self._terminal.write_line("")
-            self._terminal.rewrite(shown[: shutil.get_terminal_size().columns - 1], erase=True)
-        elif step != self._step or time.monotonic() >= self._next:
-            self._terminal.ensure_newline()
-            self._terminal.write_line(shown)
-            self._next = time.monotonic() + self.EVERY_S
-        self._step = step
-
-    def end(self) -> None:
-        """Put later output on a line of its own."""
-        if self._terminal is not None and self._terminal.isatty and self._step:
-            self._terminal.write_line("")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -394,9 +361,14 @@ class Recorder:
         return by_verdicts
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self.report is not None and self.report.results:
+        if self.report is None or not self.report.results:
+            return
+        if is_quiet(self.run.config):
+            summary.write_verdicts(terminalreporter, self.report)
+        else:
             names = terminalreporter.hasopt("skipped")
-            summary.write(terminalreporter, self.report, every_rule=names)
+            width = width_of(terminalreporter)
+            summary.write(terminalreporter, self.report, every_rule=names, width=width)
 
     def pytest_unconfigure(self) -> None:
         """Let GitHub's runner take commands again, last of all ours."""
@@ -411,6 +383,16 @@ class Recorder:
             for line in github.errors(self.report):
                 terminal.write_line(line)
             github.add_summary(self.report)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None]:
+    """Wrap the messages of failures on a terminal; files of reports have them already."""
+    if width := width_of(terminalreporter):
+        for failed in terminalreporter.getreports("failed"):
+            if getattr(failed, "mlcheck", {}).get("findings"):
+                failed.longrepr = text.wrapped(failed.longreprtext, width)
+    yield
 
 
 def _last_line(report: pytest.CollectReport | pytest.TestReport) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Protocol, TextIO
 
 from mlcheck.report import bounds, overview, text
@@ -15,6 +16,9 @@ _MOST_COLUMNS = 30
 
 _MARKS = {"failed": "F", "error": "E", "waived": "w", "passed": ".", "skipped": "-"}
 _CODES = {"bold": 1, "red": 31, "green": 32, "yellow": 33}
+_INDENT = 10
+"""Columns before what is said of an image."""
+
 _COLOURS = {"failed": "red", "error": "red", "waived": "yellow"}
 
 
@@ -45,12 +49,55 @@ class Plain:
         self.write(f"{f' {title} ':=^80}\n")
 
 
-def write(screen: Screen, report: Report, *, every_rule: bool = False) -> None:
+class Wrapped:
+    """A screen with lines that are broken between words at its width."""
+
+    def __init__(self, screen: Screen, width: int) -> None:
+        self._screen = screen
+        self._width = width
+        self._column = 0
+        self._indent = 0
+
+    def section(self, title: str) -> None:
+        self._screen.section(title)
+
+    def write(self, content: str, **markup: bool) -> None:
+        for number, line in enumerate(content.split("\n")):
+            if number:
+                self._screen.write("\n")
+                self._column = 0
+            if line and not self._column:
+                self._indent = _INDENT if line.startswith("  ") else 2
+            self._write_line(line, markup)
+
+    def _write_line(self, line: str, markup: Mapping[str, bool]) -> None:
+        for word in re.findall(r" *[^ ]+| +$", line):
+            if self._column > self._indent and self._column + len(word) > self._width:
+                self._screen.write(f"\n{' ' * self._indent}")
+                self._column = self._indent
+                word = word.lstrip(" ")
+            if word:
+                self._screen.write(word, **markup)
+                self._column += len(word)
+
+
+def write_verdicts(screen: Screen, report: Report) -> None:
+    """Write a line for each image, with its verdict."""
+    for one in overview.images(report):
+        _write_verdict(screen, one)
+
+
+def write(
+    screen: Screen, report: Report, *, every_rule: bool = False, width: int | None = None
+) -> None:
     """Write the summary of all images of a run.
 
     Args:
         every_rule: whether the rules that were not judged are named, and not only counted.
+        width: columns of the screen; None for one without an end.
     """
+    if width is not None:
+        screen = Wrapped(screen, width)
     screen.section("mlcheck")
     found = overview.images(report)
     for one in found:
@@ -74,12 +121,16 @@ def _is_shown_failed(result: ResultModel) -> bool:
     return result.outcome == "failed" or overview.is_warning(result)
 
 
-def _write_image(screen: Screen, one: ImageOverview, *, every_rule: bool) -> None:
-    image, results = one.image, [result for _, result in one.results]
+def _write_verdict(screen: Screen, one: ImageOverview) -> None:
     verdict, colour = one.verdict
-    screen.write(text.printable(f"{image.id}  "))
+    screen.write(text.printable(f"{one.image.id}  "))
     screen.write(verdict, **{colour: True, "bold": True})
     screen.write(f"  ({one.tally()})\n")
+
+
+def _write_image(screen: Screen, one: ImageOverview, *, every_rule: bool) -> None:
+    image, results = one.image, [result for _, result in one.results]
+    _write_verdict(screen, one)
     if image.digest:
         screen.write(text.printable(f"  {image.digest}\n"))
     for result in results:

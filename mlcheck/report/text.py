@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import textwrap
 import unicodedata
 from collections.abc import Callable, Sequence
 
@@ -99,6 +101,31 @@ def failure(
     lines.append(f"mend      {verdict.remedy or rule.fix}")
     lines += [f"note      {note}" for note in (*remarks, *bounds.notes(verdict.notes))]
     return printable("\n".join(lines))
+
+
+def wrapped(message: str, width: int) -> str:
+    """Wrap the sentences of a failure's message at the width of a terminal.
+
+    Commands and tables stay as they are: one is to be copied, the other to be read by columns.
+    """
+    lines: list[str] = []
+    for number, line in enumerate(message.split("\n")):
+        label = _SENTENCE.match(line)
+        if len(line) <= width or (number and label is None):
+            lines.append(line)
+            continue
+        indent = " " * (len(label[0]) if label else 2)
+        lines += textwrap.wrap(
+            line,
+            width,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines)
+
+
+_SENTENCE = re.compile(r" *(?:rule|image|found|expected|mend|fix|note) {2,}")
 
 
 def _block(finding: Finding, show: Callable[[Show], str]) -> list[str]:

@@ -3,7 +3,10 @@ and what it leaves behind."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import pty
 import re
 import shutil
 import subprocess
@@ -102,6 +105,73 @@ def test_exit_codes(place: Place) -> None:
         assert (done.returncode, said in done.stderr) == (4, True), (words, done.stderr)
         assert "Traceback" not in done.stderr
     assert place.check(*image[:3], "-k", "no_such_test").returncode == 5
+
+
+@pytest.mark.slow
+def test_quiet_prints_the_verdict_alone(place: Place) -> None:
+    image = ("./mini:v9", "--profiles", "profiles", "-k", "os-release", "-q")
+    line = "mini:v9@sandbox  {}  (1 of 4; 1 {})\n"
+    for more in ((), ("-n", "2")):
+        done = place.check(*image, *more)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == line.format("WHAT WAS SELECTED HOLDS", "passed"), more
+    place.os_version("10")
+    for more in ((), ("-n", "2")):
+        done = place.check(*image, *more)
+        assert (done.returncode, done.stderr) == (1, "")
+        assert done.stdout == line.format("DOES NOT CONFORM", "failed"), more
+
+
+@pytest.mark.slow
+def test_quiet_still_says_why_nothing_is_judged(place: Place) -> None:
+    image = ("./mini:v9", "--profiles", "profiles", "-q")
+    done = place.check(*image, "-k", "no_such_test")
+    assert (done.returncode, "no test fits" in done.stdout) == (5, True)
+    assert "test_os_release[" in place.check(*image, "--collect-only").stdout
+    (place.path / "broken.py").write_text(
+        "def pytest_runtest_logreport(report):\n    raise SystemError('a fault')\n"
+    )
+    done = place.check(*image, "-p", "broken", PYTHONPATH=str(place.path))
+    assert done.returncode == 3
+    assert "a fault" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_json_goes_to_standard_output(place: Place) -> None:
+    done = place.check("--json", "./mini:v9", "--profiles", "profiles", "-k", "os-release")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["counts"]["passed"] == 1
+    assert "WHAT WAS SELECTED HOLDS" in done.stderr
+
+
+@pytest.mark.slow
+def test_sentences_are_wrapped_at_the_width_of_the_terminal(place: Place) -> None:
+    place.os_version("10")
+    terminal, theirs = pty.openpty()
+    words = ["check", "./mini:v9", "--profiles", "profiles", "-k", "os-release", "--color=no"]
+    process = subprocess.Popen(
+        [place.program, *words],
+        cwd=place.path,
+        env={**os.environ, "COLUMNS": "50"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    said = b""
+    # On Linux a terminal that nobody has open any more is an error to read.
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 65536):
+            said += part
+    os.close(terminal)
+    assert process.wait() == 1
+    lines = said.decode().replace("\r", "").splitlines()
+    rule = next(number for number, line in enumerate(lines) if line.startswith("rule  "))
+    assert lines[rule + 1].startswith(" " * 10)
+    mend = next(number for number, line in enumerate(lines) if line.startswith("  FAILED"))
+    assert lines[mend + 1].startswith(" " * 10)
+    long = [line for line in lines[rule:] if len(line) > 50]
+    assert all(re.match(" +by hand +cat ", line) for line in long), long
 
 
 @pytest.mark.slow

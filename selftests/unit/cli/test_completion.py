@@ -1,4 +1,5 @@
-"""`mlcheck completion`: TAB in a real bash and a real zsh, on a terminal."""
+"""`mlcheck completion`: TAB in a real bash and a real zsh, on a terminal, and what fish would
+complete."""
 
 from __future__ import annotations
 
@@ -86,6 +87,40 @@ def shell(
     shell = Shell(request.param, home)
     yield shell
     shell.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("mlcheck doc", ["doctor"]),
+        ("mlcheck info --engine pod", ["podman"]),
+        ("mlcheck check x ml-torch-gpu:al", ["ml-torch-gpu:alma9-python311"]),
+        ("mlcheck check --profiles pict", ["pictures/"]),
+        ("mlcheck check --mlcheck-json rep", ["report.json"]),
+        ("mlcheck explain rpath-h", ["rpath-hard-coded"]),
+        ("mlcheck reference build --defect rpath-dea", ["rpath-dead"]),
+        ("mlcheck completion f", ["fish"]),
+    ],
+)
+def test_fish_completes_words(tmp_path: Path, words: str, completed: list[str]) -> None:
+    """fish itself says what it would complete, without a terminal."""
+    if shutil.which("fish") is None:
+        pytest.skip("no fish here")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "report.json").touch()
+    script = subprocess.run([MLCHECK, "completion", "fish"], capture_output=True, check=True)
+    (tmp_path / "mlcheck.fish").write_bytes(script.stdout)
+    done = subprocess.run(
+        ["fish", "-c", f"source mlcheck.fish; complete -C '{words}'"],
+        cwd=tmp_path,
+        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert [line.partition("\t")[0] for line in done.stdout.splitlines()] == completed
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 
 from mlcheck.cli.schemas import report_schema
-from mlcheck.pytest_plugin.reporting import Progress
+from mlcheck.pytest_plugin.progress import Progress
 from selftests import warm
 from selftests.checkout import CHECKOUT
 

@@ -35,6 +35,7 @@ from mlcheck.report import (
     sarif,
     summary,
     tap,
+    text,
 )
 from mlcheck.report.model import ImageModel, Report, ResultModel
 from selftests import reports
@@ -118,6 +119,34 @@ def test_one_image_needs_no_matrix() -> None:
         "",
         "Why, and how to waive it: mlcheck explain files",
     ]
+
+
+def test_a_summary_is_wrapped_between_words() -> None:
+    hint = " ".join(["word"] * 30)
+    long = reports.result(A, "files", "failed", remedy=f"{hint} /{'x' * 60} {hint}")
+    stream = io.StringIO()
+    summary.write(summary.Plain(stream), reports.report(long, images=(A,)), width=50)
+    lines = stream.getvalue().splitlines()[1:]
+    unwrapped = text_of(reports.report(long, images=(A,))).splitlines()[1:]
+    assert " ".join(" ".join(lines).split()) == " ".join(" ".join(unwrapped).split())
+    assert [line for line in lines if len(line) > 50] == [f"{'':10}/{'x' * 60}"]
+    after = lines.index(next(line for line in lines if "mend:" in line))
+    assert all(line.startswith(" " * 10) for line in lines[after : after + 7])
+
+
+def test_a_failure_is_wrapped_but_for_commands_and_tables() -> None:
+    hint = " ".join(["word"] * 30)
+    message = (
+        f"files: {hint}\n\nrule      {hint}\n  /a\n    found     {hint}\n"
+        f"    by hand   ls {hint}\n  /a  {hint}  {hint}\n"
+    )
+    lines = text.wrapped(message, 60).split("\n")
+    assert " ".join(" ".join(lines).split()) == " ".join(message.split())
+    long = [line for line in lines if len(line) > 60]
+    assert long == [f"    by hand   ls {hint}", f"  /a  {hint}  {hint}"]
+    assert lines[lines.index(next(line for line in lines if "found" in line)) + 1][:15] == (
+        f"{'':14}w"
+    )
 
 
 def test_every_report_names_the_page_of_a_failed_rule() -> None:
