@@ -30,7 +30,9 @@ NOT_OF_CONTENT = {"deployed-digest", "server-any-user", "user-installs"}
 NOT_OF_CONTENT |= {name for name in all_rules() if name.startswith("gpu-")} - {"gpu-hint"}
 """Checks that a plain directory gives nothing to, proven by test_deployed.py,
 test_serving_on_engines.py, and by test_gpu_ladder.py with a stand-in for the driver."""
-PROVEN_ELSEWHERE = NOT_OF_CONTENT | {"prefix-there"}
+WITHOUT_PROFILE = {"startable"}
+"""Checks that only an image without a profile promises, proven by test_start_program.py."""
+PROVEN_ELSEWHERE = NOT_OF_CONTENT | WITHOUT_PROFILE | {"prefix-there"}
 """Checks of which no planted fault is proof; that of the prefix is proven by test_prefix.py."""
 DEPLOYED = {"deployed-digest", "deployed-readable", "singularity-d"}
 DEPLOYED |= {"on-host-bash", "on-host-zsh", "on-host-programs", "on-host-libraries"}

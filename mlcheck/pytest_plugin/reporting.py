@@ -148,6 +148,9 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
     return None
 
 
+_LOOK = "what holds for every image"
+"""Name of what looks for it, in place of a test's."""
+
 _NOT_OF_RESULT = ("image", "image_notes", "image_layers", "error")
 
 
@@ -316,7 +319,18 @@ class Recorder:
                 (test for test in self._selection.of(target.id) if test not in done),
                 f"not run: {why}",
             )
-            for test, message in (missing | self._trouble).items():
+            looked = self.run.looked_for(target)
+            unread = {
+                f"{_LOOK} ({number})": f"not judged, because it could not be looked for: {why}"
+                for number, why in enumerate(looked.troubles, 1)
+            }
+            notes = self.run.notes.setdefault(target.id, {})
+            notes.update(dict.fromkeys(looked.notes))
+            if self._selection.left_out(target, self.run.catalog, compared=False):
+                # It may be nothing that was chosen.
+                notes.update(dict.fromkeys(unread.values()))
+                unread = {}
+            for test, message in (missing | self._trouble | unread).items():
                 self.run.results.append(
                     ResultModel(
                         test=test,

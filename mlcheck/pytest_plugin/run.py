@@ -101,7 +101,7 @@ class Run:
         self._given = given
         self._ready: dict[str, Prepared | EngineError] = {}
         self._images = contextlib.ExitStack()
-        self._found_without_profile: dict[str, dict[str, Any]] = {}
+        self._found_without_profile: dict[str, without_profile.Found] = {}
 
     @functools.cached_property
     def of_suite(self) -> bool:
@@ -165,18 +165,23 @@ class Run:
     def _without_profile(self, ref: ImageRef, engine: str) -> dict[str, Any]:
         """Return what holds for every image, found by the process that the user started."""
         if self._given is not None:
-            data: dict[str, Any] = self._given["without_profile"][ref.text]
+            found = without_profile.Found(self._given["without_profile"][ref.text])
         elif self.config.option.collectonly:
-            data = {}
+            found = without_profile.Found({})
         else:
 
             def told(line: str) -> None:
                 print(f"mlcheck: {text.line(f'{ref.text}: {line}')}", file=sys.stderr)
 
             pull = self.config.getoption("--pull")
-            data = without_profile.expectations(ref, engine, pull, told, self.started_ns)
-        self._found_without_profile[ref.text] = data
-        return data
+            found = without_profile.expectations(ref, engine, pull, told, self.started_ns)
+        self._found_without_profile[ref.text] = found
+        return found.data
+
+    def looked_for(self, target: Target) -> without_profile.Found:
+        """Return what was found in an image without a profile, and what could not be looked for."""
+        found = self._found_without_profile.get(target.ref.text)
+        return found if found is not None and target.without_profile else without_profile.Found({})
 
     @functools.cached_property
     def compared(self) -> Target | None:
@@ -422,7 +427,9 @@ class Run:
             "images": images,
             "resolved": resolved,
             "compared": compared,
-            "without_profile": self._found_without_profile,
+            "without_profile": {
+                name: found.data for name, found in self._found_without_profile.items()
+            },
         }
 
     def close(self) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import zip_longest
 
+from mlcheck.inspect.server.facts import Accounts
 from mlcheck.inspect.startup.facts import (
     LINE,
     Banner,
     EntrypointProgram,
     EntrypointRuns,
     Heard,
+    StartProgram,
     Stopped,
 )
 from mlcheck.inspect.startup.variables import depends_on_directory
@@ -110,6 +112,62 @@ def test_entrypoint(config: Environment, program: EntrypointProgram, profile: Pr
         found_mode = f"{program.final.type}, mode {program.final.mode:04o}"
         findings.append(Finding(expected.argv[0], found_mode, "an executable file", show=show))
     return judged(1, findings)
+
+
+@rule("startable", keys=["startable"])
+def test_startable(
+    config: Environment, program: StartProgram | None, accounts: Accounts, profile: Profile
+) -> Verdict:
+    """The user and the program that the image's configuration names are in the image, and the
+    program can be executed.
+
+    Why: No engine starts an image whose USER is in no /etc/passwd, or whose ENTRYPOINT is missing,
+    not executable, or a script with an interpreter that is not there
+    (https://github.com/opencontainers/image-spec/blob/main/config.md#properties). A script with
+    line ends of Windows has none.
+
+    Fix: Correct USER, ENTRYPOINT or CMD in the image's build, create the user before, copy the
+    program into the image, and make it executable.
+    """
+    source = profile.source("startable")
+    findings = []
+    checked = 0
+    if program is not None:
+        checked += 1
+        if found := _not_executable(program):
+            path = program.file.path if program.file else program.word
+            show = ShowFile("ls -ld", path) if path.startswith("/") else CONFIGURED
+            subject = f"{program.instruction} {program.word}"
+            findings.append(Finding(subject, found, "an executable file", source, show))
+    user, _, group = (config.user or "").partition(":")
+    known = (
+        ("USER", user, accounts.accounts, "/etc/passwd"),
+        ("USER's group", group, accounts.groups, "/etc/group"),
+    )
+    for name, word, names, file in known:
+        checked += bool(word)
+        # A number needs no line.
+        if word and not word.isdecimal() and word not in names:
+            show = ShowFile("cat -v", file)
+            subject = f"{name} {word}"
+            findings.append(Finding(subject, f"not in {file}", f"a line of {file}", source, show))
+    if not checked:
+        return skipped(f"{config.source} names neither a program nor a user")
+    return judged(checked, findings)
+
+
+def _not_executable(program: StartProgram) -> str:
+    """Say why a program cannot be started; "" if it can."""
+    if program.file is None:
+        return f"in no directory of PATH={program.path_env}"
+    final = program.file.final
+    if final is None:
+        return program.file.problem or "missing"
+    if final.type != "file" or not final.mode & 0o111:
+        return f"{final.type}, mode {final.mode:04o}"
+    if not program.interpreter_there:
+        return f"begins with #!{program.interpreter}, which is not in the image"
+    return ""
 
 
 @rule("entrypoint-command", keys=["entrypoint"], also=["banner", "entrypoint.activates"])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from mlcheck.image.api import RootFS, Unreadable
 from mlcheck.inspect.prefix.facts import Prefix, Prefixes, PrefixKind
@@ -21,7 +21,7 @@ from mlcheck.model.files import Problem
 LIMIT = 1000
 """Maximum number of environments that are reported."""
 
-SYSTEM = ("/usr/local", "/usr")
+_LOCAL, _USR = SYSTEM = ("/usr/local", "/usr")
 
 _CFG_LIMIT = 64 * 1024
 _KERNELS = ("/proc", "/sys", "/dev")
@@ -53,7 +53,8 @@ def find(rootfs: RootFS) -> Prefixes:
 
 def at(rootfs: RootFS, path: str | None) -> Prefixes:
     """Return the environment at the given `path`, whatever is there, or the system's for None; and
-    behind a virtual environment what its Python has on its path besides.
+    behind a virtual environment what its Python has on its path besides. The system's Python has
+    /usr/local before /usr.
 
     Raises:
         ProbeError: this machine forbids looking.
@@ -61,6 +62,9 @@ def at(rootfs: RootFS, path: str | None) -> Prefixes:
     if path is None:
         return Prefixes(tuple(_prefix(rootfs, one) for one in SYSTEM))
     first = _prefix(rootfs, path)
+    if path == _USR:
+        local = _prefix(rootfs, _LOCAL)
+        return Prefixes((*_of_pythons(local, _pythons(rootfs, path)), first))
     return Prefixes((first, *_below(rootfs, first)))
 
 
@@ -83,13 +87,32 @@ def _below(rootfs: RootFS, virtual: Prefix) -> list[Prefix]:
         return []
     base = posixpath.dirname(rootfs.resolve(home).final_path)
     own = {posixpath.basename(posixpath.dirname(one)) for one in virtual.packages} | {"python3"}
-    found = []
+    found: list[Prefix] = []
     for path in SYSTEM if base in SYSTEM else (base,):
-        one = _prefix(rootfs, path)
-        fitting = [p for p in one.packages if posixpath.basename(posixpath.dirname(p)) in own]
-        if path != virtual.path and fitting:
-            found.append(dataclasses.replace(one, packages=tuple(fitting)))
+        if path != virtual.path:
+            found += _of_pythons(_prefix(rootfs, path), own)
     return found
+
+
+def _of_pythons(environment: Prefix, names: Collection[str]) -> list[Prefix]:
+    """Return an environment with the packages of Pythons alone that have these names; none without
+    such packages."""
+    fitting = [
+        path
+        for path in environment.packages
+        if posixpath.basename(posixpath.dirname(path)) in names
+    ]
+    return [dataclasses.replace(environment, packages=tuple(fitting))] if fitting else []
+
+
+def _pythons(rootfs: RootFS, path: str) -> set[str]:
+    """Return the names of the directories of an environment's Pythons."""
+    return {
+        name
+        for library in _LIBRARIES
+        for name in rootfs.listdir(_join(path, library))
+        if _PYTHON.fullmatch(name)
+    }
 
 
 def package_directories(rootfs: RootFS, path: str) -> Iterator[str]:

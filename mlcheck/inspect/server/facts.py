@@ -34,6 +34,8 @@ class Accounts:
 
     accounts: Mapping[str, Account]
     problems: tuple[Problem, ...] = ()
+    groups: tuple[str, ...] = ()
+    """Names of the groups."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,12 @@ def accounts(rootfs: RootFS) -> Accounts:
     """Read the lines of /etc/passwd, with the groups that /etc/group adds; see passwd(5)."""
     problems: list[Problem] = []
     groups: dict[str, list[int]] = {}
+    names: list[str] = []
     for line, fields in _lines(rootfs, GROUP, 4, problems):
         if (gid := _number(fields[2])) is None:
             problems.append(Problem(f"{GROUP}:{line}", "has no number for its group"))
             continue
+        names.append(fields[0])
         for name in filter(None, fields[3].split(",")):
             groups.setdefault(name, []).append(gid)
     found: dict[str, Account] = {}
@@ -32,7 +34,7 @@ def accounts(rootfs: RootFS) -> Accounts:
         elif fields[0] not in found:
             own = tuple(sorted({gid, *groups.get(fields[0], ())}))
             found[fields[0]] = Account(fields[0], uid, gid, own, fields[5])
-    return Accounts(found, tuple(problems))
+    return Accounts(found, tuple(problems), tuple(names))
 
 
 def _lines(

@@ -102,5 +102,26 @@ class Banner:
     writable: bool | None
 
 
+@dataclass(frozen=True, slots=True)
+class StartProgram:
+    """The program that an image's configuration starts.
+
+    Args:
+        instruction: "ENTRYPOINT" or "CMD".
+        word: the program as it is written there.
+        file: the file that it means; None if it is on no directory of PATH.
+        path_env: these directories.
+        interpreter: of a script, the program that its first line names; "" if it is none.
+        interpreter_there: whether that is in the image.
+    """
+
+    instruction: str
+    word: str
+    file: ResolvedFile | None
+    path_env: str
+    interpreter: str = ""
+    interpreter_there: bool = True
+
+
 EntrypointProgram = NewType("EntrypointProgram", ResolvedFile)
 """The program that the promised entrypoint starts; one without a slash is found on PATH."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
+
 from mlcheck.engines.base import Ask, OpenImage
+from mlcheck.image.api import RootFS, Unreadable
 from mlcheck.inspect import answers
 from mlcheck.inspect.prefix.facts import PrefixPath
 from mlcheck.inspect.registry import fact
 from mlcheck.inspect.startup import probe
-from mlcheck.inspect.startup.facts import Banner, EntrypointProgram
+from mlcheck.inspect.startup.facts import Banner, EntrypointProgram, StartProgram
 from mlcheck.inspect.system import probe as system
 from mlcheck.model.errors import needed
 from mlcheck.profile.catalog import Profile
+
+_FIRST_LINE = 256
+"""Bytes of a script's first line that the kernel reads: execve(2)."""
 
 
 @fact()
@@ -21,6 +28,44 @@ def entrypoint_program(image: OpenImage, ask: Ask, profile: Profile) -> Entrypoi
     found = ask(answers.on_path, image.rootfs, expected.argv[0], path_env)
     path = found or expected.argv[0]
     return EntrypointProgram(ask(system.files, image.rootfs, [path]).files[path])
+
+
+@fact()
+def start_program(image: OpenImage, ask: Ask) -> StartProgram | None:
+    """Find the program that ENTRYPOINT, or else CMD, starts; None if neither is known."""
+    config = image.environment
+    instruction, words = ("ENTRYPOINT", config.entrypoint)
+    if not words:
+        instruction, words = ("CMD", config.cmd)
+    if not words:
+        return None
+    path_env = answers.path_of(config.env)
+    path: str | None = posixpath.join(config.workdir or "/", words[0])
+    if "/" not in words[0]:
+        path = ask(answers.on_path, image.rootfs, words[0], path_env)
+    if path is None:
+        return StartProgram(instruction, words[0], None, path_env)
+    file = ask(system.files, image.rootfs, [path]).files[path]
+    line = ask(interpreter_of, image.rootfs, path) if file.final else ""
+    there = not line or image.rootfs.resolve(line).final is not None
+    return StartProgram(instruction, words[0], file, path_env, line, there)
+
+
+def interpreter_of(rootfs: RootFS, path: str) -> str:
+    """Return the interpreter that the first line of a script names, as the kernel takes it; "" for
+    a file that is no script.
+
+    A line that ends as on Windows names a program whose name ends with a carriage return.
+    """
+    try:
+        with rootfs.open(path) as file:
+            start = file.read(_FIRST_LINE)
+    except Unreadable:
+        return ""
+    if not start.startswith(b"#!"):
+        return ""
+    words = start[2:].partition(b"\n")[0].decode("utf-8", "replace").strip(" \t")
+    return re.split("[ \t]", words, maxsplit=1)[0]
 
 
 @fact(runs=True)

@@ -94,6 +94,9 @@ class Expectations(Table):
     files: dict[AbsolutePath, PromisedFile] = {}
     environment: Environment = Environment()
     entrypoint: Entrypoint | None = None
+    startable: bool = False
+    """Whether the user and the program that the image's configuration names, whichever they are,
+    must be in the image."""
     banner: Banner | None = None
     configuration: Configuration | None = None
     kernelspecs: Kernelspecs | None = None

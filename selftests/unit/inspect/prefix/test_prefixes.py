@@ -140,6 +140,18 @@ def test_debians_python_is_found_where_it_looks_itself() -> None:
     )
 
 
+def test_the_system_s_python_has_packages_in_two_places(root: Path) -> None:
+    """As Debian's and Fedora's have; those of another Python in /usr/local are not its own."""
+    package(root, f"usr/lib/{PYTHON}/site-packages", "numpy", "1")
+    package(root, f"usr/local/lib/{PYTHON}/dist-packages", "torch", "1")
+    package(root, "usr/local/lib/python3.1/site-packages", "old", "1")
+    found = prefixes.at(DirectoryRootFS(root), "/usr").found
+    assert [one.path for one in found] == ["/usr/local", "/usr"]
+    assert [path.removeprefix("/usr/local/lib/") for path in found[0].packages] == [
+        f"{PYTHON}/dist-packages"
+    ]
+
+
 def test_a_deep_and_wide_image_ends(root: Path) -> None:
     at = root / "opt/deep"
     at.mkdir()
