@@ -20,9 +20,9 @@ _HEAD = """\
 
 Every property that the images promise, the checks that cover it, and the planted fault by which
 each check is proven: `mlcheck reference defects` lists the faults, `make demo DEFECT=NAME` plants
-one. What a planted fault cannot show is shown by a self-test, named here. No image of upstream's
-could be had while this was written, nor a GPU, nor CVMFS: the last column says what that leaves
-untried. Written by `python -m selftests.coverage`.
+one. What a planted fault cannot show is shown by a self-test, named here. Upstream's
+images, GPUs and CVMFS were not available while this was written: the last column says what that
+leaves untried. Written by `python -m selftests.coverage`.
 
 *Compared with* names the program that obeys or reads the thing. Where mlcheck has a model of it, a
 self-test puts the same input to both (`make compare` runs these); where a rule starts the program

@@ -107,7 +107,7 @@ class Static:
         found = []
         if self._oldest is not None:
             since = f"{self._oldest:%Y-%m-%dT%H:%MZ}"
-            found.append(f"static facts: kept from {since} (--no-cache reads anew)")
+            found.append(f"files not read again: facts kept from {since} (--no-cache reads them)")
         if self._store is not None and self._store.trouble:
             found.append(self._store.trouble)
         return tuple(found)

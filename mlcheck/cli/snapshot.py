@@ -97,8 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
     settled = writing.write(there, subject, all_rules(), judge, datetime.date.today())
     written = settled.document.text()
     for check, said in settled.broken.items():
-        common.progress(f"not so in this image: {check}: {said[0]}")
-    common.progress(f"{len(settled.checks)} checks judged what is written")
+        common.progress(f"left out, because it does not hold here: {check}: {said[0]}")
+    common.progress(f"{len(settled.checks)} checks judged what was written, and it holds")
     if arguments.json:
         told = {
             "image": ref.text,

@@ -32,7 +32,7 @@ UNKNOWN = LayerHistory("")
 def instruction(created_by: str, width: int) -> str:
     """Restore the instruction as it was written from a history line, cut to a width."""
     if not created_by:
-        return "its history is not told"
+        return "no build history"
     line = " ".join(created_by.split()).removesuffix("# buildkit").strip()
     line = _SHELL.sub("RUN ", line.replace("/bin/sh -c #(nop) ", "", 1).strip())
     line = _CHECKSUM.sub(r"\1", line)

@@ -10,7 +10,7 @@ Rules in other projects use the same decorator:
 
         Why: the reason, and where it is written.
 
-        Fix: how to mend the image.
+        Fix: how to fix the image.
         \"\"\"
         ...
         return judged(len(files), findings)
@@ -44,7 +44,7 @@ class Rule:
             has the same name with the prefix `test_`.
         text: what must hold, one sentence.
         why: the reason for the rule, and its source (a document, an issue).
-        fix: how to mend an image for which it does not hold.
+        fix: how to fix an image for which it does not hold.
         keys: keys of a profile that the image is compared with, such as "packages.required"; `*`
             matches any name. The rule is collected for the images whose profile has any of them;
             without keys, for all images.

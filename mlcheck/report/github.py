@@ -110,10 +110,10 @@ def _error(one: _Broken) -> str:
         + (f" (and {one.count - 1} more)" if one.count > 1 else ""),
         f"expected: {_short(finding.expected)}{source}",
         f"rule: {result.rule}",
-        f"mend: {result.remedy}",
+        f"fix: {result.remedy}",
     ]
     if finding.by_hand:
-        lines.append(f"by hand: {finding.by_hand}")
+        lines.append(f"reproduce: {finding.by_hand}")
     if result.page:
         lines.append(f"more: {overview.explained(result)}")
     return command(_level(result), {**place, "title": title}, "\n".join(lines))
@@ -223,9 +223,9 @@ def _failures(one: ImageOverview) -> Iterator[tuple[str, str]]:
             lines.append(f"\nand {count - _NAMED} more\n")
         by_hand = next((finding.by_hand for finding in shown if finding.by_hand), None)
         if by_hand:
-            lines.append(f"\nby hand: {code(by_hand)}\n")
+            lines.append(f"\nreproduce: {code(by_hand)}\n")
         if result.remedy:
-            lines.append(f"\n**mend**: {plain(result.remedy)}\n")
+            lines.append(f"\n**fix**: {plain(result.remedy)}\n")
         if result.page:
             lines.append(f"\nmore: {code(overview.explained(result))}\n")
         yield "".join([*lines, "\n</details>\n\n"]), f"- {name}\n\n"

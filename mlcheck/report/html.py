@@ -285,7 +285,7 @@ def _wrong(report: Report, found: Sequence[ImageOverview], rows: Sequence[Row]) 
             _add(listed, "li", f"and {len(wrong) - _NAMED} more, see above")
         remedy = next((result.remedy for _, _, result in wrong if result.remedy), None)
         if remedy:
-            _add(_add(article, "p"), "strong", "Mend: ").tail = text.printable(remedy)
+            _add(_add(article, "p"), "strong", "Fix: ").tail = text.printable(remedy)
         if more := next(filter(None, (overview.explained(result) for _, _, result in wrong)), ""):
             _add(article, "p", f"More: {more}", "quiet")
     return section
@@ -322,11 +322,11 @@ def _layers(found: Sequence[ImageOverview]) -> ET.Element:
     for one in found:
         layers = one.image.layers
         article = _add(section, "article")
-        vain = sum(layer.repeated + layer.hidden for layer in layers)
+        waste = sum(layer.repeated + layer.hidden for layer in layers)
         _add(article, "h3", one.image.id)
         total = shown(sum(layer.size for layer in layers))
-        _add(article, "p", f"{len(layers)} layers, {total}, of which {shown(vain)} in vain")
-        table = _table(article, "layer", "size", "in vain", "made by")
+        _add(article, "p", f"{len(layers)} layers, {total}, of which {shown(waste)} wasted")
+        table = _table(article, "layer", "size", "wasted", "made by")
         largest = max(layer.size for layer in layers)
         for layer in layers:
             line = ET.SubElement(table, "tr")

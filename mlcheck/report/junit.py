@@ -79,7 +79,7 @@ def _case(result: ResultModel) -> ET.Element:
         failure = ET.SubElement(case, "failure", type="mlcheck.Failed")
         said = [check + overview.headline(result)]
         if result.remedy:
-            said.append(f"mend: {result.remedy}")
+            said.append(f"fix: {result.remedy}")
         failure.set("message", _clean("\n".join(said)))
         failure.text = _clean(details(result))
     elif result.outcome == "error":
@@ -106,11 +106,11 @@ def details(result: ResultModel) -> str:
         lines.append(f"    found     {bounds.short(finding.found)}")
         lines.append(f"    expected  {bounds.short(finding.expected)}{where}")
         if finding.by_hand:
-            lines.append(f"    by hand   {finding.by_hand}")
+            lines.append(f"    reproduce {finding.by_hand}")
     if (count := overview.open_count(result)) > len(found[: text.MOST]):
         more = count - len(found[: text.MOST])
         lines.append(f"  ... and {more} more (the JSON report has up to {bounds.FINDINGS})")
-    lines += ["", f"mend      {result.remedy}"]
+    lines += ["", f"fix       {result.remedy}"]
     return "\n".join([*lines, *(f"note      {note}" for note in result.notes)])
 
 

@@ -49,7 +49,7 @@
     entry(list, "by", finding.source);
     article.append(list);
     if (finding.by_hand) {
-      article.append(make("p", "by hand", "quiet"), make("pre", finding.by_hand));
+      article.append(make("p", "reproduce", "quiet"), make("pre", finding.by_hand));
       article.append(copyButton(finding.by_hand));
     }
     return article;
@@ -76,7 +76,7 @@
     entry(list, "outcome", result.outcome);
     entry(list, "rule", result.rule);
     entry(list, "why", result.message);
-    entry(list, "mend", result.remedy && result.outcome !== "passed" ? result.remedy : null);
+    entry(list, "fix", result.remedy && result.outcome !== "passed" ? result.remedy : null);
     for (const waiver of result.waivers) {
       const over = waiver.expired ? ", which is over" : "";
       entry(list, "waived", `until ${waiver.until}${over}: ${waiver.reason} (${waiver.source})`);

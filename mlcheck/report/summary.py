@@ -158,7 +158,7 @@ def _write_image(screen: Screen, one: ImageOverview, *, every_rule: bool) -> Non
     for waiver_line in image.unused_waivers:
         screen.write("  note    ", yellow=True)
         screen.write(
-            text.printable(f"{waiver_line}: this waiver fits no finding any more, take it out\n")
+            text.printable(f"{waiver_line}: this waiver matches no finding any more: remove it\n")
         )
     for reason, names in one.not_judged():
         if reason == overview.NO_PROFILE:
@@ -169,9 +169,9 @@ def _write_image(screen: Screen, one: ImageOverview, *, every_rule: bool) -> Non
         screen.write(text.printable(f"  skipped {bounds.message(message)}   [{tests}]\n"))
     if image.not_promised:
         count = len(image.not_promised)
-        rules = "one rule is" if count == 1 else f"{count} rules are"
+        rules = "one rule" if count == 1 else f"{count} rules"
         named = ", ".join(image.not_promised) if every_rule else "-rs: which"
-        screen.write(f"  {rules} about what the profile does not promise   [{named}]\n")
+        screen.write(f"  not run {rules} for which the profile has no expectations   [{named}]\n")
 
 
 def _write_failure(screen: Screen, result: ResultModel) -> None:
@@ -183,7 +183,7 @@ def _write_failure(screen: Screen, result: ResultModel) -> None:
         screen.write(text.printable(f"{result.test}\n"))
         return
     screen.write(text.printable(f"{result.check}: {overview.headline(result, '   ')}\n"))
-    screen.write(text.printable(f"          mend: {result.remedy}\n"))
+    screen.write(text.printable(f"          fix: {result.remedy}\n"))
 
 
 def _write_matrix(screen: Screen, report: Report, found: list[ImageOverview]) -> None:

@@ -97,8 +97,8 @@ def failure(
         lines.append("")
         by_hand = next((finding.show for finding in findings if finding.show), None)
         if by_hand and len(command := show(by_hand)) <= bounds.LENGTH:
-            lines.append(f"by hand   {command}")
-    lines.append(f"mend      {verdict.remedy or rule.fix}")
+            lines.append(f"reproduce {command}")
+    lines.append(f"fix       {verdict.remedy or rule.fix}")
     lines += [f"note      {note}" for note in (*remarks, *bounds.notes(verdict.notes))]
     return printable("\n".join(lines))
 
@@ -125,7 +125,7 @@ def wrapped(message: str, width: int) -> str:
     return "\n".join(lines)
 
 
-_SENTENCE = re.compile(r" *(?:rule|image|found|expected|mend|fix|note) {2,}")
+_SENTENCE = re.compile(r" *(?:rule|image|found|expected|fix|note) {2,}")
 
 
 def _block(finding: Finding, show: Callable[[Show], str]) -> list[str]:
@@ -137,7 +137,7 @@ def _block(finding: Finding, show: Callable[[Show], str]) -> list[str]:
         f"    expected  {bounds.short(finding.expected)}{where}",
     ]
     if finding.show and len(command := show(finding.show)) <= bounds.LENGTH:
-        lines.append(f"    by hand   {command}")
+        lines.append(f"    reproduce {command}")
     return [*lines, ""]
 
 

@@ -45,7 +45,7 @@ NOTES: Mapping[KeyPath, str] = {
     ("rpath",): "No library may be found by the prefix's absolute path.",
     ("libraries",): "What the prefix's files take from the system.",
     ("size",): "A tenth more than now.",
-    ("layers",): "A tenth more than now; what is stored in vain is what it is now.",
+    ("layers",): "A tenth more than now; what is wasted is what it is now.",
     ("notebooks",): "A notebook of one cell, by nbconvert; {a} and {b} are numbers.",
     ("integrity", "edited"): "Files that are not as their conda package has them: say why.",
     ("deployed",): "As a directory for many users: readable, and with all of /.singularity.d.",

@@ -99,7 +99,7 @@ def test_an_annotation_has_the_command() -> None:
     result = reports.result(image, outcome="failed", findings=(finding,))
     report = reports.report(result, images=(image,))
     (line,) = github.errors(report)
-    assert "by hand: ls -ld /opt/x" in line
+    assert "reproduce: ls -ld /opt/x" in line
 
 
 SHOWS = [

@@ -24,7 +24,7 @@ def test_layers_size(layers: Layers, profile: Profile) -> Verdict:
     Why: Nobody notices how an image grows by a few percent with each push, until it no longer fits
     a runner (https://github.com/jupyter/docker-stacks/issues/1214).
 
-    Fix: `mlcheck layers IMAGE` shows which layer is large, and what is stored in vain.
+    Fix: `mlcheck layers IMAGE` shows which layer is large, and what is wasted.
     """
     budget = promised(profile.expect.layers.max_size)
     findings = []

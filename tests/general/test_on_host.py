@@ -141,7 +141,7 @@ def test_on_host_libraries(libraries: HostLibraries, profile: Profile) -> Verdic
     Why: Many hosts have an /opt/conda of their own; a hard-coded path then loads its libraries into
     the image's programs (README of usatlas/ML-Containers, "RPATH in the executable files").
 
-    Fix: Take the prefix out of RPATH and RUNPATH ($ORIGIN/../lib is enough), and out of every path
+    Fix: Remove the prefix from RPATH and RUNPATH ($ORIGIN/../lib is enough), and from every path
     that a package has written down.
     """
     compared = 0

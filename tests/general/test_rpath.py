@@ -65,7 +65,7 @@ def test_rpath_hard_coded(elf: ElfFiles, paths: LoaderPaths, profile: Profile) -
     and finds those of a host (README of usatlas/ML-Containers, "RPATH in the executable files").
     The loader follows links, and takes more `..` than there are directories for /.
 
-    Fix: Take the entry out (patchelf --remove-rpath or --set-rpath); $ORIGIN/../lib is enough.
+    Fix: Remove the entry (patchelf --remove-rpath or --set-rpath); $ORIGIN/../lib is enough.
     Needed libraries go by their names alone (patchelf --replace-needed).
     """
     rpath = promised(profile.expect.rpath)
@@ -106,7 +106,7 @@ def test_rpath_relative(elf: ElfFiles, paths: LoaderPaths, profile: Profile) -> 
     Why: ld.so(8) searches an empty or relative entry from the working directory: whoever can write
     there chooses the library. $ORIGINAL is no token, and so a relative entry.
 
-    Fix: Begin the entry with $ORIGIN, or take it out with patchelf.
+    Fix: Begin the entry with $ORIGIN, or remove it with patchelf.
     """
     findings = []
     for file, named in paths.of.items():

@@ -62,7 +62,7 @@ def test_gpu_hint(hints: Hints, profile: Profile) -> Verdict:
     be loaded, and not when it can.
 
     Why: The hint of usatlas/ML-Containers looks for libcuda.so alone, which engines do not bring,
-    and so tells people to mend a GPU that works.
+    and so tells people to repair a GPU that works.
 
     Fix: Look for libcuda.so.1, the name that programs load, with the loader; it may lie anywhere.
     """

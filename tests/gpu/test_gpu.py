@@ -18,7 +18,7 @@ from mlcheck.model.verdict import Finding, ShowRun, Verdict, judged, not_judged,
 from mlcheck.profile.catalog import Profile, promised
 
 _UNHIDE = (
-    "Take the variables that hide GPUs (CUDA_VISIBLE_DEVICES) out of the image's configuration."
+    "Remove the variables that hide GPUs (CUDA_VISIBLE_DEVICES) from the image's configuration."
 )
 _NVIDIA_SMI = ShowRun(("nvidia-smi", "-L"))
 _GLIBC = re.compile(r"version [`']GLIBC_([\d.]+)' not found")
@@ -151,7 +151,7 @@ def test_gpu_devices(gpus: Gpus, profile: Profile) -> Verdict:
     Why: A number of GPUs proves little: NVIDIA's own check compares the UUIDs outside and inside
     (tests of https://github.com/NVIDIA/nvidia-container-toolkit).
 
-    Fix: Take the variables that hide GPUs (CUDA_VISIBLE_DEVICES) out of the image's configuration.
+    Fix: Remove the variables that hide GPUs (CUDA_VISIBLE_DEVICES) from the image's configuration.
     """
     return _rung("gpu-devices", gpus, profile)
 

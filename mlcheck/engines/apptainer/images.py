@@ -75,7 +75,7 @@ _REGISTRY_FAILURES = (
         r"|TLS handshake|certificate|server gave HTTP response|connection reset|EOF"
         r"|\b50[0-9] [A-Z]|deadline exceeded|server misbehaving",
         "the registry cannot be reached",
-        "Look whether the registry is up and whether this machine has a proxy to set.",
+        "Check that the registry is up, and whether this machine needs a proxy.",
     ),
     (r"could not parse reference", "that is no name of an image", "Correct the name."),
 )

@@ -78,7 +78,7 @@ _GPU_REFUSALS = (
     ),
     (
         "nvidia-container-cli",
-        "See whether `nvidia-smi` works on this machine; reinstall the NVIDIA driver and its "
+        "Check that `nvidia-smi` works on this machine; reinstall the NVIDIA driver and its "
         "container toolkit if it does not.",
     ),
 )

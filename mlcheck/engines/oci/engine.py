@@ -378,8 +378,8 @@ class OpenOci(ContainerImage[Container]):
         return EngineError(
             f"The container of {self.ref.text} ended while it ran {program!r}: somebody or "
             "something killed it.",
-            "If it was not you, see whether this machine ran out of memory (dmesg), or the image's "
-            "commands out of theirs (--limit-memory): files in /tmp and /dev/shm count.",
+            "If it was not you, check whether this machine ran out of memory (dmesg), or the "
+            "image's commands out of theirs (--limit-memory): files in /tmp and /dev/shm count.",
         )
 
     def _streamed(self) -> RootFS:

@@ -79,5 +79,5 @@ def _remedy(dialect: Dialect, error: BaseException) -> str:
     if "no space left" in text.lower():
         return f"Free space on the disk of {dialect.label}'s images: {dialect.name} system prune."
     if isinstance(error, requests.ConnectionError):
-        return f"See whether {dialect.label} still runs ({dialect.name} info), and its log."
+        return f"Check that {dialect.label} still runs ({dialect.name} info), and its log."
     return ""

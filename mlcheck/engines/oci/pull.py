@@ -207,7 +207,7 @@ _REFUSALS: tuple[tuple[str, type[MlcheckError], str, str], ...] = (
         "connection refused",
         EngineError,
         "{host} does not answer: connection refused",
-        "See whether the registry runs and the port is right.",
+        "Check that the registry runs, and its port.",
     ),
     (
         "no such host|server misbehaving|name resolution|name or service not known",

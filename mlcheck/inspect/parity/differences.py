@@ -328,7 +328,7 @@ def environment(a: Side, b: Side) -> Compared:
     for name in sorted({*here, *there}):
         one, other = here.get(name, ""), there.get(name, "")
         if None in (one, other):
-            notes.append(f"{name} is not compared: one of the images does not tell")
+            notes.append(f"{name} is not compared: one of the images does not record it")
             continue
         count += 1
         if one != other:

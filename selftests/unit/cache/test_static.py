@@ -720,7 +720,7 @@ def test_facts_are_kept(tree: Path, cache: Path, capsys: pytest.CaptureFixture[s
     again, noted = command(capsys, "facts", str(tree), *FACTS)
     assert first == again
     assert quiet == ""
-    assert "static facts: kept from 20" in noted
+    assert "files not read again: facts kept from 20" in noted
     assert "--no-cache" in noted
 
 
@@ -797,8 +797,8 @@ def suite(image: object, *words: str, tests: str = "is_named or rpath", code: st
 def test_the_suite_says_that_facts_were_kept(tree: Path, cache: Path) -> None:
     suite(tree, "--no-cache")
     assert not cache.exists()
-    assert "static facts" not in suite(tree)
-    assert "note    static facts: kept from 20" in suite(tree)
+    assert "facts kept from" not in suite(tree)
+    assert "note    files not read again: facts kept from 20" in suite(tree)
 
 
 NO_LAYER = """

@@ -168,10 +168,10 @@ def test_sentences_are_wrapped_at_the_width_of_the_terminal(place: Place) -> Non
     lines = said.decode().replace("\r", "").splitlines()
     rule = next(number for number, line in enumerate(lines) if line.startswith("rule  "))
     assert lines[rule + 1].startswith(" " * 10)
-    mend = next(number for number, line in enumerate(lines) if line.startswith("  FAILED"))
-    assert lines[mend + 1].startswith(" " * 10)
+    failed = next(number for number, line in enumerate(lines) if line.startswith("  FAILED"))
+    assert lines[failed + 1].startswith(" " * 10)
     long = [line for line in lines[rule:] if len(line) > 50]
-    assert all(re.match(" +by hand +cat ", line) for line in long), long
+    assert all(re.match(" +reproduce cat ", line) for line in long), long
 
 
 @pytest.mark.slow

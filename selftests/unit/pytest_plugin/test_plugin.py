@@ -71,8 +71,8 @@ def test_an_image_that_does_not_conform(suite: Suite) -> None:
         "found     10",
         "expected  9 or 9.x",
         "profiles/mini/image.toml:3",
-        f"by hand   cat -v {suite.image}/etc/os-release",
-        "mend: Build from the base image",
+        f"reproduce cat -v {suite.image}/etc/os-release",
+        "fix: Build from the base image",
     ):
         assert words in done.stdout, words
     assert "Traceback" not in done.stdout
@@ -106,7 +106,7 @@ def test_a_waiver_that_fits_nothing_any_more_is_named(suite: Suite) -> None:
     suite.profile('[os]\nid = "mini"\nversion = "9"\n' + WAIVER.format(until="2999-12-31"))
     done = suite.run("-k", "os_release")
     assert done.returncode == 0, done.stdout
-    assert "mini/image.toml:5: os-release: this waiver fits no finding any more" in done.stdout
+    assert "mini/image.toml:5: os-release: this waiver matches no finding any more" in done.stdout
 
 
 @pytest.mark.slow
@@ -175,7 +175,7 @@ def test_every_skip_has_its_reason(suite: Suite) -> None:
     """In the summary, but for what the profile does not promise, which is counted there."""
     suite.profile("")
     done = suite.run("-k", "kernelspecs-valid or layers-secrets", "-rs")
-    (counted,) = [line for line in done.stdout.splitlines() if "does not promise   [" in line]
+    (counted,) = [line for line in done.stdout.splitlines() if "has no expectations   [" in line]
     assert "prefix-there" in counted
     assert "kernelspecs-valid" not in counted
     assert "  skipped the profile promises no kernels, and there are none" in done.stdout

@@ -75,7 +75,7 @@ def test_a_run_on_github_prints_annotations_and_no_other_commands(
         "line": "2",
         "title": "hostile: mini:v9@sandbox",
     }
-    assert "mend: Be kind." in message
+    assert "fix: Be kind." in message
     assert obeyed(done.stderr) == []
     assert "Be kind" in summary.read_text()
 
@@ -132,7 +132,7 @@ def test_all_reports_of_one_run_say_the_same(suite: Suite) -> None:
     assert breaches(document) == []
     (failure,) = ET.fromstring(document).iter("failure")
     assert "hostile: </script>" in (failure.get("message") or "")
-    assert "mend      Be kind." in (failure.text or "")
+    assert "fix       Be kind." in (failure.text or "")
 
 
 @pytest.mark.parametrize(

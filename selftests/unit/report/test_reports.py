@@ -115,7 +115,7 @@ def test_one_image_needs_no_matrix() -> None:
     assert text.splitlines()[1:] == [
         "a:1@sandbox  DOES NOT CONFORM  (1 failed)",
         "  FAILED  files: /opt/x: this",
-        "          mend: Mend files.",
+        "          fix: Mend files.",
         "",
         "Why, and how to waive it: mlcheck explain files",
     ]
@@ -130,7 +130,7 @@ def test_a_summary_is_wrapped_between_words() -> None:
     unwrapped = text_of(reports.report(long, images=(A,))).splitlines()[1:]
     assert " ".join(" ".join(lines).split()) == " ".join(" ".join(unwrapped).split())
     assert [line for line in lines if len(line) > 50] == [f"{'':10}/{'x' * 60}"]
-    after = lines.index(next(line for line in lines if "mend:" in line))
+    after = lines.index(next(line for line in lines if "fix:" in line))
     assert all(line.startswith(" " * 10) for line in lines[after : after + 7])
 
 
@@ -138,12 +138,12 @@ def test_a_failure_is_wrapped_but_for_commands_and_tables() -> None:
     hint = " ".join(["word"] * 30)
     message = (
         f"files: {hint}\n\nrule      {hint}\n  /a\n    found     {hint}\n"
-        f"    by hand   ls {hint}\n  /a  {hint}  {hint}\n"
+        f"    reproduce ls {hint}\n  /a  {hint}  {hint}\n"
     )
     lines = text.wrapped(message, 60).split("\n")
     assert " ".join(" ".join(lines).split()) == " ".join(message.split())
     long = [line for line in lines if len(line) > 60]
-    assert long == [f"    by hand   ls {hint}", f"  /a  {hint}  {hint}"]
+    assert long == [f"    reproduce ls {hint}", f"  /a  {hint}  {hint}"]
     assert lines[lines.index(next(line for line in lines if "found" in line)) + 1][:15] == (
         f"{'':14}w"
     )
@@ -652,9 +652,9 @@ def test_junit_has_headline_remedy_and_digest() -> None:
     ]
     (failure, _) = root.iter("failure")
     assert failure.get("message") == (
-        "rpath-hard-coded: /opt/conda/bin/root.exe: this\nmend: Mend rpath-hard-coded."
+        "rpath-hard-coded: /opt/conda/bin/root.exe: this\nfix: Mend rpath-hard-coded."
     )
-    assert "by hand   readelf -d /opt/conda/bin/root.exe" in (failure.text or "")
+    assert "reproduce readelf -d /opt/conda/bin/root.exe" in (failure.text or "")
     properties = {one.get("name"): one.get("value") for one in root[0].iter("property")}
     assert properties["engine"] == "podman"
     assert properties["digest"] == f"sha256:{1:064x}"
@@ -702,7 +702,7 @@ def test_an_annotation_is_at_the_broken_line(
     }
     assert message == (
         "/opt/conda/bin/root.exe: this\nexpected: that\nrule: The rule of rpath-hard-coded.\n"
-        "mend: Mend rpath-hard-coded.\nby hand: readelf -d /opt/conda/bin/root.exe"
+        "fix: Mend rpath-hard-coded.\nreproduce: readelf -d /opt/conda/bin/root.exe"
     )
 
 

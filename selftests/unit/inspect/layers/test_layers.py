@@ -269,7 +269,7 @@ def test_a_history_that_does_not_fit(history: Any, tmp_path: Path) -> None:
     layers = [layer(member("x", A)), layer(member("y", A))]
     there = found(tmp_path, *layers, history=history)
     assert [one.created_by for one in there.layers] == ["", ""]
-    assert "layer 1 (its history is not told)" in title(there.layers[0])
+    assert "layer 1 (no build history)" in title(there.layers[0])
 
 
 def test_an_image_without_layers(tmp_path: Path) -> None:

@@ -72,9 +72,7 @@ def test_deleted() -> None:
     assert judge("layers-deleted", ALL, profile(max_waste="5 MB")).outcome == "passed"
     (finding,) = judge("layers-deleted", ALL, profile(max_waste="4.9 MB")).findings
     assert finding.subject == "layer 3 (RUN curl x)"
-    assert finding.found == (
-        "5.0 MB that layer 4 (its history is not told) deletes: /x (5.0 MB), 8 more"
-    )
+    assert finding.found == ("5.0 MB that layer 4 (no build history) deletes: /x (5.0 MB), 8 more")
 
 
 def test_caches() -> None:
@@ -141,7 +139,7 @@ def test_sizes_that_are_none(budget: str) -> None:
         ("RUN /bin/bash -o pipefail -c true # buildkit", "RUN true"),
         ("COPY --chown=1 x /y # buildkit", "COPY --chown=1 x /y"),
         ("mlcheck reference build", "mlcheck reference build"),
-        ("", "its history is not told"),
+        ("", "no build history"),
         ("RUN " + "x" * 200, "RUN " + "x" * 93 + "..."),
     ],
 )
