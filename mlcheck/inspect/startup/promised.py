@@ -46,7 +46,7 @@ def start_program(image: OpenImage, ask: Ask) -> StartProgram | None:
     if path is None:
         return StartProgram(instruction, words[0], None, path_env)
     file = ask(system.files, image.rootfs, [path]).files[path]
-    line = ask(interpreter_of, image.rootfs, path) if file.final else ""
+    line = interpreter_of(image.rootfs, path) if file.final else ""
     there = not line or image.rootfs.resolve(line).final is not None
     return StartProgram(instruction, words[0], file, path_env, line, there)
 
