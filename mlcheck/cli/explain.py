@@ -176,7 +176,7 @@ def _text(rule: Rule, until: datetime.date) -> Iterator[str]:
     yield ""
     yield from _row("rule", rule.text)
     yield from _row("why", rule.why)
-    yield from _row("remedy", rule.fix)
+    yield from _row("fix", rule.fix)
     yield ""
     only = rules.only_for(rule)
     whose = f"; only for {only} and what extends it" if only else ""

@@ -34,6 +34,7 @@ from mlcheck.profile.catalog import SUITE, Catalog, Profile
 from mlcheck.profile.published import ALL, Published
 from mlcheck.pytest_plugin import without_profile
 from mlcheck.pytest_plugin.baseline import Baseline
+from mlcheck.pytest_plugin.quiet import is_quiet
 from mlcheck.report import bounds, overview, text
 from mlcheck.report.model import ImageModel, LayerModel, Report, ResultModel
 
@@ -171,6 +172,8 @@ class Run:
         else:
 
             def told(line: str) -> None:
+                if is_quiet(self.config):
+                    return
                 print(f"mlcheck: {text.line(f'{ref.text}: {line}')}", file=sys.stderr)
 
             pull = self.config.getoption("--pull")

@@ -163,7 +163,8 @@ def statement(
     warns = colour == "yellow" or any(map(overview.is_warning, warned))
     algorithm, _, number = digest.partition(":")
     not_judged = "; ".join(
-        f"{reason}: {overview.some(names)}" for reason, names in one.not_judged()
+        reason if reason == overview.NO_PROFILE else f"{reason}: {overview.some(names)}"
+        for reason, names in one.not_judged()
     )
     how = {
         "verdict": verdict,

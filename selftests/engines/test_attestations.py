@@ -211,6 +211,15 @@ def test_a_statement_is_one_of_in_toto(capsys: pytest.CaptureFixture[str]) -> No
     assert f"sha256:{of_report}" == sha256(file.read_bytes())
 
 
+def test_why_not_all_was_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    image = image_at("127.0.0.1:9", "me/x", f"sha256:{'1' * 64}", without_profile=True)
+    assert mlcheck("report", "attest", report_of(image, untried="no GPU")) == 0
+    (how,) = json.loads(capsys.readouterr().out)["predicate"]["configuration"]
+    assert how["annotations"]["not_judged"] == (
+        "no GPU: files; no profile says what is expected of this image"
+    )
+
+
 @pytest.mark.parametrize(
     ("outcome", "more", "result"),
     [
