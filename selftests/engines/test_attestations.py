@@ -402,6 +402,29 @@ def test_a_registry_with_the_referrers_api(pages: int) -> None:
     assert manifest["artifactType"] == attestation.MEDIA_TYPE
 
 
+def test_a_token_to_read_is_changed_for_one_to_write(tmp_path: Path) -> None:
+    """As Docker Hub and others have it: each token is for what was asked when it was fetched."""
+    memory = Memory()
+    scopes: list[str] = []
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        if path.startswith("/token"):
+            (scope,) = urllib.parse.parse_qs(urllib.parse.urlsplit(path).query)["scope"]
+            scopes.append(scope.rpartition(":")[2])
+            return 200, {}, json.dumps({"token": scopes[-1]}).encode()
+        needed = "pull" if method in ("GET", "HEAD") else "pull,push"
+        if not headers.get("Authorization", "").startswith(f"Bearer {needed}"):
+            realm = f'Bearer realm="http://{address}/token",service="s",scope="r:me/x:{needed}"'
+            return 401, {"WWW-Authenticate": realm}, b""
+        return memory(method, path, headers, body)
+
+    with stand_in(answer) as address:
+        image = image_at(address, "me/x", memory.image)
+        assert mlcheck("report", "attest", report_of(image), "--push") == 0
+        assert scopes == ["pull", "pull", "pull,push"]  # describing it is a conversation of its own
+        assert mlcheck("verify", image.reference) == 0
+
+
 def _statement(**changed: Any) -> Callable[[bytes], bytes]:
     return lambda content: json.dumps({**json.loads(content), **changed}).encode()
 
