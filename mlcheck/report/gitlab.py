@@ -48,8 +48,9 @@ def _issue(one: Identified) -> dict[str, Any]:
         )
         said, source = f"{subject}: {found} (expected: {expected})", finding.source
     where = place(source)
+    page = f" ({result.page})" if result.page else ""
     return {
-        "description": _line(f"{said}, in {one.image.reference}"),
+        "description": _line(f"{said}, in {one.image.reference}{page}"),
         "check_name": _line(identity.rule_of(result)),
         "fingerprint": one.fingerprint,
         "severity": "major" if result.severity == "error" else "minor",

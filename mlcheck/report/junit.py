@@ -111,6 +111,8 @@ def details(result: ResultModel) -> str:
         more = count - len(found[: text.MOST])
         lines.append(f"  ... and {more} more (the JSON report has up to {bounds.FINDINGS})")
     lines += ["", f"fix       {result.remedy}"]
+    if result.page:
+        lines.append(f"more      {overview.explained(result)}")
     return "\n".join([*lines, *(f"note      {note}" for note in result.notes)])
 
 

@@ -53,6 +53,8 @@ def _details(result: ResultModel) -> Iterator[tuple[str, object]]:
         yield "rule", text.printable(result.rule)
     if result.remedy:
         yield "remedy", text.printable(result.remedy)
+    if result.page:
+        yield "explained_by", text.printable(overview.explained(result))
     shown = overview.open_findings(result)[:_NAMED]
     if shown:
         yield (

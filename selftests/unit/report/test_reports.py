@@ -152,7 +152,7 @@ def test_a_failure_is_wrapped_but_for_commands_and_tables() -> None:
 def test_every_report_names_the_page_of_a_failed_rule() -> None:
     page = "docs/rules/files.md"
     report = reports.report(reports.result(A, "files", "failed", page=page), images=(A,))
-    for name in ("json", "html", "sarif", "github", "markdown", "text"):
+    for name in formats.FORMATS:
         said = stdlib_html.unescape(formats.FORMATS[name].make(report))
         assert page in said, name
     assert "helpUri" not in formats.FORMATS["sarif"].make(report)
