@@ -182,7 +182,8 @@ def test_no_server_stays_when_the_janitor_is_killed_too(store: Path) -> None:
         os.kill(int(pid), signal.SIGKILL)
         run.kill()
     ended = eventually(lambda: processes(host) == [])
-    shutil.rmtree(place)
+    # Whichever run of mlcheck begins first removes it.
+    shutil.rmtree(place, ignore_errors=True)
     for one in processes(host):
         os.kill(one, signal.SIGKILL)
     assert ended

@@ -191,7 +191,7 @@ def test_a_container_lives_from_the_first_command_to_the_end(
         assert len(there) == (1 if isinstance(image.rootfs, DirectoryRootFS) else 2)
         assert processes(name)
     assert containers(engine.dialect, janitor.owner()) == []
-    assert processes(name) == []
+    assert eventually(lambda: processes(name) == [])  # podman's monitor ends after it
 
 
 def test_a_container_ends_at_once(image: OpenOci, dialect: Dialect) -> None:
