@@ -56,11 +56,15 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def words(typed: Sequence[str], *, options: Collection[str] | None = None) -> list[str]:
+def words(
+    typed: Sequence[str], *, options: Collection[str] | None = None, judges: bool = False
+) -> list[str]:
     """Return the words of a command line that the settings add to the words typed.
 
     Args:
         options: of the command; None: all.
+        judges: whether the command judges images, so that all keys count of which it has the
+            option.
 
     Raises:
         UsageError: the file of settings is invalid.
@@ -72,7 +76,8 @@ def words(typed: Sequence[str], *, options: Collection[str] | None = None) -> li
     added: list[str] = []
     for setting in found.settings:
         option = f"--{setting.key}"
-        if options is not None and not (option in options and setting.key in FOR_EVERY_COMMAND):
+        counts = judges or setting.key in FOR_EVERY_COMMAND
+        if options is not None and not (option in options and counts):
             continue
         if any(word == option or word.startswith(f"{option}=") for word in typed):
             continue
@@ -83,7 +88,7 @@ def words(typed: Sequence[str], *, options: Collection[str] | None = None) -> li
                     f"Known are: {', '.join(select.engines())}.",
                 )
         added += setting.words
-    if added and options is None:
+    if added and (options is None or judges):
         common.progress(f"options of {os.path.relpath(str(found.file))}: {' '.join(added)}")
     return added
 

@@ -30,7 +30,7 @@ from mlcheck.report import text
 
 _NAMES = """
     check images info packages layers diff facts exec snapshot explain
-    doctor cache report verify matrix config completion
+    doctor cache report verify matrix release config completion
 """
 _COMMANDS = {
     **{name: f"mlcheck.cli.{name}" for name in _NAMES.split()},
@@ -111,7 +111,12 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     if "--profiles" in options and not {"-h", "--help"} & set(argv):
         from mlcheck.cli import config
 
-        argv = [argv[0], *config.words(argv[1:], options=options), *argv[1:]]
+        judges = argv[0] == "release"
+        if judges:
+            from mlcheck.pytest_plugin.argv import joined
+
+            argv = [argv[0], *joined(argv[1:])]
+        argv = [argv[0], *config.words(argv[1:], options=options, judges=judges), *argv[1:]]
     return top.parse_args(argv)
 
 

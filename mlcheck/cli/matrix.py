@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import json
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from mlcheck.cli import common
 from mlcheck.engines import select
 from mlcheck.model.errors import UsageError
-from mlcheck.profile.catalog import Catalog
-from mlcheck.profile.published import Published
+from mlcheck.release import jobs
 from mlcheck.report import text
 
 GITHUB_LIMIT = 256
 """Maximum jobs of a matrix.
 https://docs.github.com/actions/reference/limits#existing-system-limits
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One image on one engine.
-
-    Args:
-        image: name that `mlcheck check` accepts.
-        reference: reference in its registry.
-        gpu: whether the image is made for a GPU, so that the job needs a runner with one.
-        slug: image and engine as a name for files and artifacts.
-    """
-
-    image: str
-    name: str
-    tag: str
-    reference: str
-    engine: str
-    gpu: bool
-    slug: str
 
 
 def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -83,7 +59,8 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 def run(arguments: argparse.Namespace) -> int:
     """Print the jobs."""
     engines = list(dict.fromkeys(",".join(arguments.engine).split(","))) if arguments.engine else []
-    found = list(jobs(common.catalog(arguments), arguments.patterns, engines or [select.AUTO]))
+    catalog = common.catalog(arguments)
+    found = list(jobs.published(catalog, arguments.patterns, engines or [select.AUTO]))
     if arguments.github:
         if len(found) > GITHUB_LIMIT:
             raise UsageError(
@@ -99,35 +76,3 @@ def run(arguments: argparse.Namespace) -> int:
         for job in found:
             print(text.line(f"{job.image:{width}}  {job.engine}{'  GPU' * job.gpu}"))
     return 0
-
-
-def jobs(catalog: Catalog, patterns: Sequence[str], engines: Sequence[str]) -> Iterator[Job]:
-    """Yield each published image that a pattern matches, on each engine.
-
-    Raises:
-        UsageError: there is no such engine, or a pattern matches no image: GitHub refuses an
-            empty matrix, and a mistyped pattern would validate nothing.
-    """
-    for engine in engines:
-        if engine not in select.engines():
-            known = ", ".join(select.engines())
-            raise UsageError(f"--engine: there is no engine {engine!r}.", f"Known are: {known}.")
-    images = Published(catalog).images
-    for pattern in patterns:
-        if not any(_matches(image.name, image.tag, pattern) for image in images):
-            raise UsageError(
-                f"{pattern!r} names no published image.", "`mlcheck images` lists them."
-            )
-    for image in images:
-        if patterns and not any(_matches(image.name, image.tag, one) for one in patterns):
-            continue
-        framework = catalog.load(image.name, image.tag).expect.framework
-        gpu = framework is not None and bool(framework.cuda)
-        for engine in engines:
-            slug = re.sub(r"[^A-Za-z0-9._-]", "-", f"{image.short}-{engine}")
-            yield Job(image.short, image.name, image.tag, image.registry, engine, gpu, slug)
-
-
-def _matches(name: str, tag: str, pattern: str) -> bool:
-    whole = pattern if ":" in pattern else f"{pattern}:*"
-    return fnmatch.fnmatchcase(f"{name}:{tag}", whole)

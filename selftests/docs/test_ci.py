@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from mlcheck.cli import matrix
 from mlcheck.model.errors import UsageError
 from mlcheck.profile.catalog import SUITE, Catalog
+from mlcheck.release import jobs
 from selftests.checkout import CHECKOUT
 
 BIN = Path(sys.executable).parent
@@ -256,19 +256,19 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
 
 
 def test_matrix(catalog: Catalog) -> None:
-    found = list(matrix.jobs(catalog, ["mine"], ["docker", "podman"]))
+    found = list(jobs.published(catalog, ["mine"], ["docker", "podman"]))
     assert [(job.image, job.engine) for job in found] == [
         ("mine:v1", "docker"),
         ("mine:v1", "podman"),
         ("mine:v2", "docker"),
         ("mine:v2", "podman"),
     ]
-    assert found[0] == matrix.Job(
+    assert found[0] == jobs.Job(
         "mine:v1", "mine", "v1", "example.org/me/mine:v1", "docker", True, "mine-v1-docker"
     )
-    gpu = {job.name: job.gpu for job in matrix.jobs(catalog, [], ["auto"])}
+    gpu = {job.name: job.gpu for job in jobs.published(catalog, [], ["auto"])}
     assert (gpu["ml-torch-gpu"], gpu["ml-tensorflow-cpu"], gpu["ml-base"]) == (True, False, False)
-    some = [job.image for job in matrix.jobs(catalog, ["*:alma9-*", "min?:v2"], ["auto"])]
+    some = [job.image for job in jobs.published(catalog, ["*:alma9-*", "min?:v2"], ["auto"])]
     assert {image.partition(":")[2].partition("-")[0] for image in some} == {"alma9", "v2"}
 
 
@@ -279,7 +279,7 @@ def test_a_slip_is_no_empty_matrix(
     catalog: Catalog, patterns: list[str], engine: str, words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
-        list(matrix.jobs(catalog, patterns, [engine]))
+        list(jobs.published(catalog, patterns, [engine]))
 
 
 @pytest.mark.slow
@@ -297,7 +297,7 @@ def test_matrix_for_github() -> None:
 
 
 def test_more_jobs_than_github_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matrix, "GITHUB_LIMIT", 16)
+    monkeypatch.setattr("mlcheck.cli.matrix.GITHUB_LIMIT", 16)
     from mlcheck.cli import main as cli
 
     assert cli.main(["matrix", "--json"]) == 0

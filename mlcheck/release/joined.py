@@ -1,0 +1,95 @@
+"""One report of a whole release, in which also stands what could not be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlcheck
+from mlcheck.model.errors import DIFFERENT, NOT_JUDGED
+from mlcheck.release.jobs import Job
+from mlcheck.report import formats, reading
+from mlcheck.report.model import ImageModel, Report, ResultModel
+
+FILES = {
+    "report.json": "json",
+    "report.html": "html",
+    "junit.xml": "junit",
+    "report.md": "markdown",
+}
+"""The files of a joined report, and their formats."""
+
+_TEST = "mlcheck release"
+
+
+def join(found: Sequence[tuple[Job, Report | None, str]], started: str) -> Report:
+    """Join the reports of all jobs; an image without one is an ERROR with the reason.
+
+    Args:
+        found: each job with its report, if there is one, and otherwise the reason.
+        started: when the release began; ISO 8601 with time zone.
+    """
+    reports = _distinct([report for _, report, _ in found if report is not None])
+    missing = [(job, reason) for job, report, reason in found if report is None]
+    if missing:
+        reports.append(_not_judged(missing, started))
+    joined, _ = reading.merge(reports)
+    codes = [run.exit_code for run in joined.runs] or [joined.exit_code]
+    code = DIFFERENT if DIFFERENT in codes else NOT_JUDGED if NOT_JUDGED in codes else max(codes)
+    return joined.model_copy(update={"exit_code": code})
+
+
+def written(report: Report) -> dict[str, str]:
+    """Return the contents of `FILES`."""
+    return {name: formats.FORMATS[form].make(report) for name, form in FILES.items()}
+
+
+def _distinct(reports: Sequence[Report]) -> list[Report]:
+    """Tell runs apart that began on one machine in the same second and took as long as each
+    other: merging takes them for one run that was given twice."""
+    seen: set[tuple[str | None, str, float]] = set()
+    found = []
+    for report in reports:
+        seconds = report.seconds
+        while (report.machine, report.started, seconds) in seen:
+            seconds = round(seconds + 0.001, 3)
+        seen.add((report.machine, report.started, seconds))
+        found.append(report.model_copy(update={"seconds": seconds}))
+    return found
+
+
+def _not_judged(missing: Sequence[tuple[Job, str]], started: str) -> Report:
+    images: list[ImageModel] = []
+    results: list[ResultModel] = []
+    for job, reason in missing:
+        id_ = f"{job.name}:{job.tag}@{job.engine}" if job.tag else f"{job.name}@{job.engine}"
+        if id_ in {image.id for image in images}:
+            id_ = f"{job.image}@{job.engine}"
+        images.append(
+            ImageModel(
+                id=id_,
+                reference=job.image,
+                profile=job.name,
+                lineage=(),
+                tag=job.tag or None,
+                engine=job.engine,
+                verdict="NOT JUDGED",
+            )
+        )
+        results.append(
+            ResultModel(
+                test=f"{_TEST}[{id_}]",
+                image=id_,
+                outcome="error",
+                message=f"not judged: {reason}",
+                seconds=0,
+            )
+        )
+    return Report(
+        mlcheck_version=mlcheck.__version__,
+        started=started,
+        seconds=0,
+        exit_code=NOT_JUDGED,
+        images=tuple(images),
+        results=tuple(results),
+        counts={"passed": 0, "failed": 0, "error": len(results), "skipped": 0, "waived": 0},
+    )
