@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 def pytest_collection_finish(session):
     name = Path(session.config.getoption("--image")[0]).name.partition(":")[0]
     with (HERE / "started").open("a") as file:
-        file.write(f"{name} {os.getpid()}\\n")
+        file.write(f"{name} {os.getpid()} {os.environ.get('SLURMD_NODENAME', '-')}\\n")
     while (HERE / f"hold-{name}").exists():
         time.sleep(0.05)
 '''
@@ -55,6 +55,16 @@ class Site:
             profile.parent.mkdir(parents=True)
             profile.write_text(f'[os]\nid = "mini"\nversion = "{version}"\n{framework}')
         (self.profiles / "conftest.py").write_text(_CONFTEST)
+        self._begun: list[subprocess.Popen[str]] = []
+
+    def close(self) -> None:
+        """End every release that has not ended, as a failed test leaves it."""
+        for process in self._begun:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+        for file in self.profiles.glob("hold-*"):
+            file.unlink()
 
     @property
     def images(self) -> list[str]:
@@ -75,6 +85,10 @@ class Site:
     def pids(self, name: str) -> list[int]:
         """The processes in which jobs of an image have begun."""
         return [int(line.split()[1]) for line in self._lines() if line.split()[0] == name]
+
+    def nodes(self, name: str) -> list[str]:
+        """The nodes of Slurm on which jobs of an image have begun."""
+        return [line.split()[2] for line in self._lines() if line.split()[0] == name]
 
     def has_started(self, name: str, times: int = 1) -> None:
         """Wait until jobs of an image have begun so often."""
@@ -101,7 +115,7 @@ class Site:
 
     def begin(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Begin a release in a session of its own."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.command(*words),
             cwd=self.path,
             env=self.environment(**(env or {})),
@@ -111,6 +125,8 @@ class Site:
             text=True,
             start_new_session=True,
         )
+        self._begun.append(process)
+        return process
 
     def release(
         self, *words: str, env: Mapping[str, str] | None = None

@@ -51,6 +51,10 @@ class Group:
             known = self.client.scheduler_info()["workers"]
         except (OSError, TimeoutError, RuntimeError) as error:
             raise EngineError(f"Dask's scheduler is gone: {unforeseen(error)}", _RESUME) from None
+        if self.cluster is not None:
+            ours = {name for names in self._names().values() for name in names}
+            # Who was let go may still be there for a moment.
+            return {address: one for address, one in known.items() if str(one["name"]) in ours}
         if self.gpu is None:
             return dict(known)
         having = {address: one for address, one in known.items() if one["resources"].get(GPU)}
@@ -101,11 +105,17 @@ class Group:
         there = {str(one["name"]) for one in known.values()}
         busy = {str(one["name"]) for address, one in known.items() if tasks.get(address)}
         found: list[tuple[bool, str]] = []
-        for name, spec in self.cluster.worker_spec.items():
-            names = {f"{name}{suffix}" for suffix in spec.get("group", [""])}
+        for name, names in self._names().items():
             if not names & busy:
                 found.append((bool(names & there), name))
         return [name for _, name in sorted(found, key=lambda one: one[0])]
+
+    def _names(self) -> dict[str, set[str]]:
+        """Return the names of the workers of each job of the batch system."""
+        return {
+            name: {f"{name}{suffix}" for suffix in spec.get("group", [""])}
+            for name, spec in self.cluster.worker_spec.items()
+        }
 
 
 class DaskPool:
@@ -149,7 +159,7 @@ class DaskPool:
         """Start a job, and return its id."""
         group = self._groups[job.gpu]
         preferred: list[str] | None = None
-        if tried or group.gpu is False:
+        if tried or group.gpu is False or group.cluster is not None:
             workers = group.workers()
             fresh = [address for address in workers if _place(workers[address]) not in tried]
             preferred = fresh or list(workers)

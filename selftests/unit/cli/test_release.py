@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from selftests.waiting import eventually
 
 
 @pytest.fixture
-def site(tmp_path: Path, tiny_rootfs: Path) -> Site:
-    return Site(tmp_path, tiny_rootfs, "one", "bad-two", "gpu-three")
+def site(tmp_path: Path, tiny_rootfs: Path) -> Iterator[Site]:
+    with contextlib.closing(Site(tmp_path, tiny_rootfs, "one", "bad-two", "gpu-three")) as made:
+        yield made
 
 
 def ended(pid: int) -> bool:
