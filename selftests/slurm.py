@@ -40,7 +40,7 @@ SwitchType=switch/none
 MpiDefault=none
 ReturnToService=1
 KillWait=5
-SlurmdTimeout={node_limit_s}
+SlurmdTimeout=120
 SlurmdParameters=config_overrides
 GresTypes=gpu
 StateSaveLocation={place}/state
@@ -114,6 +114,10 @@ class Slurm:
         lines = self.run("squeue", "--noheader", "--format=%i|%T|%N").splitlines()
         return {id_: (state, node) for id_, state, node in (line.split("|") for line in lines)}
 
+    def is_done(self) -> bool:
+        """Whether no job waits or runs; one of a node that died is completing until Slurm knows."""
+        return {state for state, _ in self.jobs().values()} <= {"COMPLETING"}
+
     def node_state(self, node: str) -> str:
         return self.run("sinfo", "--noheader", f"--nodes={node}", "--format=%T").strip()
 
@@ -166,19 +170,13 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def running(place: Path, node_limit_s: int = 120) -> Iterator[Slurm]:
-    """Slurm with two nodes while the context lasts; nothing of it remains but the directory.
-
-    Args:
-        node_limit_s: seconds after which a node that does not answer is down.
-    """
+def running(place: Path) -> Iterator[Slurm]:
+    """Slurm with two nodes while the context lasts; nothing of it remains but the directory."""
     host = socket.gethostname().partition(".")[0]
     user = pwd.getpwuid(os.geteuid()).pw_name
     for name in ("munge", "state", "spool.n1", "spool.n2", "dask"):
         (place / name).mkdir(parents=True)
-    text = _CONF.format(
-        host=host, place=place, user=user, ports=_free_ports(3), node_limit_s=node_limit_s
-    )
+    text = _CONF.format(host=host, place=place, user=user, ports=_free_ports(3))
     (place / "slurm.conf").write_text(text)
     (place / "gres.conf").write_text("NodeName=n2 Name=gpu File=/dev/null\n")
     (place / "dask.yaml").write_text(_JOBQUEUE.format(place=place))

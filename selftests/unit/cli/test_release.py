@@ -15,6 +15,7 @@ from typing import Any
 
 import dask
 import pytest
+from distributed import Scheduler, SpecCluster, Worker
 
 from mlcheck.cli import main as cli
 from mlcheck.release import where
@@ -120,6 +121,42 @@ def test_nothing_is_lost_when_it_is_ended(site: Site, number: int) -> None:
     assert site.started() == {"one": 1, "bad-two": 1, "gpu-three": 2}
     assert len(site.verdicts()) == 3
     assert eventually(lambda: not [*site.tmp.iterdir()]), [*site.tmp.iterdir()]
+
+
+@pytest.fixture
+def scheduler() -> Iterator[str]:
+    """The address of a scheduler that is there already, with workers in this process: one has a
+    GPU, as it says."""
+    how = {"nthreads": 1, "dashboard": False, "memory_limit": 0, "host": "127.0.0.1"}
+    specs = {
+        "plain": {"cls": Worker, "options": how},
+        "with-gpu": {"cls": Worker, "options": {**how, "resources": {"GPU": 1}}},
+    }
+    here = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    with SpecCluster(workers=specs, scheduler=here) as cluster:
+        yield str(cluster.scheduler_address)
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_scheduler_that_is_there(site: Site, scheduler: str) -> None:
+    site.hold("one")
+    process = site.begin(*site.all_images(), "--engine=sandbox", f"--on={scheduler}")
+    kept = [site.path / f"release/{name}-v1-sandbox.json" for name in ("bad-two", "gpu-three")]
+    site.has_started("one")
+    if not eventually(kept[1].exists):
+        process.kill()
+        pytest.fail(process.communicate()[0])
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert eventually(lambda: ended(site.pids("one")[0]))
+    site.let_go("one")
+    resumed = site.release("--resume")
+    assert resumed.returncode == 1, resumed.stdout
+    assert "gpu-three:v1 sandbox: DOES NOT CONFORM" in output
+    assert "on with-gpu (127.0.0.1))" in output
+    assert site.started()["one"] == 2
+    assert site.started()["gpu-three"] == 1
 
 
 # The rest needs no process
