@@ -61,8 +61,8 @@ distributed:
 jobqueue:
   slurm:
     queue: main
-    cores: 1
-    processes: 1
+    cores: {count}
+    processes: {count}
     memory: 1GB
     walltime: "01:00:00"
     interface: lo
@@ -92,11 +92,14 @@ class Slurm:
     @property
     def environment(self) -> dict[str, str]:
         """Variables with which Slurm's programs and Dask find it."""
-        return {
-            "PATH": _PATH,
-            "SLURM_CONF": str(self.place / "slurm.conf"),
-            "DASK_CONFIG": str(self.place / "dask.yaml"),
-        }
+        return self.with_workers(1)
+
+    def with_workers(self, count: int) -> dict[str, str]:
+        """The same, with so many workers in each of Slurm's jobs."""
+        settings = self.place / f"dask-{count}.yaml"
+        settings.write_text(_JOBQUEUE.format(place=self.place, count=count))
+        conf = str(self.place / "slurm.conf")
+        return {"PATH": _PATH, "SLURM_CONF": conf, "DASK_CONFIG": str(settings)}
 
     def run(self, *words: str) -> str:
         """What one of Slurm's programs prints."""
@@ -179,7 +182,6 @@ def running(place: Path) -> Iterator[Slurm]:
     text = _CONF.format(host=host, place=place, user=user, ports=_free_ports(3))
     (place / "slurm.conf").write_text(text)
     (place / "gres.conf").write_text("NodeName=n2 Name=gpu File=/dev/null\n")
-    (place / "dask.yaml").write_text(_JOBQUEUE.format(place=place))
     (place / "munge/key").write_bytes(os.urandom(128))
     (place / "munge/key").chmod(0o400)
     munge = [f"--{name}={place}/munge/{name}" for name in ("socket", "log-file", "pid-file")]

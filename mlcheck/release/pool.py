@@ -7,11 +7,14 @@ only what it was judging with it, and the longest job that waits goes to whoever
 from __future__ import annotations
 
 import queue
+import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import dask
+from dask.utils import parse_timedelta
 from distributed import Client, Future, KilledWorker, Status, get_worker
 
 import mlcheck
@@ -37,6 +40,8 @@ class Group:
         most: workers to ask for.
         gpu: True if only those of its workers count that have the resource of a GPU, False if only
             those that have not, None if all do.
+        running: the jobs that Dask has, by id.
+        seen: when a worker of each job of the batch system was last there.
     """
 
     client: Client
@@ -44,6 +49,7 @@ class Group:
     most: int = 0
     gpu: bool | None = None
     running: dict[str, Future] = field(default_factory=dict)
+    seen: dict[str, float] = field(default_factory=dict)
 
     def workers(self) -> dict[str, dict[str, Any]]:
         """Return what the scheduler knows of each worker of the group, by address."""
@@ -84,6 +90,8 @@ class Group:
         per_job = max(1, len(self.cluster.new_spec.get("group", ())))
         jobs = -(-wanted // per_job)
         try:
+            if per_job > 1 and (lost := self._lost()):
+                self.cluster.sync(self.cluster.scale_down, lost)
             idle = []
             if jobs > len(self.cluster.worker_spec):
                 self.cluster.scale(wanted)
@@ -97,6 +105,21 @@ class Group:
                 "`mlcheck release --dry-run` shows the script; ~/.config/dask/jobqueue.yaml has "
                 "the site's settings.",
             ) from None
+
+    def _lost(self) -> list[str]:
+        """Return the jobs of the batch system whose workers were there and have been gone for a
+        while. Dask notices that by itself of jobs with one worker."""
+        there = {str(one["name"]) for one in self.client.scheduler_info()["workers"].values()}
+        limit_s = parse_timedelta(dask.config.get("distributed.deploy.lost-worker-timeout"))
+        now = time.monotonic()
+        lost = []
+        for name, names in self._names().items():
+            if names & there:
+                self.seen[name] = now
+            elif now - self.seen.get(name, now) > limit_s:
+                del self.seen[name]
+                lost.append(name)
+        return lost
 
     def _idle(self) -> list[str]:
         """Return the jobs of the batch system that judge nothing; first those without a worker."""

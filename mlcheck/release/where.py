@@ -208,6 +208,9 @@ def _cluster(wanted: Wanted, for_gpu: bool) -> Iterator[Any]:
         how["log_directory"] = str(wanted.logs)
     # Dask's web page knows no keys.
     how["scheduler_options"] = {"dashboard": False, **(section.get("scheduler-options") or {})}
+    how["worker_extra_args"] = [*(section.get("worker-extra-args") or []), "--no-dashboard"]
+    # Given in the settings alone, dask-jobqueue takes the workers of one job for one worker.
+    how["processes"] = section.get("processes")
     name = GPU_SECTION if for_gpu else wanted.on
     wanted.logs.mkdir(parents=True, exist_ok=True)
     shared = os.path.expandvars(section.get("shared-temp-directory") or "")

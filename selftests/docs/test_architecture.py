@@ -120,7 +120,7 @@ def test_few_know_of_reference_images() -> None:
         ),
         ("pytest", {"cli.check", "pytest_plugin", "snapshot.suite_run"}),
         ("testinfra", {"pytest_plugin.fixtures", "pytest_plugin.testinfra_host"}),
-        ("dask", {"release.where"}),
+        ("dask", {"release.pool", "release.where"}),
         ("dask_jobqueue", {"release.where"}),
         ("distributed", {"release.pool", "release.where"}),
         ("docker", {"engines.oci"}),

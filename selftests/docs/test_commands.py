@@ -78,6 +78,8 @@ WAYS = [
         "needs a registry",
     ),
     Way(r"mlcheck layers .* --engine docker", "run", "docker is not reached here", (3,)),
+    Way(r"mlcheck release .*--on slurm .*", "parse", "needs the settings of a site"),
+    Way(rf"mlcheck release ({_IMAGES}) .*", "run", "", (0, 1, 5)),
     Way(rf"{_JUDGE} (.* )?({_IMAGES})( .*)?", "run", "", (0, 1, 5)),
     Way(rf"{_JUDGE}.*", "collect", "its image is large, or not on this machine"),
     Way(r"mlcheck \w+ ?.*"),

@@ -117,7 +117,7 @@ def test_a_node_dies_and_the_client_is_killed_and_resumed(
         site = site_of("one", "two")
         site.hold("one")
         words = (*site.all_images(), *ON_SLURM, "--workers=1")
-        process = site.begin(*words, env=cluster.environment)
+        process = site.begin(*words, env=cluster.with_workers(2))
         site.has_started("one")
         cluster.end_node(site.nodes("one")[0])
         site.has_started("one", 2)
@@ -125,7 +125,7 @@ def test_a_node_dies_and_the_client_is_killed_and_resumed(
         process.communicate(timeout=120)
         assert eventually(cluster.is_done), cluster.jobs()
         site.let_go("one")
-        resumed = site.release("--resume", env=cluster.environment)
+        resumed = site.release("--resume", env=cluster.with_workers(2))
         assert resumed.returncode == 0, resumed.stdout
         assert set(site.verdicts().values()) == {"CONFORMS"}
         judged = [line["job"] for line in site.journal() if not line["why"]]

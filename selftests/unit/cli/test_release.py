@@ -17,6 +17,7 @@ import dask
 import pytest
 from distributed import Scheduler, SpecCluster, Worker
 
+from mlcheck import DISTRIBUTION
 from mlcheck.cli import main as cli
 from mlcheck.release import where
 from selftests.releases import Site
@@ -224,7 +225,7 @@ def test_without_the_extra(
     monkeypatch.setattr(builtins, "__import__", without)
     code, _, told = release("me/x:v1", "--on", "slurm", capsys=capsys)
     assert code == 4
-    assert "pip install 'mlcheck-images[cluster]'" in told
+    assert f"pip install '{DISTRIBUTION}[cluster]'" in told
 
 
 SETTINGS: Mapping[str, Any] = {"cores": 1, "memory": "4GB", "walltime": "01:00:00"}
