@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 import signal
@@ -209,8 +210,9 @@ def _cluster(wanted: Wanted, for_gpu: bool) -> Iterator[Any]:
     # Dask's web page knows no keys.
     how["scheduler_options"] = {"dashboard": False, **(section.get("scheduler-options") or {})}
     how["worker_extra_args"] = [*(section.get("worker-extra-args") or []), "--no-dashboard"]
-    # Given in the settings alone, dask-jobqueue takes the workers of one job for one worker.
-    how["processes"] = section.get("processes")
+    # If only the settings say how many workers one job has, dask-jobqueue takes them for one.
+    if cores := section.get("cores"):
+        how["processes"] = section.get("processes") or max(math.floor(math.sqrt(cores)), 1)
     name = GPU_SECTION if for_gpu else wanted.on
     wanted.logs.mkdir(parents=True, exist_ok=True)
     shared = os.path.expandvars(section.get("shared-temp-directory") or "")
@@ -221,7 +223,7 @@ def _cluster(wanted: Wanted, for_gpu: bool) -> Iterator[Any]:
             cluster = BATCH[wanted.on](
                 config_name=name, security=security, silence_logs=False, **how
             )
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise UsageError(
                 f"--on {wanted.on}: {error}",
                 f"Write the site's settings into ~/.config/dask/jobqueue.yaml, below "
