@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from mlcheck.cli import attest, common
+from mlcheck.model.errors import NOT_JUDGED, UsageError
 from mlcheck.report import formats, reading
 
 
@@ -28,7 +29,15 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         part.add_argument(
             "-o", "--output", type=Path, metavar="FILE", help="default: standard output (-)"
         )
-        part.set_defaults(run=_run, format=form)
+        if name == "merge":
+            part.add_argument(
+                "--jobs",
+                type=Path,
+                metavar="JOBS.json",
+                help="what `mlcheck matrix --json` printed: a job that no report is of becomes an "
+                "ERROR, and the exit code is 3",
+            )
+        part.set_defaults(run=_run, format=form, jobs=None)
     _add_compare(parts)
     attest.add(parts)
 
@@ -72,6 +81,14 @@ def _run(arguments: argparse.Namespace) -> int:
     report, left_out = reading.merge([reading.read(file) for file in arguments.files])
     if left_out:
         common.progress(f"{left_out} of the reports given twice, counted once")
+    missing = []
+    if arguments.jobs is not None:
+        from mlcheck.release import jobs, joined
+
+        missing = joined.without(jobs.read(arguments.jobs), report)
+        for job in missing:
+            common.progress(f"no report of {job.image} on {job.engine}")
+        report = joined.with_missing(missing, report) if missing else report
     name: str = arguments.format
     if name == "github":
         from mlcheck.report import github
@@ -80,7 +97,7 @@ def _run(arguments: argparse.Namespace) -> int:
             common.progress("GITHUB_STEP_SUMMARY is not set: annotations only")
     form = formats.FORMATS[name]
     common.write_report(form.make(report), arguments.output, commands=form.commands)
-    return 0
+    return NOT_JUDGED if missing else 0
 
 
 def _kinds() -> dict[str, tuple[str, str]]:

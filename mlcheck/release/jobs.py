@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -106,6 +107,25 @@ def of_images(
             slug, number = f"{number}-{job.slug}", number + 1
         slugs.add(slug)
         jobs.append(replace(job, slug=slug))
+    return jobs
+
+
+def read(file: Path) -> list[Job]:
+    """Read a list of jobs, as `mlcheck matrix` prints it with --json or for GitHub.
+
+    Raises:
+        UsageError: the file cannot be read, or is none.
+    """
+    remedy = "It is what `mlcheck matrix --json` printed, or the matrix of a job on GitHub."
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        jobs = [Job(**job) for job in data["jobs" if "jobs" in data else "include"]]
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}.", remedy) from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"{file}: no list of jobs.", remedy) from None
+    if not jobs:
+        raise UsageError(f"{file}: a list without a job.", remedy)
     return jobs
 
 

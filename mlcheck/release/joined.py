@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import mlcheck
+from mlcheck.engines.select import AUTO
 from mlcheck.model.errors import DIFFERENT, NOT_JUDGED
 from mlcheck.release.jobs import Job
 from mlcheck.report import formats, reading
@@ -36,6 +37,29 @@ def join(found: Sequence[tuple[Job, Report | None, str]], started: str) -> Repor
     codes = [run.exit_code for run in joined.runs] or [joined.exit_code]
     code = DIFFERENT if DIFFERENT in codes else NOT_JUDGED if NOT_JUDGED in codes else max(codes)
     return joined.model_copy(update={"exit_code": code})
+
+
+def without(jobs: Sequence[Job], report: Report) -> list[Job]:
+    """Return the jobs that a report has no image of."""
+    there = {image.id_in_tests or image.id for image in report.images}
+    images = {id_.rpartition("@")[0] for id_ in there}
+    found = []
+    for job in jobs:
+        label = f"{job.name}:{job.tag}" if job.tag else job.name
+        if (label not in images) if job.engine == AUTO else (f"{label}@{job.engine}" not in there):
+            found.append(job)
+    return found
+
+
+def with_missing(jobs: Sequence[Job], report: Report) -> Report:
+    """Add jobs to a report that it has no image of, each as an ERROR.
+
+    Args:
+        jobs: those of `without`, at least one.
+    """
+    told = [(job, "no report of it is among those that were merged") for job in jobs]
+    merged, _ = reading.merge([report, _not_judged(told, report.started)])
+    return merged.model_copy(update={"exit_code": report.exit_code or NOT_JUDGED})
 
 
 def written(report: Report) -> dict[str, str]:

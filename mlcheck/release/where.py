@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import re
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 
 import dask
 from distributed import Client, Scheduler, Security, SpecCluster, Worker
+from distributed.deploy.local import nprocesses_nthreads
 
 from mlcheck.machine import gpu, janitor
 from mlcheck.model.errors import EngineError, UsageError, unforeseen
@@ -212,7 +212,7 @@ def _cluster(wanted: Wanted, for_gpu: bool) -> Iterator[Any]:
     how["worker_extra_args"] = [*(section.get("worker-extra-args") or []), "--no-dashboard"]
     # If only the settings say how many workers one job has, dask-jobqueue takes them for one.
     if cores := section.get("cores"):
-        how["processes"] = section.get("processes") or max(math.floor(math.sqrt(cores)), 1)
+        how["processes"] = section.get("processes") or nprocesses_nthreads(cores)[0]
     name = GPU_SECTION if for_gpu else wanted.on
     wanted.logs.mkdir(parents=True, exist_ok=True)
     shared = os.path.expandvars(section.get("shared-temp-directory") or "")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from mlcheck.cli import main as cli
 from mlcheck.release import joined, times
 from mlcheck.release.table import Lines, Table, table
 from mlcheck.release.work import Entry
+from mlcheck.report import reading
 from selftests.unit.release.test_work import job, report
 
 
@@ -88,6 +91,42 @@ def test_nothing_judged_at_all() -> None:
     assert whole.exit_code == 3
     assert len({image.id for image in whole.images}) == 2
     assert set(joined.written(whole)) == set(joined.FILES)
+
+
+def test_what_a_merged_report_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = [
+        job("a"),
+        job("b"),
+        replace(job("a"), engine="docker"),
+        replace(job("a"), engine="auto"),
+    ]
+    told = {"include": [asdict(one) for one in wanted]}
+    (tmp_path / "jobs.json").write_text(json.dumps(told))
+    (tmp_path / "a.json").write_text(report("a").model_dump_json())
+    merge = ["report", "merge", str(tmp_path / "a.json"), "-o", str(tmp_path / "all.json")]
+    assert cli.main(merge) == 0
+    assert cli.main([*merge, "--jobs", str(tmp_path / "jobs.json")]) == 3
+    whole = reading.read(tmp_path / "all.json")
+    assert {image.id: image.verdict for image in whole.images} == {
+        "a:v1@sandbox": None,
+        "b:v1@sandbox": "NOT JUDGED",
+        "a:v1@docker": "NOT JUDGED",
+    }
+    assert whole.exit_code == 3
+    (tmp_path / "jobs.json").write_text(json.dumps({"jobs": [asdict(job("a"))]}))
+    assert cli.main([*merge, "--jobs", str(tmp_path / "jobs.json")]) == 0
+    assert "no report of b:v1 on sandbox" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"jobs": []}', '{"jobs": [{}]}'])
+def test_what_is_no_list_of_jobs(
+    tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "jobs.json").write_text(content)
+    (tmp_path / "a.json").write_text(report("a").model_dump_json())
+    words = ["report", "merge", str(tmp_path / "a.json"), "--jobs", str(tmp_path / "jobs.json")]
+    assert cli.main(words) == 4
+    assert "jobs.json" in capsys.readouterr().err
 
 
 def test_times_are_kept_for_the_next_release(tmp_path: Path) -> None:
