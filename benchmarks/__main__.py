@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import commands, data, elf, images, layers, overhead, static
+from benchmarks import commands, data, elf, images, layers, overhead, release, static
 from benchmarks.measure import Setting
 
 ALL = {
@@ -19,6 +19,7 @@ ALL = {
     "static": static.tables,
     "layers": layers.tables,
     "images": images.tables,
+    "release": release.tables,
     "commands": commands.tables,
     "overhead": overhead.tables,
 }
