@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from mlcheck.cli import attest, common
-from mlcheck.model.errors import NOT_JUDGED, UsageError
+from mlcheck.model.errors import NOT_JUDGED
 from mlcheck.report import formats, reading
 
 
