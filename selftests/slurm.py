@@ -60,7 +60,7 @@ distributed:
     lost-worker-timeout: 1s
 jobqueue:
   slurm:
-    queue: main
+    queue: {queue}
     cores: {count}
     processes: {count}
     memory: 1GB
@@ -94,10 +94,10 @@ class Slurm:
         """Variables with which Slurm's programs and Dask find it."""
         return self.with_workers(1)
 
-    def with_workers(self, count: int) -> dict[str, str]:
+    def with_workers(self, count: int, queue: str = "main") -> dict[str, str]:
         """The same, with so many workers in each of Slurm's jobs."""
-        settings = self.place / f"dask-{count}.yaml"
-        settings.write_text(_JOBQUEUE.format(place=self.place, count=count))
+        settings = self.place / f"dask-{count}-{queue}.yaml"
+        settings.write_text(_JOBQUEUE.format(place=self.place, count=count, queue=queue))
         conf = str(self.place / "slurm.conf")
         return {"PATH": _PATH, "SLURM_CONF": conf, "DASK_CONFIG": str(settings)}
 

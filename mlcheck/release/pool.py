@@ -42,6 +42,7 @@ class Group:
             those that have not, None if all do.
         running: the jobs that Dask has, by id.
         seen: when a worker of each job of the batch system was last there.
+        taken: True once the batch system has taken a job.
     """
 
     client: Client
@@ -50,6 +51,7 @@ class Group:
     gpu: bool | None = None
     running: dict[str, Future] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)
+    taken: bool = False
 
     def workers(self) -> dict[str, dict[str, Any]]:
         """Return what the scheduler knows of each worker of the group, by address."""
@@ -99,12 +101,21 @@ class Group:
                 idle = self._idle()[: len(self.cluster.worker_spec) - jobs]
             # Also starts each worker anew that has got lost.
             self.cluster.sync(self.cluster.scale_down, idle)
-        except (RuntimeError, OSError) as error:
+            self._check_taken()
+        except (RuntimeError, OSError, ValueError) as error:
             raise EngineError(
                 f"the batch system takes no job: {unforeseen(error)}",
                 "`mlcheck release --dry-run` shows the script; ~/.config/dask/jobqueue.yaml has "
                 "the site's settings.",
             ) from None
+
+    def _check_taken(self) -> None:
+        """Raise what the batch system says if it has never taken a job. Dask only logs that; later,
+        and for some of the jobs, it may be a limit or a moment's trouble, and is tried again."""
+        jobs = list(self.cluster.workers.values())
+        self.taken = self.taken or any(job.status != Status.created for job in jobs)
+        if jobs and not self.taken:
+            self.cluster.sync(_submitted, jobs[0])
 
     def _lost(self) -> list[str]:
         """Return the jobs of the batch system whose workers were there and have been gone for a
@@ -234,6 +245,10 @@ class DaskPool:
         for group in self._groups.values():
             if group.running:
                 group.client.cancel(list(group.running.values()), force=True)
+
+
+async def _submitted(job: Any) -> None:
+    await job
 
 
 def _place(worker: Mapping[str, Any]) -> str:

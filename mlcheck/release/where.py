@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, Scheduler, Security, SpecCluster, Worker
+from distributed import Client, Scheduler, Security, SpecCluster, Status, Worker
 from distributed.deploy.local import nprocesses_nthreads
 
 from mlcheck.machine import gpu, janitor
@@ -232,7 +232,13 @@ def _cluster(wanted: Wanted, for_gpu: bool) -> Iterator[Any]:
         except (OSError, RuntimeError) as error:
             raise EngineError(f"--on {wanted.on}: {unforeseen(error)}") from None
         with cluster:
-            yield cluster
+            try:
+                yield cluster
+            finally:
+                # Dask asserts that all that it made ends; dask-jobqueue's jobs do not say that they
+                # do, and what was refused has not begun.
+                for job in list(cluster._created):
+                    job.status = Status.closing
 
 
 @contextlib.contextmanager

@@ -80,6 +80,20 @@ def test_a_release_says_what_a_check_says(cluster: Slurm, site_of: Callable[...,
     assert not [*site.tmp.iterdir()]
 
 
+def test_jobs_that_slurm_refuses_end_the_release(
+    cluster: Slurm, site_of: Callable[..., Site]
+) -> None:
+    site = site_of("one")
+    refused = site.release(*site.all_images(), *ON_SLURM, env=cluster.with_workers(1, "none"))
+    assert refused.returncode == 3, refused.stdout
+    assert "the batch system takes no job" in refused.stdout
+    assert "invalid partition specified: none" in refused.stdout
+    assert "Traceback" not in refused.stdout
+    resumed = site.release("--resume", env=cluster.environment)
+    assert resumed.returncode == 0, resumed.stdout
+    assert site.started() == {"one": 1}
+
+
 def test_a_worker_is_killed_and_a_node_set_down(
     cluster: Slurm, site_of: Callable[..., Site]
 ) -> None:
