@@ -125,9 +125,7 @@ def groups(wanted: Wanted) -> Iterator[dict[bool, Group]]:
         UsageError: the site's settings do not suffice.
         EngineError: no scheduler answers.
     """
-    with contextlib.ExitStack() as stack:
-        scratch = stack.enter_context(janitor.temporary_directory("mlcheck-dask-"))
-        stack.enter_context(dask.config.set({"temporary-directory": str(scratch)}))
+    with _scratch(), contextlib.ExitStack() as stack:
         if wanted.on == LOCAL:
             yield _local(wanted, stack)
         elif wanted.on in BATCH:
@@ -146,9 +144,19 @@ def scripts(wanted: Wanted) -> list[str]:
         return []
     found = []
     for kind in _kinds(wanted):
-        with _cluster(wanted, kind) as cluster:
+        with _scratch(), _cluster(wanted, kind) as cluster:
             found.append(str(cluster.job_script()))
     return found
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[None]:
+    """Give Dask a directory for temporary files that is removed."""
+    with (
+        janitor.temporary_directory("mlcheck-dask-") as directory,
+        dask.config.set({"temporary-directory": str(directory)}),
+    ):
+        yield
 
 
 def _local(wanted: Wanted, stack: contextlib.ExitStack) -> dict[bool, Group]:
