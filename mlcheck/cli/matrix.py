@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from mlcheck.cli import common
 from mlcheck.engines import select
 from mlcheck.model.errors import UsageError
 from mlcheck.release import jobs
+from mlcheck.release.jobs import Job
 from mlcheck.report import text
 
 GITHUB_LIMIT = 256
@@ -52,6 +54,12 @@ def add_arguments(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         help="one line matrix={...} for $GITHUB_OUTPUT; the job has strategy.matrix: "
         "${{ fromJSON(needs.JOB.outputs.matrix) }}",
     )
+    form.add_argument(
+        "--gitlab",
+        metavar="FILE",
+        help="as a child pipeline of GitLab's, for trigger: include: artifact; it includes FILE of "
+        "your repository, a copy of mlcheck's ci/gitlab.yml",
+    )
     form.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=run)
 
@@ -69,10 +77,41 @@ def run(arguments: argparse.Namespace) -> int:
             )
         told = {"include": [asdict(job) for job in found]}
         print(f"matrix={json.dumps(told, separators=(',', ':'))}")
+    elif arguments.gitlab is not None:
+        common.print_json(_pipeline(found, arguments.gitlab))
     elif arguments.json:
-        common.print_json({"jobs": [asdict(job) for job in found]})
+        common.print_json(_told(found))
     else:
         width = max(len(job.image) for job in found)
         for job in found:
             print(text.line(f"{job.image:{width}}  {job.engine}{'  GPU' * job.gpu}"))
     return 0
+
+
+def _told(found: Sequence[Job]) -> dict[str, object]:
+    return {"jobs": [asdict(job) for job in found]}
+
+
+def _pipeline(found: Sequence[Job], file: str) -> dict[str, object]:
+    """Return a pipeline of GitLab's, in JSON, which is YAML: a job each, and one that joins."""
+    pipeline: dict[str, object] = {
+        "include": [{"local": f"/{file.removeprefix('./').lstrip('/')}"}],
+        "stages": ["check", "report"],
+    }
+    for job in found:
+        pipeline[job.slug] = {
+            "extends": ".mlcheck-gpu" if job.gpu else ".mlcheck",
+            "stage": "check",
+            "variables": {
+                "MLCHECK_IMAGES": job.image,
+                "MLCHECK_ENGINE": job.engine,
+                # All artifacts are unpacked into one directory.
+                "MLCHECK_REPORTS": f"mlcheck-reports/{job.slug}",
+            },
+        }
+    pipeline["report"] = {
+        "extends": ".mlcheck-report",
+        "stage": "report",
+        "variables": {"MLCHECK_JOBS": json.dumps(_told(found), separators=(",", ":"))},
+    }
+    return pipeline

@@ -29,7 +29,7 @@ def join(found: Sequence[tuple[Job, Report | None, str]], started: str) -> Repor
         found: each job with its report, if there is one, and otherwise the reason.
         started: when the release began; ISO 8601 with time zone.
     """
-    reports = _distinct([report for _, report, _ in found if report is not None])
+    reports = [report for _, report, _ in found if report is not None]
     missing = [(job, reason) for job, report, reason in found if report is None]
     if missing:
         reports.append(_not_judged(missing, started))
@@ -65,20 +65,6 @@ def with_missing(jobs: Sequence[Job], report: Report) -> Report:
 def written(report: Report) -> dict[str, str]:
     """Return the contents of `FILES`."""
     return {name: formats.FORMATS[form].make(report) for name, form in FILES.items()}
-
-
-def _distinct(reports: Sequence[Report]) -> list[Report]:
-    """Tell runs apart that began on one machine in the same second and took as long as each
-    other: merging takes them for one run that was given twice."""
-    seen: set[tuple[str | None, str, float]] = set()
-    found = []
-    for report in reports:
-        seconds = report.seconds
-        while (report.machine, report.started, seconds) in seen:
-            seconds = round(seconds + 0.001, 3)
-        seen.add((report.machine, report.started, seconds))
-        found.append(report.model_copy(update={"seconds": seconds}))
-    return found
 
 
 def _not_judged(missing: Sequence[tuple[Job, str]], started: str) -> Report:

@@ -128,11 +128,14 @@ def merge(reports: Sequence[Report]) -> tuple[Report, int]:
     """
     parts: list[Report] = []
     runs: list[RunModel] = []
+    merged_runs: list[RunModel] = []
     for report in reports:
         if report in parts:
             continue
         own = report.runs or (_run(report),)
-        if both := [run for run in own if run in runs]:
+        # Two single runs of one machine may begin in the same second and take as long.
+        others = runs if report.runs else merged_runs
+        if both := [run for run in own if run in others]:
             raise UsageError(
                 f"The run of {both[0].started} on {both[0].machine or 'a machine'} is in two of "
                 "the reports.",
@@ -140,6 +143,7 @@ def merge(reports: Sequence[Report]) -> tuple[Report, int]:
             )
         parts.append(report)
         runs += own
+        merged_runs += report.runs or ()
     left_out = len(reports) - len(parts)
     if len(parts) == 1:
         return parts[0], left_out

@@ -126,10 +126,23 @@ class Runner:
     def gitlab(
         self, repository: str = REPOSITORY, **variables: str
     ) -> subprocess.CompletedProcess[str]:
-        job = read(GITLAB)[".mlcheck"]
+        return self.gitlab_job(".mlcheck", repository, **variables)
+
+    def gitlab_job(
+        self, extends: str, repository: str = REPOSITORY, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a job that extends one of the template's."""
+        template = read(GITLAB)
+        job: dict[str, Any] = template[extends]
+        defaults: dict[str, str] = {}
+        while True:
+            defaults = {**job.get("variables", {}), **defaults}
+            if "extends" not in job:
+                break
+            job = template[job["extends"]]
         (script,) = job["script"]
         settings = {"MLCHECK_REPOSITORY": repository} if repository else {}
-        return self.script(script, {**job["variables"], **settings, **variables})
+        return self.script(script, {**defaults, **settings, **variables})
 
 
 @pytest.fixture
@@ -203,6 +216,54 @@ def test_the_template_for_gitlab(runner: Runner) -> None:
     assert runner.gitlab(MLCHECK_IMAGES="./mini:v9", MLCHECK_OPTIONS=options).returncode == 1
     assert runner.gitlab(MLCHECK_IMAGES=HOSTILE).returncode == 4
     assert not list(runner.directory.rglob("pwned"))
+
+
+@pytest.mark.slow
+def test_a_release_on_gitlab(runner: Runner, tmp_path: Path) -> None:
+    """Each job of the child pipeline, then the one that joins, with and without a lost report."""
+    with (runner.work / "profiles/mini/image.toml").open("a") as profile:
+        profile.write(
+            "[tags]\npattern = 'v\\d'\nexamples = ['v8', 'v9']\n"
+            "[published]\nregistry = 'example.org/me/{name}:{tag}'\n"
+        )
+    shutil.copytree(runner.work / "mini:v9", runner.work / "mini:v8", symlinks=True)
+    words = ["matrix", "mini", "--engine=sandbox", "--profiles=profiles", "--gitlab=ci/mlcheck.yml"]
+    told = subprocess.run(
+        [BIN / "mlcheck", *words], cwd=runner.work, capture_output=True, text=True, check=True
+    )
+    file = tmp_path / ".gitlab-ci.yml"
+    file.write_text(told.stdout)
+    valid("gitlab-ci", file)
+    pipeline = read(file)
+    assert pipeline["include"] == [{"local": "/ci/mlcheck.yml"}]
+    names = [name for name in pipeline if name not in ("include", "stages", "report")]
+    assert names == ["mini-v8-sandbox", "mini-v9-sandbox"]
+    for name in names:
+        variables = dict(pipeline[name]["variables"])
+        variables["MLCHECK_IMAGES"] = f"./{variables['MLCHECK_IMAGES']}"  # not in a registry
+        variables["MLCHECK_OPTIONS"] = "--profiles=profiles"
+        done = runner.gitlab_job(pipeline[name]["extends"], **variables)
+        assert done.returncode == 0, done.stdout + done.stderr
+    joining = pipeline["report"]
+    joined = runner.gitlab_job(joining["extends"], **joining["variables"])
+    assert joined.returncode == 0, joined.stderr
+    assert "mini:v8@sandbox" in (runner.work / "all.html").read_text()
+    (runner.work / "mlcheck-reports/mini-v8-sandbox/report.json").unlink()
+    lost = runner.gitlab_job(joining["extends"], **joining["variables"])
+    assert (lost.returncode, "no report of mini:v8 on sandbox" in lost.stderr) == (3, True)
+    assert json.loads((runner.work / "all.json").read_text())["counts"]["error"] == 1
+
+
+def test_images_for_gpus_get_runners_with_one(capsys: pytest.CaptureFixture[str]) -> None:
+    from mlcheck.cli import main as cli
+
+    assert cli.main(["matrix", "ml-t*:alma9-*", "--gitlab", "/ci/mlcheck.yml"]) == 0
+    pipeline = json.loads(capsys.readouterr().out)
+    extended = {name: job["extends"] for name, job in pipeline.items() if name.startswith("ml-")}
+    assert {name: "gpu" in name for name in extended} == {
+        name: template == ".mlcheck-gpu" for name, template in extended.items()
+    }
+    assert len(set(extended.values())) == 2
 
 
 def test_the_template_for_gitlab_installs_what_is_named(runner: Runner) -> None:

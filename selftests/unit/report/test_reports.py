@@ -253,6 +253,16 @@ def test_reports_that_share_a_run_are_refused() -> None:
         merged(merged(one, two), one)
 
 
+def test_two_runs_may_begin_in_one_second_and_take_as_long() -> None:
+    one = reports.report(reports.result(A), images=(A,))
+    two = reports.report(reports.result(B), images=(B,))
+    both = merged(one, two)
+    assert [image.id for image in both.images] == ["a:1@sandbox", "b:1@sandbox"]
+    assert len(both.runs) == 2
+    with pytest.raises(UsageError, match="is in two"):
+        merged(two, both)
+
+
 @pytest.mark.parametrize(("codes", "code"), [((0, 0), 0), ((0, 5), 5), ((2, 1), 1), ((3, 0), 3)])
 def test_the_merged_exit_code_is_the_worst_one(codes: Sequence[int], code: int) -> None:
     parts = [
