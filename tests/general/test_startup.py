@@ -122,9 +122,9 @@ def test_startable(
     program can be executed.
 
     Why: No engine starts an image whose USER is in no /etc/passwd, or whose ENTRYPOINT is missing,
-    not executable, or a script with an interpreter that is not there
-    (https://github.com/opencontainers/image-spec/blob/main/config.md#properties). A script with
-    line ends of Windows has none.
+    closed to that user, neither a program nor a script, or a script with an interpreter that is not
+    there (https://github.com/opencontainers/image-spec/blob/main/config.md#properties). A script
+    with line ends of Windows has none.
 
     Fix: Correct USER, ENTRYPOINT or CMD in the image's build, create the user before, copy the
     program into the image, and make it executable.
@@ -134,7 +134,7 @@ def test_startable(
     checked = 0
     if program is not None:
         checked += 1
-        if found := _not_executable(program):
+        if found := _not_executable(program) or _closed(program, config.user, accounts):
             path = program.file.path if program.file else program.word
             show = ShowFile("ls -ld", path) if path.startswith("/") else CONFIGURED
             subject = f"{program.instruction} {program.word}"
@@ -165,8 +165,33 @@ def _not_executable(program: StartProgram) -> str:
         return program.file.problem or "missing"
     if final.type != "file" or not final.mode & 0o111:
         return f"{final.type}, mode {final.mode:04o}"
+    if program.kind == "other":
+        return "neither a program (ELF) nor a script (#!)"
+    if program.kind == "script" and not program.interpreter:
+        return "begins with #! and names no interpreter"
     if not program.interpreter_there:
         return f"begins with #!{program.interpreter}, which is not in the image"
+    return ""
+
+
+def _closed(program: StartProgram, user: str | None, accounts: Accounts) -> str:
+    """Say why the user of the configuration may not execute a program; "" if it may."""
+    name, _, group = (user or "").partition(":")
+    # As runc reads it: a number is also looked up, for its groups; a named group replaces them.
+    known = (one for one in accounts.accounts.values() if name in (one.name, str(one.uid)))
+    account = next(known, None)
+    uid = account.uid if account else int(name) if name.isdecimal() else 0
+    named = bool(group) and not group.isdecimal()
+    if uid == 0 or named or not program.owners_known:
+        return ""
+    assert program.file is not None
+    assert program.file.final is not None
+    groups = {int(group)} if group else set(account.groups) if account else {0}
+    for one in (*program.way, program.file.final):
+        shift = 6 if one.uid == uid else 3 if one.gid in groups else 0
+        if not one.mode >> shift & 1:
+            what = f"{one.path}: {one.type}, mode {one.mode:04o}, owner {one.uid}:{one.gid}"
+            return f"closed to USER {user} ({what})"
     return ""
 
 

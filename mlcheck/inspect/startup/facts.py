@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NewType
+from typing import Literal, NewType
 
 from mlcheck.model.command import CommandResult
-from mlcheck.model.files import ResolvedFile
+from mlcheck.model.files import File, ResolvedFile
 
 LINE = "a line of input"
 """The standard input of such a command."""
@@ -111,16 +111,23 @@ class StartProgram:
         word: the program as it is written there.
         file: the file that it means; None if it is on no directory of PATH.
         path_env: these directories.
-        interpreter: of a script, the program that its first line names; "" if it is none.
+        kind: by its first bytes; None if they cannot be read. The kernel starts no "other".
+        interpreter: of a script, the program that its first line names.
         interpreter_there: whether that is in the image.
+        way: the directories that lead to the file, but for "/", which may be that of whoever
+            unpacked the image.
+        owners_known: whether the owners are those of the image, and not of whoever unpacked it.
     """
 
     instruction: str
     word: str
     file: ResolvedFile | None
     path_env: str
+    kind: Literal["script", "elf", "other"] | None = None
     interpreter: str = ""
     interpreter_there: bool = True
+    way: tuple[File, ...] = ()
+    owners_known: bool = False
 
 
 EntrypointProgram = NewType("EntrypointProgram", ResolvedFile)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import posixpath
 import re
+from typing import Literal
 
 from mlcheck.engines.base import Ask, OpenImage
 from mlcheck.image.api import RootFS, Unreadable
 from mlcheck.inspect import answers
 from mlcheck.inspect.prefix.facts import PrefixPath
 from mlcheck.inspect.registry import fact
+from mlcheck.inspect.server.users import PASSWD
 from mlcheck.inspect.startup import probe
 from mlcheck.inspect.startup.facts import Banner, EntrypointProgram, StartProgram
 from mlcheck.inspect.system import probe as system
@@ -46,23 +48,47 @@ def start_program(image: OpenImage, ask: Ask) -> StartProgram | None:
     if path is None:
         return StartProgram(instruction, words[0], None, path_env)
     file = ask(system.files, image.rootfs, [path]).files[path]
-    line = interpreter_of(image.rootfs, path) if file.final else ""
-    there = not line or image.rootfs.resolve(line).final is not None
-    return StartProgram(instruction, words[0], file, path_env, line, there)
+    if file.final is None:
+        return StartProgram(instruction, words[0], file, path_env)
+    line = _first_bytes(image.rootfs, path)
+    interpreter = _interpreter(line)
+    steps = posixpath.dirname(file.final_path).strip("/").split("/")
+    way = ["/" + "/".join(steps[:count]) for count in range(1, len(steps) + 1) if steps[0]]
+    passwd = image.rootfs.resolve(PASSWD).final
+    return StartProgram(
+        instruction,
+        words[0],
+        file,
+        path_env,
+        kind=_kind(line),
+        interpreter=interpreter,
+        interpreter_there=not interpreter or image.rootfs.resolve(interpreter).final is not None,
+        way=tuple(found for one in way if (found := image.rootfs.resolve(one).final)),
+        owners_known=passwd is not None and passwd.uid == 0,
+    )
 
 
-def interpreter_of(rootfs: RootFS, path: str) -> str:
+def _first_bytes(rootfs: RootFS, path: str) -> bytes | None:
+    try:
+        with rootfs.open(path) as file:
+            return file.read(_FIRST_LINE)
+    except Unreadable:
+        return None
+
+
+def _kind(start: bytes | None) -> Literal["script", "elf", "other"] | None:
+    if start is None:
+        return None
+    return "script" if start[:2] == b"#!" else "elf" if start[:4] == b"\x7fELF" else "other"
+
+
+def _interpreter(start: bytes | None) -> str:
     """Return the interpreter that the first line of a script names, as the kernel takes it; "" for
     a file that is no script.
 
     A line that ends as on Windows names a program whose name ends with a carriage return.
     """
-    try:
-        with rootfs.open(path) as file:
-            start = file.read(_FIRST_LINE)
-    except Unreadable:
-        return ""
-    if not start.startswith(b"#!"):
+    if start is None or _kind(start) != "script":
         return ""
     words = start[2:].partition(b"\n")[0].decode("utf-8", "replace").strip(" \t")
     return re.split("[ \t]", words, maxsplit=1)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -86,7 +87,9 @@ def test_the_program_that_is_started(image: Path, said: dict[str, Any], wrong: s
         (b"#!/bin/sh\r\n", "begins with #!/bin/sh\r, which is not in the image"),
         (b"#!/usr/bin/bash\n", "begins with #!/usr/bin/bash, which is not in the image"),
         (b"\x7fELF", ""),
-        (b"", ""),
+        (b"", "neither a program (ELF) nor a script (#!)"),
+        (b"echo no first line\n", "neither a program (ELF) nor a script (#!)"),
+        (b"#!\n", "begins with #! and names no interpreter"),
     ],
 )
 def test_the_interpreter_of_a_script(image: Path, line: bytes, wrong: str) -> None:
@@ -118,3 +121,45 @@ def test_an_image_that_names_nothing(image: Path) -> None:
         judged = verdict(image, user=user)
         assert judged.outcome == "skipped"
         assert judged.not_applicable == "/env.sh names neither a program nor a user"
+
+
+@pytest.mark.parametrize(
+    ("user", "owner", "mode", "closed"),
+    [
+        ("jo", (0, 0), 0o755, False),
+        ("jo", (0, 0), 0o744, True),
+        ("jo", (0, 50), 0o754, False),
+        ("7", (0, 50), 0o754, False),
+        ("7:6", (0, 50), 0o754, True),
+        ("7:50", (0, 50), 0o754, False),
+        ("jo", (7, 0), 0o455, True),
+        ("12345", (0, 0), 0o750, False),
+        ("12345", (1, 1), 0o750, True),
+        ("root", (7, 7), 0o100, False),
+        ("", (7, 7), 0o100, False),
+    ],
+)
+@pytest.mark.parametrize("closes", ["file", "directory"])
+def test_a_program_that_is_closed_to_the_user(
+    image: Path, user: str, owner: tuple[int, int], mode: int, closed: bool, closes: str
+) -> None:
+    of = config(entrypoint=("/opt/bin/start",), user=user)
+    said = program(image, of)
+    assert said is not None
+    assert said.file is not None
+    assert said.file.final is not None
+    assert [one.path for one in said.way] == ["/opt", "/opt/bin"]
+    uid, gid = owner
+    final = said.file.final._replace(mode=0o755, uid=0, gid=0)
+    way = [one._replace(mode=0o755, uid=0, gid=0) for one in said.way]
+    if closes == "file":
+        final = final._replace(mode=mode, uid=uid, gid=gid)
+    else:
+        way[0] = way[0]._replace(mode=mode, uid=uid, gid=gid)
+    file = dataclasses.replace(said.file, final=final)
+    said = dataclasses.replace(said, file=file, way=tuple(way), owners_known=True)
+    accounts = users.accounts(DirectoryRootFS(image))
+    promise = Profile.of({"startable": True})
+    assert (judge("startable", of, said, accounts, promise).outcome == "failed") == closed
+    unknown = dataclasses.replace(said, owners_known=False)
+    assert judge("startable", of, unknown, accounts, promise).outcome == "passed"
