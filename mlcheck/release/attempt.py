@@ -44,6 +44,7 @@ class Attempt:
         seconds: duration.
         ended: why it was ended before, in words; "" if it was not.
         tail: the last lines of its output.
+        place: the worker, and its machine as the scheduler calls it; "" if it did not say.
     """
 
     report: str | None
@@ -52,6 +53,7 @@ class Attempt:
     seconds: float
     ended: str = ""
     tail: str = ""
+    place: str = ""
 
 
 def judge(

@@ -6,6 +6,7 @@ only what it was judging with it, and the longest job that waits goes to whoever
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import time
 import uuid
@@ -16,6 +17,7 @@ from typing import Any
 import dask
 from dask.utils import parse_timedelta
 from distributed import Client, Future, KilledWorker, Status, get_worker
+from distributed.comm import get_address_host
 
 import mlcheck
 from mlcheck.model.errors import EngineError, unforeseen
@@ -285,4 +287,5 @@ def _judge(id_: str, words: Sequence[str], limit_s: float, version: str) -> Atte
         gone = task is None or task.state == "cancelled"
         return gone or worker.status not in _WORKING
 
-    return attempt.judge(words, limit_s, stopped, version)
+    place = _place({"name": worker.name, "host": get_address_host(worker.address)})
+    return dataclasses.replace(attempt.judge(words, limit_s, stopped, version), place=place)

@@ -160,6 +160,8 @@ class Work:
         self._screen.changed(entry)
 
     def _take(self, entry: Entry, answer: Attempt | Lost) -> None:
+        if isinstance(answer, Attempt):
+            entry.place = answer.place or entry.place
         if entry.place:
             entry.tried.append(entry.place)
         entry.seconds = self._clock() - entry.since
