@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import mlcheck
 from mlcheck.engines.select import AUTO
-from mlcheck.model.errors import DIFFERENT, NOT_JUDGED
+from mlcheck.model.errors import DIFFERENT, NOT_JUDGED, NOTHING_JUDGED
 from mlcheck.release.jobs import Job
 from mlcheck.report import formats, reading
 from mlcheck.report.model import ImageModel, Report, ResultModel
@@ -29,14 +29,21 @@ def join(found: Sequence[tuple[Job, Report | None, str]], started: str) -> Repor
         found: each job with its report, if there is one, and otherwise the reason.
         started: when the release began; ISO 8601 with time zone.
     """
-    reports = [report for _, report, _ in found if report is not None]
-    missing = [(job, reason) for job, report, reason in found if report is None]
+    reports = [report for _, report, _ in found if report is not None and _is_whole(report)]
+    missing = [
+        (job, reason) for job, report, reason in found if report is None or not _is_whole(report)
+    ]
     if missing:
         reports.append(_not_judged(missing, started))
     joined, _ = reading.merge(reports)
     codes = [run.exit_code for run in joined.runs] or [joined.exit_code]
     code = DIFFERENT if DIFFERENT in codes else NOT_JUDGED if NOT_JUDGED in codes else max(codes)
     return joined.model_copy(update={"exit_code": code})
+
+
+def _is_whole(report: Report) -> bool:
+    """Return whether a report says of itself what it lacks: that of an interrupted run does not."""
+    return report.exit_code in (0, DIFFERENT, NOT_JUDGED, NOTHING_JUDGED)
 
 
 def without(jobs: Sequence[Job], report: Report) -> list[Job]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from mlcheck.model.errors import MISTAKE, NOT_JUDGED
+from mlcheck.model.errors import DIFFERENT, MISTAKE, NOTHING_JUDGED
 from mlcheck.release.attempt import Attempt
 from mlcheck.release.directory import Directory
 from mlcheck.release.jobs import Job
@@ -201,8 +201,10 @@ def verdict(report: Report) -> str:
 
 
 def is_judged(report: Report) -> bool:
-    """Return whether a report is an answer, and not an engine's or a machine's trouble."""
-    return report.exit_code != NOT_JUDGED and not report.counts.get("error")
+    """Return whether a report is an answer, and not an engine's or a machine's trouble, nor that
+    of a run that was interrupted."""
+    whole = report.exit_code in (0, DIFFERENT, NOTHING_JUDGED)
+    return whole and not report.counts.get("error")
 
 
 def _why_not(answer: Attempt | Lost, report: Report | None) -> tuple[str, bool]:
@@ -216,7 +218,8 @@ def _why_not(answer: Attempt | Lost, report: Report | None) -> tuple[str, bool]:
         if is_judged(report):
             return "", False
         errors = [one.message or one.test for one in report.results if one.outcome == "error"]
-        first = errors[0] if errors else "an engine or the machine failed"
+        unknown = f"the run ended with exit code {report.exit_code} before it was done"
+        first = errors[0] if errors else unknown
         return _short(f"{first.splitlines()[0]} ({on})"), True
     said = answer.tail.strip() or "it said nothing"
     if answer.exit_code < 0:

@@ -171,6 +171,19 @@ def test_trouble_of_an_engine_is_tried_elsewhere_and_its_report_kept(directory: 
     assert joined.join([(entry.job, found, entry.reason)], "2026").exit_code == 3
 
 
+def test_an_interrupted_run_is_no_answer(directory: Directory) -> None:
+    """As when a batch system ends all processes of a job: pytest ends with 2, and some rules have
+    passed."""
+    partly = good("a", "passed", 2)
+    (entry,) = work(directory, Answers({"a": [partly, good("a")]}), "a")
+    assert (entry.state, entry.verdict) == ("judged", "CONFORMS")
+    (entry,) = work(directory, Answers({"a": [partly] * 3}), "a")
+    assert entry.state == "not judged"
+    assert "ended with exit code 2 before it was done" in entry.reason
+    whole = joined.join([(entry.job, directory.report(entry.job), entry.reason)], "2026")
+    assert (whole.exit_code, [one.outcome for one in whole.results]) == (3, ["error"])
+
+
 def test_a_mistake_is_not_tried_again(directory: Directory) -> None:
     mistake = Attempt(None, 4, "n1", 1.0, tail="ERROR: there is no profile 'a'")
     pool = Answers({"a": [mistake]})
